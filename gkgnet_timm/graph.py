@@ -1,0 +1,144 @@
+"""Graph operations of Pyramid ViG and GKGNet, as pure functions on node tensors.
+
+A node tensor is (batch, nodes, channels), so that the features of one node are one row in memory. Shapes use
+B batch, N query nodes, M candidate nodes, C channels, G groups, k neighbours, H x W the grid of the queries.
+
+Papers: GKGNet, arXiv 2308.14378, section 3 (Group KNN, cross-level graph); Vision GNN, arXiv 2206.00272, section 3.
+
+The obvious versions, which hold every distance and every gathered neighbour, are in `gkgnet_timm.dense`.
+"""
+
+from typing import Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+
+from timm.models import register_notrace_function
+
+__all__ = ['interleave', 'knn_neighbors', 'limit_neighbors', 'max_relative']
+
+
+def limit_neighbors(k: int, dilation: int, candidates: int) -> Tuple[int, int]:
+    """Fit k neighbours at a dilation into a number of candidates.
+
+    All k neighbours are kept while there are candidates for them, the dilation gives way first.
+
+    Returns:
+        Neighbours and dilation, with neighbours * dilation <= candidates.
+    """
+    k = min(k, candidates)
+    return k, min(dilation, candidates // k)
+
+
+def _unit_groups(x: torch.Tensor, num_groups: int) -> torch.Tensor:
+    """Split channels into groups and scale each group of each node to unit length: (B, N, C) -> (B * G, N, C / G)."""
+    B, N, C = x.shape
+    x = x.reshape(B, N, num_groups, C // num_groups).transpose(1, 2)  # (B, N, C) -> (B, G, N, C/G)
+    # similarities rounded to half precision tie in droves, so the search never runs below float32
+    x = x.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+    return F.normalize(x, dim=-1, eps=1e-12).reshape(B * num_groups, N, C // num_groups)
+
+
+@register_notrace_function
+def knn_neighbors(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    k: int,
+    dilation: int = 1,
+    num_groups: int = 1,
+    position: Optional[Tuple[torch.Tensor, torch.Tensor]] = None,
+) -> torch.Tensor:
+    """k nearest candidates of every query, separately in every channel group (GKGNet, section 3.2, Group KNN).
+
+    Nearest means smallest |x|^2 - 2 x.y + |y|^2 - position between the L2-normalised groups. The norms are 1, so
+    2 x.y + position is ranked. The search runs over chunks of queries, and no gradient goes through it.
+
+    Args:
+        x: Queries (B, N, C).
+        y: Candidates (B, M, C).
+        k: Number of neighbours; all M when there are fewer.
+        dilation: Keep every dilation-th of the k * dilation nearest; shortened when M is smaller than that.
+        num_groups: Number of contiguous channel groups G, each with a graph of its own. 1 is the graph of ViG.
+        position: The tables (H, M) and (W, M) of `gkgnet_timm.position.relative_position_tables`, N = H * W.
+
+    Returns:
+        Indices of the candidates (B, G, N, min(k, M)), nearest first.
+    """
+    B, N, C = x.shape
+    M = y.shape[1]
+    BG = B * num_groups
+    queries = _unit_groups(x.detach(), num_groups)  # (BG, N, C/G)
+    keys = _unit_groups(y.detach(), num_groups).transpose(1, 2)  # (BG, C/G, M)
+    k, dilation = limit_neighbors(k, dilation, M)
+    nearest = (k - 1) * dilation + 1
+
+    # a chunk is a number of whole grid rows, so that its position term is a plain sum of the two tables
+    H, W = N, 1
+    if position is not None:
+        H, W = position[0].shape[0], position[1].shape[0]
+    # On a CPU a chunk has to stay in cache between the product and the top-k, elsewhere it only bounds memory.
+    budget = 1 << 20 if x.device.type == 'cpu' else 1 << 26
+    step = min(H, max(1, budget // (BG * W * M)))
+    buffer = queries.new_empty(BG, step * W, M)
+    neighbors = []
+    for start in range(0, H, step):
+        stop = min(start + step, H)
+        scores = buffer[:, : (stop - start) * W]  # (BG, rows * W, M)
+        beta = 0
+        if position is not None:
+            row_table = position[0][start:stop].to(scores.dtype).unsqueeze(1)  # (rows, 1, M)
+            col_table = position[1].to(scores.dtype)  # (W, M)
+            # (rows, 1, M) + (W, M) -> (BG, rows, W, M), the view of scores
+            torch.add(row_table.expand(BG, -1, -1, -1), col_table, out=scores.view(BG, stop - start, W, M))
+            beta = 1
+        # the in-place product is one that autocast leaves alone
+        scores.baddbmm_(queries[:, start * W : stop * W], keys, beta=beta, alpha=2)
+        neighbors.append(scores.topk(nearest, dim=-1)[1][:, :, ::dilation])  # (BG, rows * W, k)
+    return torch.cat(neighbors, dim=1).view(B, num_groups, N, k)
+
+
+@register_notrace_function
+def max_relative(x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
+    """Max-relative aggregation: per channel the largest y_j - x_i over the neighbours j of i (ViG, section 3.1).
+
+    Subtraction is monotone, so this is (max_j y_j) - x_i, bit for bit, and the maximum runs over k gathers of whole
+    rows: nothing of size (N, k, C) is held. For the backward pass the index of the largest neighbour is kept.
+
+    Args:
+        x: Queries (B, N, C).
+        y: Candidates (B, M, C).
+        neighbors: Indices into M per channel group (B, G, N, k).
+
+    Returns:
+        Aggregated features (B, N, C).
+    """
+    B, N, C = x.shape
+    M = y.shape[1]
+    G, k = neighbors.shape[1], neighbors.shape[3]
+    rows = y.reshape(B * M * G, C // G)  # the group g of candidate j of image b is row (b * M + j) * G + g
+    image = torch.arange(B, device=y.device).view(B, 1, 1, 1)
+    group = torch.arange(G, device=y.device).view(1, G, 1, 1)
+    index = (neighbors + image * M) * G + group  # (B, G, N, k)
+    index = index.permute(3, 0, 2, 1).reshape(k, B * N * G)  # (B, G, N, k) -> (k, B, N, G) -> (k, B * N * G)
+
+    keep_winner = torch.is_grad_enabled() and y.requires_grad
+    source = rows.detach()
+    largest = source.index_select(0, index[0])  # (B * N * G, C/G)
+    winner = index[0].unsqueeze(1)
+    if keep_winner:
+        winner = winner.repeat(1, C // G)
+    # one buffer for all gathers: fresh memory for each would cost more than the gather
+    gathered = torch.empty_like(largest)
+    for j in range(1, k):
+        torch.index_select(source, 0, index[j], out=gathered)
+        if keep_winner:
+            winner = torch.where(gathered > largest, index[j].unsqueeze(1), winner)
+        torch.maximum(largest, gathered, out=largest)
+    if keep_winner:
+        largest = rows.gather(0, winner)
+    return largest.view(B, N, C) - x
+
+
+def interleave(x: torch.Tensor, relative: torch.Tensor) -> torch.Tensor:
+    """Alternate the channels of nodes and aggregated neighbours, x_0, m_0, x_1, ...: 2 x (B, N, C) -> (B, N, 2C)."""
+    return torch.stack((x, relative), dim=-1).flatten(2)

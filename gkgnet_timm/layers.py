@@ -1,0 +1,359 @@
+"""Layers of the graph network: stem, relative position tables, graph convolution, blocks, stage."""
+
+from contextlib import contextmanager, nullcontext
+from typing import Iterator, List, Optional, Tuple, Union
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from timm.layers import ConvNormAct, DropPath, to_2tuple
+from timm.models import checkpoint, register_notrace_module
+
+from .graph import interleave, knn_neighbors, max_relative
+from .position import relative_position_tables, resample_pos_embed
+
+__all__ = ['Block', 'FeedForward', 'GraphConv', 'Grapher', 'RelativePosition', 'Stage', 'Stem', 'checkpoint_block']
+
+STRIDE = 32  # of the last stage
+
+
+def nearest_sizes(size: int, stride: int) -> str:
+    low, high = size // stride * stride, (size // stride + 1) * stride
+    return f'{low} or {high}' if low > 0 else f'{high}'
+
+
+def _resolve_img_size(img_size: Union[int, Tuple[int, int]], pad: bool) -> Tuple[int, int]:
+    """The (height, width) that the stages see for an image size."""
+    size = tuple(to_2tuple(img_size))
+    if len(size) != 2 or not all(isinstance(s, int) and s > 0 for s in size):
+        raise ValueError(f'img_size must be a positive integer or (height, width), got {img_size!r}.')
+    if not pad:
+        for side in size:
+            if side % STRIDE:
+                raise ValueError(
+                    f'img_size {img_size!r}: {side} is not a multiple of {STRIDE}, the nearest valid sizes are '
+                    f'{nearest_sizes(side, STRIDE)}. Or pass dynamic_img_pad=True to pad images.'
+                )
+    return (size[0] + STRIDE - 1) // STRIDE * STRIDE, (size[1] + STRIDE - 1) // STRIDE * STRIDE
+
+
+def prepare_images(
+    x: torch.Tensor,
+    in_chans: int,
+    img_size: Tuple[int, int],
+    dynamic_img_size: bool,
+    dynamic_img_pad: bool,
+    stride: int = STRIDE,
+) -> torch.Tensor:
+    """Check a batch of images, and pad it at the bottom and right if asked to.
+
+    Raises:
+        ValueError: For another rank, channel count or size than the model takes.
+    """
+    if x.ndim != 4:
+        raise ValueError(f'Expected images (batch, channels, height, width), got a tensor of {x.ndim} dimensions.')
+    if x.shape[1] != in_chans:
+        raise ValueError(f'Expected images with {in_chans} channels, got {x.shape[1]}.')
+    height, width = x.shape[2], x.shape[3]
+    if height < 1 or width < 1:
+        raise ValueError(f'Image size {height} x {width} is empty.')
+    pad_h, pad_w = -height % stride, -width % stride
+    if dynamic_img_pad:
+        x = F.pad(x, (0, pad_w, 0, pad_h))
+    elif dynamic_img_size and (pad_h > 0 or pad_w > 0):
+        heights, widths = nearest_sizes(height, stride), nearest_sizes(width, stride)
+        raise ValueError(
+            f'Image size {height} x {width} is not a multiple of {stride}: the nearest valid heights are {heights}, '
+            f'widths {widths}. Resize the images or create the model with dynamic_img_pad=True.'
+        )
+    if not dynamic_img_size and (x.shape[2] != img_size[0] or x.shape[3] != img_size[1]):
+        raise ValueError(
+            f'Image size {height} x {width} is not the {img_size[0]} x {img_size[1]} of this model. Call '
+            'set_input_size() or create the model with dynamic_img_size=True.'
+        )
+    return x
+
+
+@register_notrace_module  # sizes decide what happens
+class Stem(nn.Module):
+    """Three convolutions to stride 4, plus the absolute position embedding."""
+
+    def __init__(
+        self,
+        in_chans: int,
+        dim: int,
+        img_size: Union[int, Tuple[int, int]],
+        dynamic_img_size: bool = True,
+        dynamic_img_pad: bool = False,
+        device=None,
+        dtype=None,
+    ):
+        dd = {'device': device, 'dtype': dtype}
+        super().__init__()
+        self.in_chans = in_chans
+        self.img_size = _resolve_img_size(img_size, dynamic_img_pad)
+        self.dynamic_img_size = dynamic_img_size
+        self.dynamic_img_pad = dynamic_img_pad
+        conv_args = dict(kernel_size=3, bias=True, act_layer=nn.GELU, **dd)
+        self.conv1 = ConvNormAct(in_chans, dim // 2, stride=2, **conv_args)
+        self.conv2 = ConvNormAct(dim // 2, dim, stride=2, **conv_args)
+        self.conv3 = ConvNormAct(dim, dim, apply_act=False, **conv_args)
+        self.pos_embed = nn.Parameter(torch.zeros(1, dim, self.img_size[0] // 4, self.img_size[1] // 4, **dd))
+
+    def set_input_size(self, img_size: Union[int, Tuple[int, int]]) -> None:
+        """Resample the position embedding to another image size."""
+        self.img_size = _resolve_img_size(img_size, self.dynamic_img_pad)
+        pos_embed = resample_pos_embed(self.pos_embed.detach(), self.img_size[0] // 4, self.img_size[1] // 4)
+        self.pos_embed = nn.Parameter(pos_embed, requires_grad=self.pos_embed.requires_grad)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = prepare_images(x, self.in_chans, self.img_size, self.dynamic_img_size, self.dynamic_img_pad)
+        x = self.conv1(x)  # (B, in_chans, H, W) -> (B, C/2, H/2, W/2)
+        x = self.conv2(x)  # -> (B, C, H/4, W/4)
+        x = self.conv3(x)
+        return x + resample_pos_embed(self.pos_embed, x.shape[2], x.shape[3])
+
+
+@register_notrace_module  # sizes decide what happens
+class RelativePosition(nn.Module):
+    """The relative position tables of one stage, shared by its blocks.
+
+    Tables of the model's own size are buffers; those of the last few other sizes are cached. They are float64 in a
+    float64 model and float32 in any other, and made anew rather than cast, which would lose 1e-3 on the way.
+    """
+
+    MAX_CACHED = 8
+
+    def __init__(self, dim: int, reduction: int, grid_size: Tuple[int, int], device=None, dtype=None):
+        super().__init__()
+        self.dim = dim
+        self.reduction = reduction
+        table = torch.empty(0, device=device, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+        self.register_buffer('row_table', table, persistent=False)  # (H, M)
+        self.register_buffer('col_table', table.clone(), persistent=False)  # (W, M)
+        self.set_grid_size(grid_size)
+
+    def set_grid_size(self, grid_size: Tuple[int, int]) -> None:
+        """Make the tables of another grid the model's own."""
+        self.grid_size = (int(grid_size[0]), int(grid_size[1]))
+        self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        """Compute the tables on the device of the buffers."""
+        self._cached = {}
+        dtype = torch.float64 if self.row_table.dtype == torch.float64 else torch.float32
+        self.row_table, self.col_table = relative_position_tables(
+            self.grid_size[0], self.grid_size[1], self.dim, self.reduction, self.row_table.device, dtype
+        )
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        self.init_non_persistent_buffers()
+        return self
+
+    @torch.jit.unused
+    def _other_tables(self, height: int, width: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        args = height, width, self.dim, self.reduction, self.row_table.device, self.row_table.dtype
+        if torch.compiler.is_compiling():
+            return relative_position_tables(*args)
+        if (height, width) not in self._cached:
+            if len(self._cached) >= self.MAX_CACHED:
+                self._cached.pop(next(iter(self._cached)))
+            self._cached[height, width] = relative_position_tables(*args)
+        return self._cached[height, width]
+
+    def forward(self, x: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+        height, width = x.shape[2], x.shape[3]
+        if height == self.grid_size[0] and width == self.grid_size[1]:
+            return self.row_table, self.col_table
+        if torch.jit.is_scripting():
+            return relative_position_tables(
+                height, width, self.dim, self.reduction, self.row_table.device, self.row_table.dtype
+            )
+        return self._other_tables(height, width)
+
+
+class GraphConv(nn.Module):
+    """Max-relative graph convolution over the nearest candidates of every node, to twice the channels."""
+
+    def __init__(self, dim: int, k: int, dilation: int, num_groups: int, device=None, dtype=None):
+        super().__init__()
+        self.k = k
+        self.dilation = dilation
+        self.num_groups = num_groups
+        self.conv = ConvNormAct(2 * dim, 2 * dim, groups=4, bias=True, act_layer=nn.GELU, device=device, dtype=dtype)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        candidates: torch.Tensor,
+        position: Optional[Tuple[torch.Tensor, torch.Tensor]] = None,
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        B, C, H, W = x.shape
+        x = x.flatten(2).transpose(1, 2)  # (B, C, H, W) -> (B, N, C)
+        y = candidates.flatten(2).transpose(1, 2)  # (B, C, H', W') -> (B, M, C)
+        neighbors = knn_neighbors(x, y, self.k, self.dilation, self.num_groups, position)  # (B, G, N, k)
+        x = interleave(x, max_relative(x, y, neighbors))  # (B, N, 2C)
+        x = x.transpose(1, 2).reshape(B, 2 * C, H, W)  # (B, N, 2C) -> (B, 2C, H, W)
+        return self.conv(x), neighbors
+
+
+class Grapher(nn.Module):
+    """Residual branch around a graph convolution. Nodes look among themselves or among given candidates."""
+
+    def __init__(
+        self,
+        dim: int,
+        k: int,
+        dilation: int = 1,
+        num_groups: int = 1,
+        reduction: int = 1,
+        drop_path: float = 0.0,
+        device=None,
+        dtype=None,
+    ):
+        dd = {'device': device, 'dtype': dtype}
+        super().__init__()
+        self.reduction = reduction
+        self.fc1 = ConvNormAct(dim, dim, bias=True, apply_act=False, **dd)
+        self.graph_conv = GraphConv(dim, k, dilation, num_groups, **dd)
+        self.fc2 = ConvNormAct(2 * dim, dim, bias=True, apply_act=False, **dd)
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        candidates: Optional[torch.Tensor] = None,
+        position: Optional[Tuple[torch.Tensor, torch.Tensor]] = None,
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        shortcut = x
+        x = self.fc1(x)
+        y = x if candidates is None else candidates
+        if self.reduction > 1:
+            y = F.avg_pool2d(y, self.reduction)
+        x, neighbors = self.graph_conv(x, y, position)
+        return shortcut + self.drop_path(self.fc2(x)), neighbors
+
+
+class FeedForward(nn.Module):
+    """Two pointwise convolutions with a residual."""
+
+    def __init__(self, dim: int, drop_path: float = 0.0, device=None, dtype=None):
+        dd = {'device': device, 'dtype': dtype}
+        super().__init__()
+        self.fc1 = ConvNormAct(dim, 4 * dim, bias=True, act_layer=nn.GELU, **dd)
+        self.fc2 = ConvNormAct(4 * dim, dim, bias=True, apply_act=False, **dd)
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.drop_path(self.fc2(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Grapher and feed-forward network.
+
+    Args of forward:
+        x: Nodes (B, C, H, W).
+        candidates: Nodes (B, C, H', W') to choose neighbours from, those of x if None.
+        position: Relative position tables.
+
+    Returns:
+        Nodes (B, C, H, W), and the neighbours that were chosen (B, G, H * W, k).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        k: int,
+        dilation: int = 1,
+        num_groups: int = 1,
+        reduction: int = 1,
+        drop_path: float = 0.0,
+        device=None,
+        dtype=None,
+    ):
+        dd = {'device': device, 'dtype': dtype}
+        super().__init__()
+        self.grapher = Grapher(dim, k, dilation, num_groups, reduction, drop_path, **dd)
+        self.ffn = FeedForward(dim, drop_path, **dd)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        candidates: Optional[torch.Tensor] = None,
+        position: Optional[Tuple[torch.Tensor, torch.Tensor]] = None,
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        x, neighbors = self.grapher(x, candidates, position)
+        return self.ffn(x), neighbors
+
+
+@contextmanager
+def _frozen_running_stats(module: nn.Module) -> Iterator[None]:
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def checkpoint_block(
+    block: nn.Module,
+    x: torch.Tensor,
+    candidates: Optional[torch.Tensor] = None,
+    position: Optional[Tuple[torch.Tensor, torch.Tensor]] = None,
+) -> Tuple[torch.Tensor, torch.Tensor]:
+    """Run a block whose activations are computed again in the backward pass.
+
+    The second run leaves the running statistics of its BatchNorms alone, they would be updated twice.
+    """
+    if torch.compiler.is_compiling():  # recomputes only what is without side effects
+        return checkpoint(block, x, candidates, position)
+    return checkpoint(block, x, candidates, position, context_fn=lambda: (nullcontext(), _frozen_running_stats(block)))
+
+
+class Stage(nn.Module):
+    """Downsampling, then blocks that share one relative position term."""
+
+    def __init__(
+        self,
+        in_dim: int,
+        dim: int,
+        grid_size: Tuple[int, int],
+        reduction: int,
+        dilations: List[int],
+        drop_path: List[float],
+        k: int,
+        num_groups: int,
+        downsample: bool = True,
+        device=None,
+        dtype=None,
+    ):
+        dd = {'device': device, 'dtype': dtype}
+        super().__init__()
+        self.grad_checkpointing = False
+        if downsample:
+            self.downsample = ConvNormAct(in_dim, dim, 3, stride=2, bias=True, apply_act=False, **dd)
+        else:
+            self.downsample = nn.Identity()
+        self.relative_position = RelativePosition(dim, reduction, grid_size, **dd)
+        self.blocks = nn.ModuleList(
+            [
+                Block(dim, k, dilation, num_groups, reduction, drop_path=rate, **dd)
+                for dilation, rate in zip(dilations, drop_path)
+            ]
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.downsample(x)
+        position = self.relative_position(x)
+        for block in self.blocks:
+            if self.grad_checkpointing and not torch.jit.is_scripting():
+                x, _ = checkpoint_block(block, x, None, position)
+            else:
+                x, _ = block(x, None, position)
+        return x

@@ -1,0 +1,4 @@
+from .gkgnet import GkgNet, LabelGraph
+from .pvig import PyramidVig
+
+__all__ = ['GkgNet', 'LabelGraph', 'PyramidVig']

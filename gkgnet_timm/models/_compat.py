@@ -1,0 +1,6 @@
+"""timm names without a public home. The one place of the package that imports them."""
+
+from timm.models._features import feature_take_indices
+from timm.models._input import update_model_input_size
+
+__all__ = ['feature_take_indices', 'update_model_input_size']

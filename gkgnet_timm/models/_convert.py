@@ -1,0 +1,151 @@
+"""Conversion of the published checkpoints, shared by the filters of Pyramid ViG and GKGNet."""
+
+import logging
+import re
+from typing import Any, ContextManager, Dict, Optional, Sequence
+
+import numpy as np
+import torch
+import torch.nn as nn
+
+from ..position import resample_pos_embed
+
+__all__ = ['check_trunk', 'convert_keys', 'published_globals']
+
+_logger = logging.getLogger(__name__)
+
+_PUBLISHED_STEM = 'stem.convs.'
+_STEM = {'0': 'conv1.conv', '1': 'conv1.bn', '3': 'conv2.conv', '4': 'conv2.bn', '6': 'conv3.conv', '7': 'conv3.bn'}
+_CONV_NORM = {'0': 'conv', '1': 'bn'}
+_BLOCK = {  # published name of a (conv, norm) pair in a block: ours
+    '0.fc1': 'grapher.fc1',
+    '0.graph_conv.gconv.nn': 'grapher.graph_conv.conv',
+    '0.fc2': 'grapher.fc2',
+    '1.fc1': 'ffn.fc1',
+    '1.fc2': 'ffn.fc2',
+}
+_LABEL_BLOCK = {
+    'fc1': 'grapher.fc1',
+    'graph_conv.gconv.nn': 'grapher.graph_conv.conv',
+    'fc2': 'grapher.fc2',
+    'ffn.fc1': 'ffn.fc1',
+    'ffn.fc2': 'ffn.fc2',
+}
+_HEAD = {
+    'label_lt': 'label_embed',
+    'head.fc1': 'head_label',
+    'head.fc2': 'head_patch',
+    'prediction.0': 'head.pre_logits.conv',
+    'prediction.1': 'head.pre_logits.bn',
+    'prediction.4': 'head.fc',
+}
+
+
+def published_globals() -> ContextManager[None]:
+    """Admit numpy arrays and scalars, such as class names, to `torch.load(weights_only=True)` within the context.
+
+    The published training framework wrote them into the meta data of its checkpoints, at the time under the name
+    `numpy.core`. Nothing that is admitted runs code of the file.
+    """
+    reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64().__reduce__()[0]
+    allowed = [np.ndarray, np.dtype, *(getattr(np.dtypes, name) for name in np.dtypes.__all__)]
+    for package in ('numpy.core', 'numpy._core'):
+        allowed += [(reconstruct, f'{package}.multiarray._reconstruct'), (scalar, f'{package}.multiarray.scalar')]
+    # leaving the context forgets its entries, also those that the user had admitted before
+    admitted = torch.serialization.get_safe_globals()
+    return torch.serialization.safe_globals([entry for entry in allowed if entry not in admitted])
+
+
+def _convert_key(key: str, stage_of: Sequence[str]) -> Optional[str]:
+    """Our name of a published tensor, None for a relative position matrix.
+
+    Args:
+        key: Published name, without the `backbone.` that GKGNet puts in front of its trunk.
+        stage_of: Our prefix for each entry of the published flat list of blocks and downsamples.
+    """
+    if key.endswith('.relative_pos'):
+        return None
+    if key == 'pos_embed':
+        return 'stem.pos_embed'
+    if match := re.fullmatch(r'stem\.convs\.(\d)\.(\w+)', key):
+        return f'stem.{_STEM[match[1]]}.{match[2]}'
+    if match := re.fullmatch(r'backbone\.(\d+)\.conv\.([01])\.(\w+)', key):
+        return f'{stage_of[int(match[1])]}.{_CONV_NORM[match[2]]}.{match[3]}'
+    if match := re.fullmatch(r'backbone\.(\d+)\.(.+)\.([01])\.(\w+)', key):
+        return f'{stage_of[int(match[1])]}.{_BLOCK[match[2]]}.{_CONV_NORM[match[3]]}.{match[4]}'
+    if match := re.fullmatch(r'gcn_label\.(\d)\.(\d+)\.(.+)\.([01])\.(\w+)', key):
+        part = f'{_LABEL_BLOCK[match[3]]}.{_CONV_NORM[match[4]]}'
+        return f'label_stages.{match[1]}.blocks.{match[2]}.{part}.{match[5]}'
+    if match := re.fullmatch(r'ffn_label\.(\d)\.0\.(\w+)', key):  # to the width of the next stage: ours has it there
+        return f'label_stages.{int(match[1]) + 1}.proj.{match[2]}'
+    module, _, leaf = key.rpartition('.')
+    return f'{_HEAD[module]}.{leaf}'
+
+
+def convert_keys(checkpoint: Dict[str, Any], depths: Sequence[int]) -> Dict[str, torch.Tensor]:
+    """Unwrap a checkpoint and give published tensors our names; a state dict of ours passes unchanged.
+
+    Args:
+        checkpoint: State dict, or a dict with one under `state_dict` or `model`; `module.` prefixes are removed.
+        depths: Blocks of each stage.
+
+    Raises:
+        ValueError: If the checkpoint is of another model.
+    """
+    for wrapper in ('state_dict', 'model'):
+        if isinstance(checkpoint.get(wrapper), dict):
+            checkpoint = checkpoint[wrapper]
+    state_dict = {key.removeprefix('module.'): value for key, value in checkpoint.items()}
+    if not any(_PUBLISHED_STEM in key for key in state_dict):
+        if not any(key.startswith('stem.conv1.') for key in state_dict):
+            raise ValueError(
+                'Not a checkpoint of GKGNet or Pyramid ViG: no tensor of its stem among '
+                f'{len(state_dict)} entries, the first is {next(iter(state_dict), None)!r}.'
+            )
+        return state_dict
+    stage_of = []
+    for stage, depth in enumerate(depths):
+        stage_of += [f'stages.{stage}.downsample'] if stage > 0 else []
+        stage_of += [f'stages.{stage}.blocks.{block}' for block in range(depth)]
+    prefix = 'backbone.' if any(key.startswith('backbone.' + _PUBLISHED_STEM) for key in state_dict) else ''
+    converted = {}
+    for key, value in state_dict.items():
+        try:
+            name = _convert_key(key.removeprefix(prefix), stage_of)
+        except (KeyError, IndexError):
+            raise ValueError(
+                f'Checkpoint tensor {key!r} has no place in a model of {tuple(depths)} blocks: another variant?'
+            ) from None
+        if name is not None:
+            converted[name] = value.flatten(1) if name == 'head.fc.weight' else value
+    return converted
+
+
+def check_trunk(state_dict: Dict[str, torch.Tensor], model: nn.Module) -> Dict[str, torch.Tensor]:
+    """Resample the position embedding where the size differs, and hold every other tensor of the trunk to the model's.
+
+    timm loads without strictness when class counts differ, and a trunk that was only partly loaded would go unnoticed.
+
+    Raises:
+        ValueError: Names the first trunk tensor that is missing, left over or of another shape.
+    """
+    expected = {k: v for k, v in model.state_dict().items() if k.startswith(('stem.', 'stages.'))}
+    found = {k: v for k, v in state_dict.items() if k.startswith(('stem.', 'stages.'))}
+    for key in (*expected, *found):
+        if key not in found:
+            raise ValueError(f'Checkpoint has no tensor {key!r}, which {type(model).__name__} needs.')
+        if key not in expected:
+            raise ValueError(f'Checkpoint tensor {key!r} has no place in this {type(model).__name__}: another variant?')
+        shape, wanted = tuple(found[key].shape), tuple(expected[key].shape)
+        if shape == wanted:
+            continue
+        if key == 'stem.pos_embed' and len(shape) == 4 and shape[:2] == wanted[:2]:
+            state_dict[key] = resample_pos_embed(found[key], *wanted[2:])
+            _logger.info(f'Resampled the position embedding from {shape[2:]} to {wanted[2:]}.')
+        elif key == 'stem.conv1.conv.weight' and shape[:1] + shape[2:] == wanted[:1] + wanted[2:]:
+            pass  # timm adapts the input channels
+        else:
+            raise ValueError(
+                f'Checkpoint tensor {key!r} has shape {shape}, {type(model).__name__} needs {wanted}: another variant?'
+            )
+    return state_dict

@@ -1,0 +1,490 @@
+"""GKGNet: multi-label recognition with one graph of image patches and label nodes.
+
+Paper: `GKGNet: Group K-Nearest Neighbor based Graph Convolutional Network for Multi-Label Image Recognition`
+    - https://arxiv.org/abs/2308.14378
+
+The trunk is a Pyramid ViG whose neighbours are searched per channel group. After every stage the label nodes, one a
+class, look for their nearest patches in the map of that stage and aggregate them; at the end a class is scored from its
+own node and from the pooled patches.
+"""
+
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+
+import torch
+import torch.nn as nn
+
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import get_device_dtype, global_pool_nlc
+from timm.models import build_model_with_cfg, generate_default_cfgs, named_apply, register_model
+
+from ..class_names import COCO_CLASSES
+from ..layers import Block, checkpoint_block
+from ._compat import feature_take_indices
+from ._convert import check_trunk, convert_keys, published_globals
+from .pvig import VARIANTS, PyramidVigTrunk, check_classifier, check_positive
+
+__all__ = ['GkgNet', 'LabelGraph']
+
+
+class LabelGraph(NamedTuple):
+    """What GKGNet saw in a batch of images, see `GkgNet.forward_graph`.
+
+    Attributes:
+        logits: (B, L).
+        neighbors: For every stage, for every label block, the patches chosen by each class in each channel group,
+            nearest first: (B, G, L, k), flat indices (row * width + column) into the map of that stage.
+        label_nodes: For every stage, the label nodes (B, L, C_s) after its label blocks.
+        patch_maps: For every stage, its feature map (B, C_s, H_s, W_s).
+    """
+
+    logits: torch.Tensor
+    neighbors: List[List[torch.Tensor]]
+    label_nodes: List[torch.Tensor]
+    patch_maps: List[torch.Tensor]
+
+
+class LabelStage(nn.Module):
+    """Label nodes of one stage: to its width, then blocks whose candidates are the patches of the stage."""
+
+    def __init__(
+        self,
+        in_dim: int,
+        dim: int,
+        depth: int,
+        k: int,
+        num_groups: int,
+        drop_path: float = 0.0,
+        project: bool = True,
+        device=None,
+        dtype=None,
+    ):
+        dd = {'device': device, 'dtype': dtype}
+        super().__init__()
+        self.grad_checkpointing = False
+        self.proj = nn.Linear(in_dim, dim, **dd) if project else nn.Identity()
+        self.blocks = nn.ModuleList(
+            [Block(dim, k, num_groups=num_groups, drop_path=drop_path, **dd) for _ in range(depth)]
+        )
+
+    def forward(self, nodes: torch.Tensor, patches: torch.Tensor) -> Tuple[torch.Tensor, List[torch.Tensor]]:
+        nodes = self.proj(nodes)
+        # A row of nodes, not a column: the CPU kernel of the BatchNorm backward mistakes the layout of a transposed
+        # (B, C, L, 1) and returns wrong gradients.
+        nodes = nodes.transpose(1, 2).unsqueeze(2)  # (B, L, C) -> (B, C, 1, L)
+        neighbors: List[torch.Tensor] = []
+        for block in self.blocks:
+            if self.grad_checkpointing and not torch.jit.is_scripting():
+                nodes, index = checkpoint_block(block, nodes, patches)
+            else:
+                nodes, index = block(nodes, patches)
+            neighbors.append(index)
+        return nodes.squeeze(2).transpose(1, 2), neighbors  # (B, C, 1, L) -> (B, L, C)
+
+
+class GkgNet(PyramidVigTrunk):
+    """GKGNet.
+
+    Args:
+        img_size: Image side or (height, width) that position embedding and tables are made for.
+        in_chans: Number of input channels.
+        num_classes: Number of classes L, each a label node. 0 for the trunk alone, which gives pooled patches.
+        global_pool: Pooling of the patches, 'avg', 'max', 'avgmax', or '' for none (without classifier).
+        depths: Blocks of each stage.
+        dims: Channels of each stage, multiples of 4.
+        k: Neighbours of every patch.
+        label_k: Neighbours of every label node.
+        num_groups: Channel groups with a graph each, for patches and labels. 1 is the graph of ViG.
+        label_depth: Label blocks behind the last stage; the others have one.
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth of the last block, rising linearly from 0.
+        dynamic_img_size: Take images of any size that is a multiple of 32, by resampling the position embedding.
+        dynamic_img_pad: Pad images to a multiple of 32.
+        device: Device of parameters and buffers.
+        dtype: Type of parameters and buffers.
+    """
+
+    def __init__(
+        self,
+        img_size: Union[int, Tuple[int, int]] = 224,
+        in_chans: int = 3,
+        num_classes: int = 80,
+        global_pool: str = 'avg',
+        depths: Tuple[int, ...] = (2, 2, 6, 2),
+        dims: Tuple[int, ...] = (80, 160, 400, 640),
+        k: int = 9,
+        label_k: int = 9,
+        num_groups: int = 2,
+        label_depth: int = 1,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        dynamic_img_size: bool = True,
+        dynamic_img_pad: bool = False,
+        device=None,
+        dtype=None,
+    ):
+        check_classifier(num_classes, global_pool)
+        check_positive(label_k=label_k, label_depth=label_depth)
+        dd = {'device': device, 'dtype': dtype}
+        super().__init__(
+            img_size, in_chans, depths, dims, k, num_groups, drop_path_rate, dynamic_img_size, dynamic_img_pad, **dd
+        )
+        self.label_k = label_k
+        self.num_groups = num_groups
+        self.label_depth = label_depth
+        self.global_pool = global_pool
+        self.num_classes = self.num_prefix_tokens = num_classes
+        self.head_drop = nn.Dropout(drop_rate)
+        self.label_stages = nn.ModuleList()
+        self._build_label_stages(**dd)
+        self._build_classifier(**dd)
+        self.init_weights()
+
+    def _build_label_stages(self, device=None, dtype=None) -> None:
+        self.label_stages = nn.ModuleList()
+        if self.num_classes == 0:
+            return
+        dims = [info['num_chs'] for info in self.feature_info]
+        first = 0  # index of the first block of the stage in the trunk
+        for i, (dim, depth) in enumerate(zip(dims, self.depths)):
+            self.label_stages.append(
+                LabelStage(
+                    dims[max(i - 1, 0)],
+                    dim,
+                    depth=self.label_depth if i == len(dims) - 1 else 1,
+                    k=self.label_k,
+                    num_groups=self.num_groups,
+                    drop_path=self.drop_path_rates[first],
+                    project=i > 0,
+                    device=device,
+                    dtype=dtype,
+                )
+            )
+            first += depth
+
+    def _build_classifier(self, device=None, dtype=None) -> None:
+        dd = {'device': device, 'dtype': dtype}
+        self.label_embed = self.head_label = self.head_patch = None
+        if self.num_classes > 0:
+            self.label_embed = nn.Embedding(self.num_classes, self.feature_info[0]['num_chs'], **dd)
+            self.head_label = nn.Linear(self.num_features, self.num_classes, **dd)  # row c scores node c
+            self.head_patch = nn.Linear(self.num_features, self.num_classes, **dd)
+
+    @torch.jit.ignore
+    def _init_weights(self, module: nn.Module, name: str = '') -> None:
+        super()._init_weights(module, name)
+        if name in ('head_label', 'head_patch'):
+            nn.init.normal_(module.weight, std=0.01)
+            nn.init.zeros_(module.bias)
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
+        return dict(
+            stem=r'^stem',
+            blocks=[(r'^stages\.(\d+)', None), (r'^label_stages\.(\d+)', None)]
+            if coarse
+            else [
+                (r'^stages\.(\d+)\.downsample', (0,)),
+                (r'^stages\.(\d+)\.blocks\.(\d+)', None),
+                (r'^label_stages\.(\d+)', (max(self.depths),)),  # behind the blocks of its stage
+            ],
+        )
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade the activations of the blocks for a second forward pass in training."""
+        super().set_grad_checkpointing(enable)
+        for stage in self.label_stages:
+            stage.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def get_classifier(self) -> Tuple[nn.Module, ...]:
+        """What is there once a class: the two score layers and the label embedding."""
+        if self.num_classes == 0:
+            return nn.Identity(), nn.Identity(), nn.Identity()
+        return self.head_label, self.head_patch, self.label_embed
+
+    def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
+        """Replace label nodes, their embedding and score layers by fresh ones for another class count.
+
+        The label blocks are kept from one class count to another; 0 classes removes the whole label branch.
+        """
+        check_classifier(num_classes, self.global_pool if global_pool is None else global_pool)
+        if global_pool is not None:
+            self.global_pool = global_pool
+        dd = get_device_dtype(self)
+        had_label_stages = len(self.label_stages) > 0
+        self.num_classes = self.num_prefix_tokens = num_classes
+        if num_classes == 0 or not had_label_stages:
+            self._build_label_stages(**dd)
+            named_apply(self._init_weights, self.label_stages)
+            for stage in self.label_stages:
+                stage.grad_checkpointing = self.stages[0].grad_checkpointing
+        self._build_classifier(**dd)
+        for name in ('label_embed', 'head_label', 'head_patch'):
+            if num_classes > 0:
+                self._init_weights(getattr(self, name), name)
+        self.train(self.training)
+
+    def forward_labels(
+        self,
+        maps: List[torch.Tensor],
+    ) -> Tuple[List[torch.Tensor], List[List[torch.Tensor]]]:
+        """Label nodes (B, L, C_s) after each of the stages whose maps are given, and the neighbours they chose."""
+        assert self.label_embed is not None
+        nodes = self.label_embed.weight.unsqueeze(0).expand(maps[0].shape[0], -1, -1)  # (L, C) -> (B, L, C)
+        label_nodes: List[torch.Tensor] = []
+        neighbors: List[List[torch.Tensor]] = []
+        for i, stage in enumerate(self.label_stages):
+            if i < len(maps):
+                nodes, index = stage(nodes, maps[i])
+                label_nodes.append(nodes)
+                neighbors.append(index)
+        return label_nodes, neighbors
+
+    def _graph_nodes(self, maps: List[torch.Tensor]) -> torch.Tensor:
+        """Label nodes and patches of the last map, (B, L + H * W, C)."""
+        patches = maps[-1].flatten(2).transpose(1, 2)  # (B, C, H, W) -> (B, H * W, C)
+        if self.label_embed is None:
+            return patches
+        label_nodes, _ = self.forward_labels(maps)
+        return torch.cat([label_nodes[-1], patches], dim=1)
+
+    def forward_intermediates(
+        self,
+        x: torch.Tensor,
+        indices: Optional[Union[int, List[int]]] = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = 'NCHW',
+        intermediates_only: bool = False,
+    ) -> Union[List[torch.Tensor], Tuple[torch.Tensor, List[torch.Tensor]]]:
+        """Stage maps along the way.
+
+        Args:
+            x: Images (B, in_chans, H, W).
+            indices: Take the last n stages if int, all if None, the given ones if a sequence.
+            norm: Has no effect, there is no norm behind the stages.
+            stop_early: Do not run stages behind the last one taken.
+            output_fmt: 'NCHW', the only format.
+            intermediates_only: Return the maps alone, without running the label branch.
+
+        Returns:
+            The maps, or final graph nodes and maps.
+        """
+        assert output_fmt == 'NCHW', 'Output format must be NCHW.'
+        take_indices, max_index = feature_take_indices(len(self.stages), indices)
+        maps = self.forward_stages(x, max_index + 1 if stop_early else len(self.stages))
+        intermediates = [maps[i] for i in take_indices]
+        if intermediates_only:
+            return intermediates
+        return self._graph_nodes(maps), intermediates
+
+    def prune_intermediate_layers(
+        self,
+        indices: Union[int, List[int]] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> List[int]:
+        """Drop the stages behind the last index, and the label branch unless it is to stay and still fits."""
+        take_indices, cut = self._prune_stages(indices)
+        if prune_head or cut:
+            self.reset_classifier(0, '')
+        return take_indices
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """All final graph nodes, label nodes first: (B, in_chans, H, W) -> (B, L + H / 32 * W / 32, C)."""
+        return self._graph_nodes(self.forward_stages(x, len(self.stages)))
+
+    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """Logits (B, L) of final graph nodes, or the pooled patches (B, C)."""
+        pooled = global_pool_nlc(x, pool_type=self.global_pool, num_prefix_tokens=self.num_prefix_tokens)
+        pooled = self.head_drop(pooled)
+        if pre_logits or self.head_label is None or self.head_patch is None:
+            return pooled
+        nodes = self.head_drop(x[:, : self.num_prefix_tokens])  # (B, L, C)
+        label_scores = (nodes * self.head_label.weight).sum(dim=-1) + self.head_label.bias  # (B, L, C) -> (B, L)
+        return label_scores + self.head_patch(pooled)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.forward_features(x)
+        x = self.forward_head(x)
+        return x
+
+    @torch.jit.ignore
+    def forward_graph(self, x: torch.Tensor) -> LabelGraph:
+        """Logits together with the label graph that led to them, for pictures and analysis.
+
+        The normal forward pass computes the same neighbours and drops them, so this costs no more.
+
+        Args:
+            x: Images (B, in_chans, H, W).
+
+        Raises:
+            ValueError: If the model has no label nodes (num_classes=0).
+        """
+        if self.num_classes == 0:
+            raise ValueError('This model has num_classes=0 and so no label graph.')
+        maps = self.forward_stages(x, len(self.stages))
+        label_nodes, neighbors = self.forward_labels(maps)
+        patches = maps[-1].flatten(2).transpose(1, 2)  # (B, C, H, W) -> (B, H * W, C)
+        logits = self.forward_head(torch.cat([label_nodes[-1], patches], dim=1))
+        return LabelGraph(logits, neighbors, label_nodes, maps)
+
+
+def checkpoint_filter_fn(state_dict: Dict[str, Any], model: GkgNet) -> Dict[str, torch.Tensor]:
+    """State dict of this model from a published GKGNet or Pyramid ViG checkpoint, or from one of our own.
+
+    The label branch is taken whole or not at all: a file without one, such as a Pyramid ViG, gets the fresh one of the
+    model. Classes are those of the file, whatever the cfg says of it.
+
+    Raises:
+        ValueError: If a tensor of the trunk is missing or has another shape.
+    """
+    state_dict = check_trunk(convert_keys(state_dict, model.depths), model)
+    state_dict = {k: v for k, v in state_dict.items() if not k.startswith('head.')}  # of a Pyramid ViG
+    branch = ('label_', 'head_')
+    if model.num_classes == 0:
+        return {k: v for k, v in state_dict.items() if not k.startswith(branch)}
+    if not any(k.startswith(branch) for k in state_dict):
+        fresh = {k: v.clone() for k, v in model.state_dict().items() if k.startswith(branch)}
+        return {**state_dict, **fresh}
+    cfg = getattr(model, 'pretrained_cfg', {})
+    if 'label_embed.weight' in state_dict:
+        num_classes = state_dict['label_embed.weight'].shape[0]
+        if num_classes != cfg.get('num_classes', num_classes):
+            cfg.update(num_classes=num_classes)
+            cfg.pop('label_names', None)
+    return state_dict
+
+
+def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
+    return {
+        'url': url,
+        'num_classes': 80,
+        'input_size': (3, 224, 224),
+        'pool_size': (7, 7),
+        'min_input_size': (3, 224, 224),  # the smallest at which no block has to make do with fewer neighbours
+        'crop_pct': 1.0,
+        'crop_mode': 'squash',
+        'interpolation': 'bicubic',
+        'mean': IMAGENET_DEFAULT_MEAN,
+        'std': IMAGENET_DEFAULT_STD,
+        'first_conv': 'stem.conv1.conv',
+        'classifier': ('head_label', 'head_patch', 'label_embed'),
+        'license': 'apache-2.0',
+        'paper_ids': 'arXiv:2308.14378',
+        'paper_name': (
+            'GKGNet: Group K-Nearest Neighbor based Graph Convolutional Network for Multi-Label Image Recognition'
+        ),
+        **kwargs,
+    }
+
+
+_cfg_448 = dict(input_size=(3, 448, 448), pool_size=(14, 14))
+_cfg_576 = dict(input_size=(3, 576, 576), pool_size=(18, 18))
+
+default_cfgs = generate_default_cfgs(
+    {
+        'gkgnet_224.untrained': _cfg(),
+        'gkgnet_448.untrained': _cfg(**_cfg_448),
+        'gkgnet_576.coco2014': _cfg(
+            label_names=COCO_CLASSES,
+            license='other',
+            description='The published checkpoint, 87.65 mAP on COCO-2014. For non-commercial use only.',
+            **_cfg_576,
+        ),
+        'gkgnet_ti_224.untrained': _cfg(),
+        'gkgnet_ti_448.untrained': _cfg(**_cfg_448),
+        'gkgnet_ti_576.untrained': _cfg(**_cfg_576),
+        'gkgnet_m_224.untrained': _cfg(),
+        'gkgnet_m_448.untrained': _cfg(**_cfg_448),
+        'gkgnet_m_576.untrained': _cfg(**_cfg_576),
+        'gkgnet_b_224.untrained': _cfg(),
+        'gkgnet_b_448.untrained': _cfg(**_cfg_448),
+        'gkgnet_b_576.untrained': _cfg(**_cfg_576),
+    }
+)
+
+
+def _create_gkgnet(variant: str, pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    with published_globals():
+        return build_model_with_cfg(
+            GkgNet,
+            variant,
+            pretrained,
+            pretrained_filter_fn=checkpoint_filter_fn,
+            feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls='getter'),
+            **kwargs,
+        )
+
+
+@register_model
+def gkgnet_224(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-S at 224 px."""
+    return _create_gkgnet('gkgnet_224', pretrained, **dict(VARIANTS['s'], img_size=224) | kwargs)
+
+
+@register_model
+def gkgnet_448(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-S at 448 px."""
+    return _create_gkgnet('gkgnet_448', pretrained, **dict(VARIANTS['s'], img_size=448) | kwargs)
+
+
+@register_model
+def gkgnet_576(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-S at 576 px, the published model."""
+    return _create_gkgnet('gkgnet_576', pretrained, **dict(VARIANTS['s'], img_size=576) | kwargs)
+
+
+@register_model
+def gkgnet_ti_224(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-Ti at 224 px."""
+    return _create_gkgnet('gkgnet_ti_224', pretrained, **dict(VARIANTS['ti'], img_size=224) | kwargs)
+
+
+@register_model
+def gkgnet_ti_448(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-Ti at 448 px."""
+    return _create_gkgnet('gkgnet_ti_448', pretrained, **dict(VARIANTS['ti'], img_size=448) | kwargs)
+
+
+@register_model
+def gkgnet_ti_576(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-Ti at 576 px."""
+    return _create_gkgnet('gkgnet_ti_576', pretrained, **dict(VARIANTS['ti'], img_size=576) | kwargs)
+
+
+@register_model
+def gkgnet_m_224(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-M at 224 px."""
+    return _create_gkgnet('gkgnet_m_224', pretrained, **dict(VARIANTS['m'], img_size=224) | kwargs)
+
+
+@register_model
+def gkgnet_m_448(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-M at 448 px."""
+    return _create_gkgnet('gkgnet_m_448', pretrained, **dict(VARIANTS['m'], img_size=448) | kwargs)
+
+
+@register_model
+def gkgnet_m_576(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-M at 576 px."""
+    return _create_gkgnet('gkgnet_m_576', pretrained, **dict(VARIANTS['m'], img_size=576) | kwargs)
+
+
+@register_model
+def gkgnet_b_224(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-B at 224 px."""
+    return _create_gkgnet('gkgnet_b_224', pretrained, **dict(VARIANTS['b'], img_size=224) | kwargs)
+
+
+@register_model
+def gkgnet_b_448(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-B at 448 px."""
+    return _create_gkgnet('gkgnet_b_448', pretrained, **dict(VARIANTS['b'], img_size=448) | kwargs)
+
+
+@register_model
+def gkgnet_b_576(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-B at 576 px."""
+    return _create_gkgnet('gkgnet_b_576', pretrained, **dict(VARIANTS['b'], img_size=576) | kwargs)

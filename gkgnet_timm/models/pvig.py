@@ -1,0 +1,450 @@
+"""Pyramid ViG: a pyramid vision graph network, and the trunk that it shares with GKGNet.
+
+Papers:
+* `Vision GNN: An Image is Worth Graph of Nodes` - https://arxiv.org/abs/2206.00272
+* `GKGNet: Group K-Nearest Neighbor based Graph Convolutional Network for Multi-Label Image Recognition`
+  - https://arxiv.org/abs/2308.14378 (channel groups with a graph each, `num_groups`)
+
+Every position of a feature map is a node. A block looks for the nearest nodes of each node among the (pooled) nodes of
+the same map, aggregates them by max-relative graph convolution, and ends with a feed-forward network.
+"""
+
+from typing import Any, Dict, List, Optional, Set, Tuple, Union
+
+import torch
+import torch.nn as nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
+from timm.layers import (
+    ConvNormAct,
+    SelectAdaptivePool2d,
+    calculate_drop_path_rates,
+    get_device_dtype,
+)
+from timm.models import (
+    build_model_with_cfg,
+    generate_default_cfgs,
+    named_apply,
+    register_model,
+)
+
+from ..layers import RelativePosition, Stage, Stem
+from ._compat import feature_take_indices, update_model_input_size
+from ._convert import check_trunk, convert_keys, published_globals
+
+__all__ = ['PyramidVig']
+
+REDUCTIONS = (4, 2, 1, 1)  # side of the pooling window of the candidates, by stage
+MAX_REACH = 49  # neighbours * dilation never exceeds it, the nodes of the last stage at 224 px
+POOL_TYPES = ('avg', 'max', 'avgmax', '')
+
+
+def check_positive(**values: int) -> None:
+    """Raise a ValueError that names the first value below 1."""
+    for name, value in values.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f'{name} must be a positive integer, got {value!r}.')
+
+
+def check_classifier(num_classes: int, global_pool: str) -> None:
+    """Raise a ValueError unless the class count and the pooling make a head."""
+    if not isinstance(num_classes, int) or num_classes < 0:
+        raise ValueError(f'num_classes must be 0 (no classifier) or a positive integer, got {num_classes!r}.')
+    if global_pool not in POOL_TYPES:
+        raise ValueError(f'global_pool must be one of {POOL_TYPES}, got {global_pool!r}.')
+    if num_classes > 0 and not global_pool:
+        raise ValueError("global_pool='' leaves no pooled features to classify, it needs num_classes=0.")
+
+
+class PyramidVigTrunk(nn.Module):
+    """Stem and stages, and the parts of the timm interface that follow from them alone.
+
+    Subclasses add a head: `forward_features`, `forward_head`, `get_classifier`, `reset_classifier`.
+    """
+
+    def __init__(
+        self,
+        img_size: Union[int, Tuple[int, int]],
+        in_chans: int,
+        depths: Tuple[int, ...],
+        dims: Tuple[int, ...],
+        k: int,
+        num_groups: int,
+        drop_path_rate: float,
+        dynamic_img_size: bool,
+        dynamic_img_pad: bool,
+        device=None,
+        dtype=None,
+    ):
+        dd = {'device': device, 'dtype': dtype}
+        super().__init__()
+        check_positive(in_chans=in_chans, k=k, num_groups=num_groups)
+        for dim in dims:
+            if dim % 4 or dim % num_groups:
+                raise ValueError(f'num_groups={num_groups} has to divide the channels of every stage {tuple(dims)}.')
+        self.in_chans = in_chans
+        self.depths = tuple(depths)
+        self._traits = {'fixed_input_size': not dynamic_img_size}
+
+        self.stem = Stem(in_chans, dims[0], img_size, dynamic_img_size, dynamic_img_pad, **dd)
+        self.drop_path_rates = calculate_drop_path_rates(drop_path_rate, sum(depths))
+        dilations = [max(1, min(index // 4 + 1, MAX_REACH // k)) for index in range(sum(depths))]
+        self.stages = nn.ModuleList()
+        self.feature_info = []
+        first = 0  # index of the first block of the stage
+        for i, (depth, dim, grid_size) in enumerate(zip(depths, dims, self._grid_sizes())):
+            self.stages.append(
+                Stage(
+                    dims[max(i - 1, 0)],
+                    dim,
+                    grid_size,
+                    reduction=REDUCTIONS[i],
+                    dilations=dilations[first : first + depth],
+                    drop_path=self.drop_path_rates[first : first + depth],
+                    k=k,
+                    num_groups=num_groups,
+                    downsample=i > 0,
+                    **dd,
+                )
+            )
+            self.feature_info.append(dict(num_chs=dim, reduction=2 ** (i + 2), module=f'stages.{i}'))
+            first += depth
+        self.num_features = self.head_hidden_size = dims[-1]
+
+    def _grid_sizes(self) -> List[Tuple[int, int]]:
+        height, width = self.stem.img_size
+        return [(height // 2**i, width // 2**i) for i in range(2, 6)]
+
+    @torch.jit.ignore
+    def init_weights(self) -> None:
+        """Initialise every parameter and buffer, as published."""
+        named_apply(self._init_weights, self)
+
+    @torch.jit.ignore
+    def _init_weights(self, module: nn.Module, name: str = '') -> None:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode='fan_in', nonlinearity='relu')
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, (_BatchNorm, nn.Linear, nn.Embedding)):
+            module.reset_parameters()
+        elif isinstance(module, Stem):
+            nn.init.zeros_(module.pos_embed)
+        elif isinstance(module, RelativePosition):
+            module.init_non_persistent_buffers()
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> Set[str]:
+        # the published recipe decays the position and label embeddings, norms and biases are exempt by their shape
+        return set()
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade the activations of the blocks for a second forward pass in training."""
+        for stage in self.stages:
+            stage.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def set_input_size(self, img_size: Union[int, Tuple[int, int]]) -> None:
+        """Make another image size the model's own: resamples the position embedding, rebuilds the position tables.
+
+        Args:
+            img_size: Side or (height, width) in pixels, multiples of 32.
+        """
+        self.stem.set_input_size(img_size)
+        for stage, grid_size in zip(self.stages, self._grid_sizes()):
+            stage.relative_position.set_grid_size(grid_size)
+        update_model_input_size(self, img_size)
+
+    def forward_stages(self, x: torch.Tensor, num_stages: int) -> List[torch.Tensor]:
+        """Feature maps of the first stages: (B, in_chans, H, W) -> [(B, C_s, H / 2^(s+2), W / 2^(s+2)), ...]."""
+        x = self.stem(x)
+        maps: List[torch.Tensor] = []
+        for i, stage in enumerate(self.stages):
+            if i < num_stages:
+                x = stage(x)
+                maps.append(x)
+        return maps
+
+    def _prune_stages(self, indices: Union[int, List[int]]) -> Tuple[List[int], bool]:
+        """Cut the stages behind the last index, returns the indices taken and whether stages were cut."""
+        take_indices, max_index = feature_take_indices(len(self.stages), indices)
+        cut = max_index < len(self.stages) - 1
+        self.stages = self.stages[: max_index + 1]
+        self.num_features = self.head_hidden_size = self.feature_info[max_index]['num_chs']
+        return take_indices, cut
+
+
+class PyramidVigHead(nn.Module):
+    """Pooling, hidden layer, classifier. Unpooled (`pool_type=''`) the hidden layer works on the map."""
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        hidden_size: int,
+        pool_type: str = 'avg',
+        drop_rate: float = 0.0,
+        device=None,
+        dtype=None,
+    ):
+        dd = {'device': device, 'dtype': dtype}
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.global_pool = SelectAdaptivePool2d(pool_type=pool_type)
+        self.pre_logits = ConvNormAct(in_features, hidden_size, bias=True, act_layer=nn.GELU, **dd)
+        self.flatten = nn.Flatten(1) if pool_type else nn.Identity()
+        self.drop = nn.Dropout(drop_rate)
+        self.fc = nn.Linear(hidden_size, num_classes, **dd) if num_classes > 0 else nn.Identity()
+
+    def reset(self, num_classes: int, pool_type: Optional[str] = None, device=None, dtype=None) -> None:
+        """Replace the classifier, and the pooling unless it is None."""
+        if pool_type is not None:
+            self.global_pool = SelectAdaptivePool2d(pool_type=pool_type)
+            self.flatten = nn.Flatten(1) if pool_type else nn.Identity()
+        self.fc = nn.Identity()
+        if num_classes > 0:
+            self.fc = nn.Linear(self.hidden_size, num_classes, device=device, dtype=dtype)
+            init_classifier(self.fc)
+        self.train(self.training)
+
+    def prune(self, in_features: int) -> None:
+        """Drop the hidden layer."""
+        self.hidden_size = in_features
+        self.pre_logits = nn.Identity()
+
+    def forward(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        x = self.flatten(self.pre_logits(self.global_pool(x)))
+        x = self.drop(x)
+        return x if pre_logits else self.fc(x)
+
+
+def init_classifier(fc: nn.Linear) -> None:
+    """As the pointwise convolution that it was in the published model."""
+    nn.init.kaiming_normal_(fc.weight, mode='fan_in', nonlinearity='relu')
+    nn.init.zeros_(fc.bias)
+
+
+class PyramidVig(PyramidVigTrunk):
+    """Pyramid ViG.
+
+    Args:
+        img_size: Image side or (height, width) that position embedding and tables are made for.
+        in_chans: Number of input channels.
+        num_classes: Number of classes, 0 for no classifier.
+        global_pool: 'avg', 'max', 'avgmax', or '' for none (without classifier).
+        depths: Blocks of each stage.
+        dims: Channels of each stage, multiples of 4.
+        k: Neighbours of every node.
+        num_groups: Channel groups with a graph each. 1 is ViG, 2 the trunk of GKGNet.
+        hidden_size: Width of the hidden layer of the head.
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth of the last block, rising linearly from 0.
+        dynamic_img_size: Take images of any size that is a multiple of 32, by resampling the position embedding.
+        dynamic_img_pad: Pad images to a multiple of 32.
+        device: Device of parameters and buffers.
+        dtype: Type of parameters and buffers.
+    """
+
+    def __init__(
+        self,
+        img_size: Union[int, Tuple[int, int]] = 224,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = 'avg',
+        depths: Tuple[int, ...] = (2, 2, 6, 2),
+        dims: Tuple[int, ...] = (48, 96, 240, 384),
+        k: int = 9,
+        num_groups: int = 1,
+        hidden_size: int = 1024,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        dynamic_img_size: bool = True,
+        dynamic_img_pad: bool = False,
+        device=None,
+        dtype=None,
+    ):
+        check_classifier(num_classes, global_pool)
+        dd = {'device': device, 'dtype': dtype}
+        super().__init__(
+            img_size, in_chans, depths, dims, k, num_groups, drop_path_rate, dynamic_img_size, dynamic_img_pad, **dd
+        )
+        self.num_classes = num_classes
+        self.head_hidden_size = hidden_size
+        self.head = PyramidVigHead(self.num_features, num_classes, hidden_size, global_pool, drop_rate, **dd)
+        self.init_weights()
+
+    @torch.jit.ignore
+    def _init_weights(self, module: nn.Module, name: str = '') -> None:
+        super()._init_weights(module, name)
+        if isinstance(module, nn.Linear):
+            init_classifier(module)
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
+        return dict(
+            stem=r'^stem',
+            blocks=r'^stages\.(\d+)'
+            if coarse
+            else [
+                (r'^stages\.(\d+)\.downsample', (0,)),
+                (r'^stages\.(\d+)\.blocks\.(\d+)', None),
+            ],
+        )
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
+        """Replace the classifier; 0 classes for none. The pooling stays unless one is given."""
+        pool_type = self.head.global_pool.pool_type if global_pool is None else global_pool
+        check_classifier(num_classes, pool_type)
+        self.num_classes = num_classes
+        self.head.reset(num_classes, global_pool, **get_device_dtype(self))
+
+    def forward_intermediates(
+        self,
+        x: torch.Tensor,
+        indices: Optional[Union[int, List[int]]] = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = 'NCHW',
+        intermediates_only: bool = False,
+    ) -> Union[List[torch.Tensor], Tuple[torch.Tensor, List[torch.Tensor]]]:
+        """Stage maps along the way.
+
+        Args:
+            x: Images (B, in_chans, H, W).
+            indices: Take the last n stages if int, all if None, the given ones if a sequence.
+            norm: Has no effect, there is no norm behind the stages.
+            stop_early: Do not run stages behind the last one taken.
+            output_fmt: 'NCHW', the only format.
+            intermediates_only: Return the maps alone.
+
+        Returns:
+            The maps, or final features and maps.
+        """
+        assert output_fmt == 'NCHW', 'Output format must be NCHW.'
+        take_indices, max_index = feature_take_indices(len(self.stages), indices)
+        maps = self.forward_stages(x, max_index + 1 if stop_early else len(self.stages))
+        intermediates = [maps[i] for i in take_indices]
+        if intermediates_only:
+            return intermediates
+        return maps[-1], intermediates
+
+    def prune_intermediate_layers(
+        self,
+        indices: Union[int, List[int]] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> List[int]:
+        """Drop the stages behind the last index, and the head unless it is to stay and still fits."""
+        take_indices, cut = self._prune_stages(indices)
+        if prune_head or cut:
+            self.head.prune(self.num_features)
+            self.reset_classifier(0, '')
+        else:
+            self.head_hidden_size = self.head.hidden_size
+        return take_indices
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Final map: (B, in_chans, H, W) -> (B, C, H / 32, W / 32)."""
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """Logits (B, num_classes) of a final map, or the hidden layer (B, head_hidden_size)."""
+        return self.head(x, pre_logits=pre_logits)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.forward_features(x)
+        x = self.forward_head(x)
+        return x
+
+
+def checkpoint_filter_fn(state_dict: Dict[str, Any], model: PyramidVig) -> Dict[str, torch.Tensor]:
+    """State dict of this model from a published Pyramid ViG checkpoint; one of our own passes unchanged.
+
+    Raises:
+        ValueError: If a tensor of the trunk is missing or has another shape.
+    """
+    state_dict = convert_keys(state_dict, model.depths)
+    return check_trunk(state_dict, model)
+
+
+def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
+    return {
+        'url': url,
+        'num_classes': 1000,
+        'input_size': (3, 224, 224),
+        'pool_size': (7, 7),
+        'min_input_size': (3, 224, 224),  # the smallest at which no block has to make do with fewer neighbours
+        'crop_pct': 0.9,
+        'interpolation': 'bicubic',
+        'mean': IMAGENET_INCEPTION_MEAN,
+        'std': IMAGENET_INCEPTION_STD,
+        'first_conv': 'stem.conv1.conv',
+        'classifier': 'head.fc',
+        'license': 'apache-2.0',
+        'paper_ids': 'arXiv:2206.00272',
+        'paper_name': 'Vision GNN: An Image is Worth Graph of Nodes',
+        'origin_url': 'https://github.com/huawei-noah/Efficient-AI-Backbones',
+        **kwargs,
+    }
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        'pvig_ti_224.in1k': _cfg(),
+        'pvig_s_224.in1k': _cfg(),
+        'pvig_m_224.in1k': _cfg(),
+        'pvig_b_224.in1k': _cfg(crop_pct=0.95),
+    }
+)
+
+
+VARIANTS = dict(
+    ti=dict(depths=(2, 2, 6, 2), dims=(48, 96, 240, 384)),
+    s=dict(depths=(2, 2, 6, 2), dims=(80, 160, 400, 640)),
+    m=dict(depths=(2, 2, 16, 2), dims=(96, 192, 384, 768)),
+    b=dict(depths=(2, 2, 18, 2), dims=(128, 256, 512, 1024)),
+)
+
+
+def _create_pvig(variant: str, pretrained: bool = False, **kwargs: Any) -> PyramidVig:
+    with published_globals():
+        return build_model_with_cfg(
+            PyramidVig,
+            variant,
+            pretrained,
+            pretrained_filter_fn=checkpoint_filter_fn,
+            feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls='getter'),
+            **kwargs,
+        )
+
+
+@register_model
+def pvig_ti_224(pretrained: bool = False, **kwargs: Any) -> PyramidVig:
+    """Pyramid ViG-Ti."""
+    return _create_pvig('pvig_ti_224', pretrained, **VARIANTS['ti'] | kwargs)
+
+
+@register_model
+def pvig_s_224(pretrained: bool = False, **kwargs: Any) -> PyramidVig:
+    """Pyramid ViG-S."""
+    return _create_pvig('pvig_s_224', pretrained, **VARIANTS['s'] | kwargs)
+
+
+@register_model
+def pvig_m_224(pretrained: bool = False, **kwargs: Any) -> PyramidVig:
+    """Pyramid ViG-M."""
+    return _create_pvig('pvig_m_224', pretrained, **VARIANTS['m'] | kwargs)
+
+
+@register_model
+def pvig_b_224(pretrained: bool = False, **kwargs: Any) -> PyramidVig:
+    """Pyramid ViG-B."""
+    return _create_pvig('pvig_b_224', pretrained, **VARIANTS['b'] | kwargs)

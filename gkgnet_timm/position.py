@@ -1,0 +1,69 @@
+"""Positions of nodes: the relative term of the neighbour search and the absolute embedding."""
+
+from typing import Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+
+__all__ = ['relative_position_tables', 'resample_pos_embed']
+
+
+def relative_position_tables(
+    height: int,
+    width: int,
+    dim: int,
+    reduction: int,
+    device: Optional[torch.device] = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tuple[torch.Tensor, torch.Tensor]:
+    """The relative position term of a stage as two small tables (ViG, section 3.3, as published).
+
+    The published term between query i and candidate j is -P(i, j), where -P is 2 / C * E E^T resized bicubically from
+    N to M along its flattened second axis, E the sine-cosine embedding of rows and columns. The resize is a fixed
+    combination of four rows of E, and E splits into a column and a row half, so the term is exactly
+    `row_table[row_i, j] + col_table[col_i, j]` and the N x M matrix is never needed.
+
+    Args:
+        height: Rows of the query grid.
+        width: Columns of the query grid.
+        dim: Channels C of the stage, divisible by 4.
+        reduction: Side of the pooling window of the candidates, 1 or even. M = height * width / reduction^2.
+        device: Device of the tables.
+        dtype: Type of the tables. They are computed in float64 whatever it is.
+
+    Returns:
+        row_table (height, M) and col_table (width, M), to be added to the similarity of query and candidate.
+    """
+    cpu = torch.device('cpu')  # float64 is not there on every device, and the meta device computes nothing
+    wave = torch.arange(dim // 4, dtype=torch.float64, device=cpu) * (-4.0 / dim)
+    coord = torch.arange(max(height, width), dtype=torch.float64, device=cpu)
+    angle = coord[:, None] * torch.pow(10000.0, wave)  # (max(H, W), C/4)
+    embed = torch.cat([angle.sin(), angle.cos()], dim=1)  # (max(H, W), C/2)
+
+    # Candidate j of the resized axis sits halfway between flat positions step * j + step / 2 - 1 and its successor.
+    step = reduction * reduction
+    if step == 1:
+        taps, weights = [0], [1.0]
+    else:
+        first = step // 2 - 2
+        taps = [first, first + 1, first + 2, first + 3]
+        weights = [-0.09375, 0.59375, 0.59375, -0.09375]  # bicubic with a = -0.75 at 1/2
+    key = torch.arange(height * width // step, device=cpu) * step  # (M,)
+    key_row = torch.zeros(key.shape[0], embed.shape[1], dtype=torch.float64, device=cpu)
+    key_col = torch.zeros(key.shape[0], embed.shape[1], dtype=torch.float64, device=cpu)
+    for tap, weight in zip(taps, weights):
+        key_row += weight * embed[torch.div(key + tap, width, rounding_mode='floor')]
+        key_col += weight * embed[(key + tap) % width]
+
+    row_table = embed[:height] @ key_row.t() * (2.0 / dim)  # (H, C/2) @ (C/2, M) -> (H, M)
+    col_table = embed[:width] @ key_col.t() * (2.0 / dim)  # (W, C/2) @ (C/2, M) -> (W, M)
+    return row_table.to(device=device, dtype=dtype), col_table.to(device=device, dtype=dtype)
+
+
+def resample_pos_embed(pos_embed: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Resample an absolute position embedding to another grid: (1, C, h, w) -> (1, C, height, width)."""
+    if pos_embed.shape[2] == height and pos_embed.shape[3] == width:
+        return pos_embed
+    dtype = pos_embed.dtype
+    full = torch.float64 if dtype == torch.float64 else torch.float32
+    return F.interpolate(pos_embed.to(full), size=(height, width), mode='bicubic', antialias=True).to(dtype)
