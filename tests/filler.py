@@ -39,9 +39,23 @@ def published_shapes(name):
     return {key: tuple(shape) for key, shape in shapes.items() if not key.endswith('.relative_pos')}
 
 
+# A trunk as deep as Ti and S at a sixth of the width of Ti, for tests in which width plays no part.
+NARROW = (8, 16, 40, 64)
+
+
+def narrow(shapes):
+    """Shapes of a published checkpoint of width Ti for a trunk of channels NARROW."""
+    return {
+        name: tuple(size // 6 if axis < 2 and size % 6 == 0 else size for axis, size in enumerate(shape))
+        for name, shape in shapes.items()
+    }
+
+
 def published_gkgnet(img_size, num_classes, variant='ti', seed=0, label_depth=1):
-    """A filled state dict in the published format of GKGNet, of width Ti or S."""
-    shapes = published_shapes({'ti': 'gkgnet_ti_224_voc', 's': 'gkgnet_coco_576'}[variant])
+    """A filled state dict in the published format of GKGNet, of width Ti or S, or of channels NARROW."""
+    shapes = published_shapes('gkgnet_coco_576' if variant == 's' else 'gkgnet_ti_224_voc')
+    if variant == 'narrow':
+        shapes = narrow(shapes)
     for name in list(shapes):
         if name == 'backbone.pos_embed':
             shapes[name] = (1, shapes[name][1], img_size // 4, img_size // 4)
@@ -51,3 +65,23 @@ def published_gkgnet(img_size, num_classes, variant='ti', seed=0, label_depth=1)
             for depth in range(1, label_depth):
                 shapes[name.replace('.3.0.', f'.3.{depth}.')] = shapes[name]
     return {name: fill(name, shape, seed) for name, shape in shapes.items()}
+
+
+def published_pvig(num_classes=1000, variant='ti', seed=0):
+    """A filled state dict in the published format of Pyramid ViG, of any width or of channels NARROW."""
+    shapes = published_shapes(f'pvig_{"ti" if variant == "narrow" else variant}_224')
+    if variant == 'narrow':
+        shapes = narrow(shapes)
+    for name in ('prediction.4.weight', 'prediction.4.bias'):
+        shapes[name] = (num_classes, *shapes[name][1:])
+    return {name: fill(name, shape, seed) for name, shape in shapes.items()}
+
+
+def fill_model(model, seed=0):
+    """Fill a model by its own names, running statistics and position embedding included."""
+    state_dict = {}
+    for name, value in model.state_dict().items():
+        published = name.replace('fc2.bn.weight', 'fc2.1.weight').replace('label_embed', 'label_lt')
+        state_dict[name] = fill(published, tuple(value.shape), seed)
+    model.load_state_dict(state_dict)
+    return model
