@@ -10,7 +10,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .graph import interleave, limit_neighbors
+from .graph import interleave, limit_neighbors, to_map, to_nodes
 from .layers import GraphConv, RelativePosition
 from .models.pvig import PyramidVigTrunk
 
@@ -112,11 +112,11 @@ class DenseGraphConv(GraphConv):
         candidates: torch.Tensor,
         position: Optional[torch.Tensor] = None,
     ) -> Tuple[torch.Tensor, torch.Tensor]:
-        B, C, H, W = x.shape
-        x, y = (nodes.flatten(2).transpose(1, 2) for nodes in (x, candidates))  # (B, C, H, W) -> (B, N, C)
+        H, W = x.shape[2:]
+        x, y = to_nodes(x), to_nodes(candidates)
         neighbors = dense_neighbors(x, y, self.k, self.dilation, self.num_groups, position)
         x = interleave(x, dense_max_relative(x, y, neighbors))  # (B, N, 2C)
-        return self.conv(x.transpose(1, 2).reshape(B, 2 * C, H, W)), neighbors
+        return self.conv(to_map(x, H, W)), neighbors
 
 
 def use_dense_graph(model: PyramidVigTrunk) -> PyramidVigTrunk:

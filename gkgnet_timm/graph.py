@@ -15,7 +15,24 @@ import torch.nn.functional as F
 
 from timm.models import register_notrace_function
 
-__all__ = ['interleave', 'knn_neighbors', 'limit_neighbors', 'max_relative']
+__all__ = ['interleave', 'knn_neighbors', 'limit_neighbors', 'max_relative', 'to_map', 'to_nodes']
+
+
+def to_nodes(x: torch.Tensor) -> torch.Tensor:
+    """Nodes of a feature map: (B, C, H, W) -> (B, H * W, C).
+
+    By way of (B, H, W, C), as is `to_map`: the strides are then those of channels_last whatever the sizes. Of other
+    strides for the same tensor, which flatten(2).transpose(1, 2) gives for one image or one column, the CPU kernel of
+    the BatchNorm backward takes one operand for channels_last and the other not, and returns wrong gradients.
+    """
+    B, C, H, W = x.shape
+    return x.permute(0, 2, 3, 1).reshape(B, H * W, C)  # (B, C, H, W) -> (B, H, W, C) -> (B, H * W, C)
+
+
+def to_map(nodes: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Feature map of nodes: (B, height * width, C) -> (B, C, height, width)."""
+    B, _, C = nodes.shape
+    return nodes.reshape(B, height, width, C).permute(0, 3, 1, 2)  # (B, H * W, C) -> (B, H, W, C) -> (B, C, H, W)
 
 
 def limit_neighbors(k: int, dilation: int, candidates: int) -> Tuple[int, int]:

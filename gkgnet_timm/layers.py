@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from timm.layers import ConvNormAct, DropPath, to_2tuple
 from timm.models import checkpoint, register_notrace_module
 
-from .graph import interleave, knn_neighbors, max_relative
+from .graph import interleave, knn_neighbors, max_relative, to_map, to_nodes
 from .position import relative_position_tables, resample_pos_embed
 
 __all__ = ['Block', 'FeedForward', 'GraphConv', 'Grapher', 'RelativePosition', 'Stage', 'Stem', 'checkpoint_block']
@@ -191,12 +191,11 @@ class GraphConv(nn.Module):
         candidates: torch.Tensor,
         position: Optional[Tuple[torch.Tensor, torch.Tensor]] = None,
     ) -> Tuple[torch.Tensor, torch.Tensor]:
-        B, C, H, W = x.shape
-        x = x.flatten(2).transpose(1, 2)  # (B, C, H, W) -> (B, N, C)
-        y = candidates.flatten(2).transpose(1, 2)  # (B, C, H', W') -> (B, M, C)
+        H, W = x.shape[2], x.shape[3]
+        x, y = to_nodes(x), to_nodes(candidates)  # (B, C, H, W) -> (B, N, C), (B, C, H', W') -> (B, M, C)
         neighbors = knn_neighbors(x, y, self.k, self.dilation, self.num_groups, position)  # (B, G, N, k)
         x = interleave(x, max_relative(x, y, neighbors))  # (B, N, 2C)
-        x = x.transpose(1, 2).reshape(B, 2 * C, H, W)  # (B, N, 2C) -> (B, 2C, H, W)
+        x = to_map(x, H, W)  # (B, N, 2C) -> (B, 2C, H, W)
         return self.conv(x), neighbors
 
 
@@ -290,15 +289,19 @@ class Block(nn.Module):
 
 
 @contextmanager
-def _frozen_running_stats(module: nn.Module) -> Iterator[None]:
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+def _kept_running_stats(module: nn.Module) -> Iterator[None]:
+    # BatchNorm updates copies: without any statistics it would save other tensors for backward than the first time
+    kept = []
+    for norm in module.modules():
+        if isinstance(norm, _BatchNorm):
+            kept += [(norm, name, buffer) for name, buffer in norm.named_buffers(recurse=False)]
+    for norm, name, buffer in kept:
+        setattr(norm, name, buffer.clone())
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, name, buffer in kept:
+            setattr(norm, name, buffer)
 
 
 def checkpoint_block(
@@ -313,7 +316,7 @@ def checkpoint_block(
     """
     if torch.compiler.is_compiling():  # recomputes only what is without side effects
         return checkpoint(block, x, candidates, position)
-    return checkpoint(block, x, candidates, position, context_fn=lambda: (nullcontext(), _frozen_running_stats(block)))
+    return checkpoint(block, x, candidates, position, context_fn=lambda: (nullcontext(), _kept_running_stats(block)))
 
 
 class Stage(nn.Module):

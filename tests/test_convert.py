@@ -233,11 +233,12 @@ def test_own_checkpoint_of_another_size(save):
 def test_classes_of_the_file_count(save):
     """A VOC file has 20 classes, the cfg says 80. timm alone would drop the head."""
     published = gkgnet_file(20)
-    model = load(save(published), num_classes=20)
+    model = load(save(published), 'gkgnet_576', num_classes=20)
     assert_all_arrived(model, published)
     assert model.pretrained_cfg['num_classes'] == 20
-    assert 'label_names' not in model.pretrained_cfg
-    assert timm.get_pretrained_cfg('gkgnet_ti_224').num_classes == 80, 'the registered cfg is not touched'
+    assert 'label_names' not in model.pretrained_cfg, 'those of COCO are not the names of these classes'
+    registered = timm.get_pretrained_cfg('gkgnet_576')
+    assert registered.num_classes == len(registered.label_names) == 80, 'the registered cfg is not touched'
 
 
 def test_own_classes_of_the_file_count(save):

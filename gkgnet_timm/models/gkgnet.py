@@ -18,6 +18,7 @@ from timm.layers import get_device_dtype, global_pool_nlc
 from timm.models import build_model_with_cfg, generate_default_cfgs, named_apply, register_model
 
 from ..class_names import COCO_CLASSES
+from ..graph import to_map, to_nodes
 from ..layers import Block, checkpoint_block
 from ._compat import feature_take_indices
 from ._convert import check_trunk, convert_keys, published_globals
@@ -68,17 +69,15 @@ class LabelStage(nn.Module):
 
     def forward(self, nodes: torch.Tensor, patches: torch.Tensor) -> Tuple[torch.Tensor, List[torch.Tensor]]:
         nodes = self.proj(nodes)
-        # A row of nodes, not a column: the CPU kernel of the BatchNorm backward mistakes the layout of a transposed
-        # (B, C, L, 1) and returns wrong gradients.
-        nodes = nodes.transpose(1, 2).unsqueeze(2)  # (B, L, C) -> (B, C, 1, L)
+        x = to_map(nodes, 1, nodes.shape[1])  # (B, L, C) -> (B, C, 1, L)
         neighbors: List[torch.Tensor] = []
         for block in self.blocks:
             if self.grad_checkpointing and not torch.jit.is_scripting():
-                nodes, index = checkpoint_block(block, nodes, patches)
+                x, index = checkpoint_block(block, x, patches)
             else:
-                nodes, index = block(nodes, patches)
+                x, index = block(x, patches)
             neighbors.append(index)
-        return nodes.squeeze(2).transpose(1, 2), neighbors  # (B, C, 1, L) -> (B, L, C)
+        return to_nodes(x), neighbors  # (B, C, 1, L) -> (B, L, C)
 
 
 class GkgNet(PyramidVigTrunk):
@@ -243,7 +242,7 @@ class GkgNet(PyramidVigTrunk):
 
     def _graph_nodes(self, maps: List[torch.Tensor]) -> torch.Tensor:
         """Label nodes and patches of the last map, (B, L + H * W, C)."""
-        patches = maps[-1].flatten(2).transpose(1, 2)  # (B, C, H, W) -> (B, H * W, C)
+        patches = to_nodes(maps[-1])  # (B, C, H, W) -> (B, H * W, C)
         if self.label_embed is None:
             return patches
         label_nodes, _ = self.forward_labels(maps)
@@ -326,7 +325,7 @@ class GkgNet(PyramidVigTrunk):
             raise ValueError('This model has num_classes=0 and so no label graph.')
         maps = self.forward_stages(x, len(self.stages))
         label_nodes, neighbors = self.forward_labels(maps)
-        patches = maps[-1].flatten(2).transpose(1, 2)  # (B, C, H, W) -> (B, H * W, C)
+        patches = to_nodes(maps[-1])  # (B, C, H, W) -> (B, H * W, C)
         logits = self.forward_head(torch.cat([label_nodes[-1], patches], dim=1))
         return LabelGraph(logits, neighbors, label_nodes, maps)
 
