@@ -1,10 +1,15 @@
 import json
+import os
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gkgnet_timm.class_names import VOC_CLASSES
+
+if 'PYTEST_XDIST_WORKER' in os.environ:  # workers with more threads than cores only wait for each other
+    torch.set_num_threads(1)
 
 
 def save_image(path, seed, size=(48, 40)):

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from typing import Any, ContextManager, Dict, Optional, Sequence
+from typing import Any, ContextManager, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ import torch.nn as nn
 
 from ..position import resample_pos_embed
 
-__all__ = ['check_trunk', 'convert_keys', 'published_globals']
+__all__ = ['check_tensors', 'complete', 'convert_keys', 'published_globals']
 
 _logger = logging.getLogger(__name__)
 
@@ -121,31 +121,66 @@ def convert_keys(checkpoint: Dict[str, Any], depths: Sequence[int]) -> Dict[str,
     return converted
 
 
-def check_trunk(state_dict: Dict[str, torch.Tensor], model: nn.Module) -> Dict[str, torch.Tensor]:
-    """Resample the position embedding where the size differs, and hold every other tensor of the trunk to the model's.
+def complete(state_dict: Dict[str, torch.Tensor], model: nn.Module, branch: Tuple[str, ...]) -> Dict[str, torch.Tensor]:
+    """Take a branch of the model whole or not at all: fresh from a model whose file has none, left out where the model
+    has none.
 
-    timm loads without strictness when class counts differ, and a trunk that was only partly loaded would go unnoticed.
+    Args:
+        state_dict: Tensors by our names.
+        model: Model to load them into.
+        branch: Prefixes of the tensors of the branch.
+    """
+    own = {key: value.clone() for key, value in model.state_dict().items() if key.startswith(branch)}
+    if not own:
+        return {key: value for key, value in state_dict.items() if not key.startswith(branch)}
+    if not any(key.startswith(branch) for key in state_dict):
+        return {**state_dict, **own}
+    return state_dict
+
+
+def check_tensors(
+    state_dict: Dict[str, torch.Tensor],
+    model: nn.Module,
+    head: Sequence[str],
+) -> Dict[str, torch.Tensor]:
+    """Hold the tensors of a checkpoint to those of the model, before timm loads them.
+
+    timm loads without strictness when class counts differ, and what is missing would go unnoticed. The position
+    embedding is resampled where the size differs. The class count is the file's, so the cfg is told of it: timm
+    compares it with the model's to see whether the classifier fits.
+
+    Args:
+        state_dict: Tensors by our names.
+        model: Model to load them into.
+        head: Modules of the classifier, which alone may have another class count.
 
     Raises:
-        ValueError: Names the first trunk tensor that is missing, left over or of another shape.
+        ValueError: Names the first tensor that is missing, left over or of another shape.
     """
-    expected = {k: v for k, v in model.state_dict().items() if k.startswith(('stem.', 'stages.'))}
-    found = {k: v for k, v in state_dict.items() if k.startswith(('stem.', 'stages.'))}
-    for key in (*expected, *found):
-        if key not in found:
-            raise ValueError(f'Checkpoint has no tensor {key!r}, which {type(model).__name__} needs.')
+    kind = type(model).__name__
+    expected = model.state_dict()
+    for key in (*expected, *state_dict):
+        if key not in state_dict:
+            raise ValueError(f'Checkpoint has no tensor {key!r}, which this {kind} needs.')
         if key not in expected:
-            raise ValueError(f'Checkpoint tensor {key!r} has no place in this {type(model).__name__}: another variant?')
-        shape, wanted = tuple(found[key].shape), tuple(expected[key].shape)
+            raise ValueError(f'Checkpoint tensor {key!r} has no place in this {kind}: another variant or option?')
+        shape, wanted = tuple(state_dict[key].shape), tuple(expected[key].shape)
         if shape == wanted:
             continue
         if key == 'stem.pos_embed' and len(shape) == 4 and shape[:2] == wanted[:2]:
-            state_dict[key] = resample_pos_embed(found[key], *wanted[2:])
+            state_dict[key] = resample_pos_embed(state_dict[key], *wanted[2:])
             _logger.info(f'Resampled the position embedding from {shape[2:]} to {wanted[2:]}.')
         elif key == 'stem.conv1.conv.weight' and shape[:1] + shape[2:] == wanted[:1] + wanted[2:]:
             pass  # timm adapts the input channels
+        elif key.rpartition('.')[0] in head and shape[1:] == wanted[1:]:
+            pass  # timm leaves out a classifier for other classes
         else:
             raise ValueError(
-                f'Checkpoint tensor {key!r} has shape {shape}, {type(model).__name__} needs {wanted}: another variant?'
+                f'Checkpoint tensor {key!r} has shape {shape}, this {kind} needs {wanted}: another variant or option?'
             )
+    cfg = getattr(model, 'pretrained_cfg', {})
+    counts = {len(state_dict[f'{name}.weight']) for name in head if f'{name}.weight' in state_dict}
+    if counts and counts != {cfg.get('num_classes')}:
+        cfg.update(num_classes=counts.pop())
+        cfg.pop('label_names', None)
     return state_dict

@@ -21,7 +21,7 @@ from ..class_names import COCO_CLASSES
 from ..graph import to_map, to_nodes
 from ..layers import Block, checkpoint_block
 from ._compat import feature_take_indices
-from ._convert import check_trunk, convert_keys, published_globals
+from ._convert import check_tensors, complete, convert_keys, published_globals
 from .pvig import VARIANTS, PyramidVigTrunk, check_classifier, check_positive
 
 __all__ = ['GkgNet', 'LabelGraph']
@@ -331,29 +331,18 @@ class GkgNet(PyramidVigTrunk):
 
 
 def checkpoint_filter_fn(state_dict: Dict[str, Any], model: GkgNet) -> Dict[str, torch.Tensor]:
-    """State dict of this model from a published GKGNet or Pyramid ViG checkpoint, or from one of our own.
+    """State dict of this model from a published GKGNet or Pyramid ViG checkpoint; one of our own passes unchanged.
 
     The label branch is taken whole or not at all: a file without one, such as a Pyramid ViG, gets the fresh one of the
-    model. Classes are those of the file, whatever the cfg says of it.
+    model.
 
     Raises:
-        ValueError: If a tensor of the trunk is missing or has another shape.
+        ValueError: If a tensor is missing, left over or has another shape.
     """
-    state_dict = check_trunk(convert_keys(state_dict, model.depths), model)
-    state_dict = {k: v for k, v in state_dict.items() if not k.startswith('head.')}  # of a Pyramid ViG
-    branch = ('label_', 'head_')
-    if model.num_classes == 0:
-        return {k: v for k, v in state_dict.items() if not k.startswith(branch)}
-    if not any(k.startswith(branch) for k in state_dict):
-        fresh = {k: v.clone() for k, v in model.state_dict().items() if k.startswith(branch)}
-        return {**state_dict, **fresh}
-    cfg = getattr(model, 'pretrained_cfg', {})
-    if 'label_embed.weight' in state_dict:
-        num_classes = state_dict['label_embed.weight'].shape[0]
-        if num_classes != cfg.get('num_classes', num_classes):
-            cfg.update(num_classes=num_classes)
-            cfg.pop('label_names', None)
-    return state_dict
+    state_dict = convert_keys(state_dict, model.depths)
+    state_dict = {key: value for key, value in state_dict.items() if not key.startswith('head.')}  # of a Pyramid ViG
+    state_dict = complete(state_dict, model, ('label_', 'head_'))
+    return check_tensors(state_dict, model, ('head_label', 'head_patch', 'label_embed'))
 
 
 def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:

@@ -31,7 +31,7 @@ from timm.models import (
 
 from ..layers import RelativePosition, Stage, Stem
 from ._compat import feature_take_indices, update_model_input_size
-from ._convert import check_trunk, convert_keys, published_globals
+from ._convert import check_tensors, complete, convert_keys, published_globals
 
 __all__ = ['PyramidVig']
 
@@ -368,11 +368,14 @@ class PyramidVig(PyramidVigTrunk):
 def checkpoint_filter_fn(state_dict: Dict[str, Any], model: PyramidVig) -> Dict[str, torch.Tensor]:
     """State dict of this model from a published Pyramid ViG checkpoint; one of our own passes unchanged.
 
+    A file without the classifier gets the fresh one of the model.
+
     Raises:
-        ValueError: If a tensor of the trunk is missing or has another shape.
+        ValueError: If a tensor is missing, left over or has another shape.
     """
     state_dict = convert_keys(state_dict, model.depths)
-    return check_trunk(state_dict, model)
+    state_dict = complete(state_dict, model, ('head.fc.',))
+    return check_tensors(state_dict, model, ('head.fc',))
 
 
 def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
