@@ -21,9 +21,9 @@ __all__ = ['interleave', 'knn_neighbors', 'limit_neighbors', 'max_relative', 'to
 def to_nodes(x: torch.Tensor) -> torch.Tensor:
     """Nodes of a feature map: (B, C, H, W) -> (B, H * W, C).
 
-    By way of (B, H, W, C), as is `to_map`: the strides are then those of channels_last whatever the sizes. Of other
-    strides for the same tensor, which flatten(2).transpose(1, 2) gives for one image or one column, the CPU kernel of
-    the BatchNorm backward takes one operand for channels_last and the other not, and returns wrong gradients.
+    By way of (B, H, W, C), as is `to_map`: the strides are then those of channels_last whatever the sizes. A single
+    image or column has other strides after flatten(2).transpose(1, 2), which fit two memory formats, and on the CPU the
+    backward passes of BatchNorm and of grouped convolutions read them wrong: their gradients are false.
     """
     B, C, H, W = x.shape
     return x.permute(0, 2, 3, 1).reshape(B, H * W, C)  # (B, C, H, W) -> (B, H, W, C) -> (B, H * W, C)

@@ -63,7 +63,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     group = parser.add_argument_group('optimisation')
     group.add_argument('-b', '--batch-size', type=int, default=32, metavar='N', help='images a step and process')
     group.add_argument('-vb', '--validation-batch-size', type=int, metavar='N', help='(default: batch size)')
-    group.add_argument('--epochs', type=int, default=8, metavar='N')
+    group.add_argument('--epochs', type=int, default=6, metavar='N')
     group.add_argument('--opt', default='adamw', metavar='NAME', help='any timm optimizer')
     group.add_argument('--lr', type=float, default=1e-3, help='learning rate')
     group.add_argument('--weight-decay', type=float, default=0.05)

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 __all__ = ['demo_root', 'draw_scene']
 
 VERSION = 1  # of the drawings, part of the folder name
-SPLITS = {'train': 2000, 'val': 400}
+SPLITS = {'train': 1600, 'val': 400}
 SIZE = 96  # side of an image in pixels
 OVERSAMPLING = 2
 MAX_OBJECTS = 4
