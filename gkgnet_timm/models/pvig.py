@@ -82,7 +82,7 @@ class PyramidVigTrunk(nn.Module):
         check_positive(in_chans=in_chans, k=k, num_groups=num_groups)
         for dim in dims:
             if dim % 4 or dim % num_groups:
-                raise ValueError(f'num_groups={num_groups} has to divide the channels of every stage {tuple(dims)}.')
+                raise ValueError(f'Channels {tuple(dims)} have to be multiples of 4 and of num_groups={num_groups}.')
         self.in_chans = in_chans
         self.depths = tuple(depths)
         self._traits = {'fixed_input_size': not dynamic_img_size}
