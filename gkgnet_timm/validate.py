@@ -40,13 +40,12 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
             raise FileNotFoundError(f'Checkpoint {args.checkpoint!r} does not exist.')
         trained = vars(load_checkpoint_metadata(args.checkpoint).get('args') or argparse.Namespace())
     defaults = dict(dataset='demo', amp=False, amp_dtype='bfloat16', batch_size=32, model_kwargs={}, class_names=None)
-    same_data = args.dataset in (None, trained.get('dataset')) and not (args.data_dir and args.split)
+    same_data = args.dataset in (None, trained.get('dataset'))
     for name in ('dataset', 'data_dir', 'img_size', 'amp', 'amp_dtype', 'model', 'model_kwargs', 'class_names'):
         if getattr(args, name, None) is None:
             setattr(args, name, trained.get(name, defaults.get(name)))
-    if args.split is None:
-        args.split = trained.get('val_split') if same_data else None
-        args.split = args.split or DEFAULT_SPLITS.get(args.dataset, (None, None))[1]
+    trained_split = trained.get('val_split') if same_data else None
+    args.split = args.split or trained_split or DEFAULT_SPLITS.get(args.dataset, (None, None))[1]
     args.batch_size = args.batch_size or trained.get('validation_batch_size', defaults['batch_size'])
     if not args.model:
         raise ValueError(f'Checkpoint {args.checkpoint!r} does not say which model it is of, give --model NAME.')
