@@ -39,7 +39,7 @@ def coco_folder(tmp_path):
 
 @pytest.fixture
 def voc_folder(tmp_path):
-    """A VOC devkit of three images: dog and a difficult person; a person; nothing."""
+    """A VOC devkit of three images: dog and a difficult person; a person; nothing. The test list has the first two."""
     root = tmp_path / 'VOCdevkit' / 'VOC2007'
     lists = root / 'ImageSets' / 'Main'
     lists.mkdir(parents=True)
@@ -47,9 +47,9 @@ def voc_folder(tmp_path):
     present = {'dog': {'000001': 1}, 'person': {'000001': 0, '000002': 1}}
     for i, image_id in enumerate(ids):
         save_image(root / 'JPEGImages' / f'{image_id}.jpg', i)
-    for split in ('trainval', 'test'):
-        (lists / f'{split}.txt').write_text('\n'.join(ids) + '\n')
+    for split, count in (('trainval', 3), ('test', 2)):
+        (lists / f'{split}.txt').write_text('\n'.join(ids[:count]) + '\n')
         for name in VOC_CLASSES:
-            lines = [f'{image_id} {present.get(name, {}).get(image_id, -1):2d}' for image_id in ids]
+            lines = [f'{image_id} {present.get(name, {}).get(image_id, -1):2d}' for image_id in ids[:count]]
             (lists / f'{name}_{split}.txt').write_text('\n'.join(lines) + '\n')
     return tmp_path

@@ -2,34 +2,35 @@
 
 import contextlib
 import io
+from collections import Counter
 from pathlib import Path
-from typing import BinaryIO, Iterator, List, Tuple, Union
+from typing import Union
 
+import numpy as np
 from pycocotools.coco import COCO
 
-from timm.data.readers.reader import Reader
+from .reader import LabelReader
 
 __all__ = ['CocoReader']
 
 
-class CocoReader(Reader):
+class CocoReader(LabelReader):
     """Images and the categories of their annotations, crowds counted, in ascending image id.
 
-    Classes are the categories in ascending category id. Images without annotations are kept, they have no label.
+    Classes are the categories in ascending category id.
 
     Args:
         annotations: COCO json.
         images: Folder that the file names of the json are in.
+        drop_unlabelled: Leave out images without annotations, which are kept otherwise and have no label.
 
     Raises:
         FileNotFoundError: If there is no such json or folder.
-        ValueError: If the json is not in COCO format.
+        ValueError: If the json is not in COCO format or lists no images.
     """
 
-    def __init__(self, annotations: Union[str, Path], images: Union[str, Path]):
-        super().__init__()
-        self.root = Path(images)
-        for path, kind in ((Path(annotations), 'annotation file'), (self.root, 'image folder')):
+    def __init__(self, annotations: Union[str, Path], images: Union[str, Path], drop_unlabelled: bool = False):
+        for kind, path in (('annotation file', Path(annotations)), ('image folder', Path(images))):
             if not path.exists():
                 raise FileNotFoundError(f'COCO {kind} {str(path)!r} does not exist.')
         try:
@@ -37,31 +38,27 @@ class CocoReader(Reader):
                 coco = COCO(str(annotations))
             category_ids = sorted(coco.getCatIds())
             index = {category_id: i for i, category_id in enumerate(category_ids)}
-            self.class_names = [coco.cats[category_id]['name'] for category_id in category_ids]
-            self.samples: List[Tuple[str, List[int]]] = []
-            for image_id in sorted(coco.getImgIds()):
-                labels = {index[annotation['category_id']] for annotation in coco.imgToAnns[image_id]}
-                self.samples.append((coco.imgs[image_id]['file_name'], sorted(labels)))
+            class_names = [coco.cats[category_id]['name'] for category_id in category_ids]
+            image_ids = sorted(coco.getImgIds())
+            if len(image_ids) < len(coco.dataset['images']):
+                twice, _ = Counter(image['id'] for image in coco.dataset['images']).most_common(1)[0]
+                raise ValueError(f'image id {twice} is listed twice')
+            files = [str(coco.imgs[image_id]['file_name']) for image_id in image_ids]
+            targets = np.zeros((len(image_ids), len(category_ids)), dtype=np.int8)
+            row = {image_id: i for i, image_id in enumerate(image_ids)}
+            for annotation in coco.dataset['annotations']:
+                if annotation['image_id'] not in row or annotation['category_id'] not in index:
+                    raise ValueError(
+                        f'annotation {annotation["id"]} has image_id {annotation["image_id"]} and category_id '
+                        f'{annotation["category_id"]}, one of which is not listed'
+                    )
+                targets[row[annotation['image_id']], index[annotation['category_id']]] = 1
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
             raise ValueError(
                 f'{str(annotations)!r} is not a COCO annotation file with images, annotations and categories '
                 f'({type(error).__name__}: {error}).'
             ) from error
-        if not self.samples or not self.class_names:
-            raise ValueError(f'{str(annotations)!r} lists no images or no categories.')
-        self.class_to_idx = {name: i for i, name in enumerate(self.class_names)}
-
-    def __getitem__(self, index: int) -> Tuple[BinaryIO, List[int]]:
-        name, labels = self.samples[index]
-        return open(self.root / name, 'rb'), labels
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def iter_targets(self) -> Iterator[List[int]]:
-        """Class indices of every image."""
-        return (labels for _, labels in self.samples)
-
-    def _filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
-        name = self.samples[index][0]
-        return Path(name).name if basename else str(self.root / name) if absolute else name
+        if drop_unlabelled:
+            labelled = targets.any(axis=1)
+            files, targets = [name for name, keep in zip(files, labelled) if keep], targets[labelled]
+        super().__init__(images, files, targets, class_names, annotations)

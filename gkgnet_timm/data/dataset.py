@@ -1,60 +1,224 @@
-"""Data sets by name, for `timm.data.create_loader`."""
+"""Data sets by name, for the loaders."""
 
+from numbers import Integral
 from pathlib import Path
-from typing import Any, Tuple
+from typing import Any, BinaryIO, Callable, List, Optional, Tuple, Union
 
+import numpy as np
 import torch
-from PIL import Image
+import torch.utils.data
+from PIL import Image, ImageOps
 
-from timm.data import ImageDataset, MultiLabelTarget
+import timm.data
+from timm.data import ImageDataset, IterableImageDataset, MultiLabelTarget
 
 from .coco import CocoReader
 from .demo import demo_root
+from .published import PublishedReader
+from .reader import LabelReader, check_names
+from .table import CsvReader
 from .voc import VocReader
 
-__all__ = ['MultiLabelDataset', 'create_dataset', 'label_frequency']
+__all__ = ['BadImageError', 'KnownTarget', 'MultiLabelDataset', 'create_dataset', 'read_class_map']
+
+DATASETS = ('demo', 'coco', 'voc', 'gkgnet', 'csv')
+TIMM_DATASETS = ('hfds/', 'hfids/', 'wds/', 'tfds/')
+_UNKNOWN = dict(ignore=-1, positive=1, negative=0)
+# what Pillow raises for files that it can't decode
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+class BadImageError(RuntimeError):
+    """An image that can't be read."""
+
+
+class KnownTarget:
+    """Float target (L,) of int8 labels, with unknown ones (-1) kept ('ignore'), 'positive' or 'negative'."""
+
+    def __init__(self, unknown: str = 'ignore'):
+        if unknown not in _UNKNOWN:
+            raise ValueError(f'Unknown labels can be {", ".join(_UNKNOWN)}, not {unknown!r}.')
+        self.value = _UNKNOWN[unknown]
+
+    def __call__(self, labels: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.where(labels < 0, self.value, labels)).float()
+
+
+def _decode(file: BinaryIO, mode: str) -> Image.Image:
+    """Image of a file, upright as its EXIF data say, 16-bit levels scaled where Pillow would clip them."""
+    opened = image = Image.open(file)
+    if opened.mode == 'I' or opened.mode.startswith('I;16'):
+        image = Image.fromarray((np.asarray(opened) >> 8).clip(0, 255).astype(np.uint8))
+    image = image.convert(mode)
+    image.info = opened.info  # with the EXIF data
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF data raise anything, and are no reason to do without the image
+        return image
 
 
 class MultiLabelDataset(ImageDataset):
-    """Images with multi-hot targets. An image that can't be read is an error that names it.
+    """Upright images with targets (L,). An image that can't be read is an error that names it.
 
     timm's own puts the next image in its place, which falsifies an evaluation.
+
+    Args:
+        reader: timm reader of files and labels.
+        target_transform: From the labels of the reader to a float tensor (L,).
+        bad_images: File that takes the path of an unreadable image instead of the error. The image is then black and
+            its target nan, by which loaders and evaluators drop it.
     """
 
-    def __init__(self, reader: Any, **kwargs: Any):
-        super().__init__('', reader=reader, target_transform=MultiLabelTarget(len(reader.class_names)), **kwargs)
+    def __init__(self, reader: Any, target_transform: Callable, bad_images: Optional[Union[str, Path]] = None):
+        super().__init__('', reader=reader, target_transform=target_transform)
+        self.bad_images = bad_images
+        self.class_names: List[str] = list(reader.class_to_idx or ())
 
     def __getitem__(self, index: int) -> Tuple[Any, torch.Tensor]:
         try:
             file, labels = self.reader[index]
             with file:
-                image = Image.open(file).convert(self.input_img_mode)
-        except OSError as error:  # also what PIL raises for images that it can't decode
-            raise RuntimeError(f'Cannot read image {self.filename(index, absolute=True)!r}: {error}') from error
-        return self.transform(image) if self.transform is not None else image, self.target_transform(labels)
+                image = _decode(file, self.input_img_mode)
+        except _DECODE_ERRORS as error:
+            path = self.filename(index, absolute=True)
+            if self.bad_images is None:
+                raise BadImageError(f'Cannot read image {path!r}: {error}') from error
+            with open(self.bad_images, 'a') as file:
+                file.write(f'{path}\n')
+            image = Image.new(self.input_img_mode, (32, 32))
+            target = torch.full((len(self.class_names),), torch.nan)
+        else:
+            target = self.target_transform(labels)
+        return self.transform(image) if self.transform is not None else image, target
+
+    def targets(self) -> np.ndarray:
+        """Targets of all images (N, L) as training sees them, without reading an image."""
+        if isinstance(self.reader, LabelReader):
+            return np.where(self.reader.targets < 0, self.target_transform.value, self.reader.targets)
+        return np.stack([self.target_transform(labels).numpy() for labels in self.reader.iter_targets()])
 
 
-def create_dataset(name: str, root: str, split: str, is_training: bool = False) -> MultiLabelDataset:
-    """One split of a data set.
+def read_class_map(path: Union[str, Path]) -> List[str]:
+    """Class names of a text file with one on each line.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is empty, not text, or has a name twice.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'Class map {str(path)!r} does not exist.')
+    try:
+        lines = Path(path).read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'Class map {str(path)!r} is not UTF-8 text with a class name on each line.') from error
+    return check_names([line.strip() for line in lines if line.strip()], path)
+
+
+class _ClassMap(dict):
+    """Index of a class by its name. A label that is an index already, as where a data set names no classes, is kept."""
+
+    def __missing__(self, label: Any) -> int:
+        if isinstance(label, Integral) and 0 <= label < len(self):
+            return int(label)
+        raise ValueError(f'Label {label!r} is not one of the {len(self)} classes of the class map.')
+
+
+def _find(root: Path, name: str, kind: str) -> Path:
+    """A file or folder by its path, from the data folder or from here."""
+    for path in (root / name, Path(name)):
+        if path.exists():
+            return path
+    raise FileNotFoundError(f'{kind} {str(root / name)!r} does not exist.')
+
+
+def _create_reader(
+    name: str,
+    root: Path,
+    split: str,
+    images: Optional[str],
+    class_names: Optional[List[str]],
+    drop_unlabelled: bool,
+) -> LabelReader:
+    if name == 'voc':
+        return VocReader(root, split)
+    if name in ('coco', 'demo'):
+        if split.endswith('.json'):
+            annotations = _find(root, split, 'Annotation file')
+            folder = _find(root, images, 'Image folder') if images else root
+        else:
+            annotations = root / 'annotations' / f'instances_{split}.json'
+            folder = _find(root, images, 'Image folder') if images else root / split
+        return CocoReader(annotations, folder, drop_unlabelled)
+    reader = PublishedReader if name == 'gkgnet' else CsvReader
+    folder = _find(root, images, 'Image folder') if images else root
+    return reader(_find(root, split, 'Annotation file'), folder, class_names)
+
+
+def create_dataset(
+    name: str,
+    root: Union[str, Path, None],
+    split: str,
+    images: Optional[str] = None,
+    class_map: Optional[str] = None,
+    class_names: Optional[List[str]] = None,
+    unknown: str = 'ignore',
+    drop_unlabelled: bool = False,
+    bad_images: Optional[Union[str, Path]] = None,
+    num_classes: Optional[int] = None,
+    target_format: Optional[str] = None,
+    **timm_kwargs: Any,
+) -> torch.utils.data.Dataset:
+    """One split of a data set, with `class_names`.
 
     Args:
-        name: 'demo' (drawn on first use), 'coco' or 'voc'.
+        name: 'demo' (drawn on first use), 'coco', 'voc', 'gkgnet' (the published annotation files), 'csv', or one of
+            timm's 'hfds/...', 'hfids/...', 'wds/...', 'tfds/...'.
         root: Folder of the data set; not used by 'demo'.
-        split: 'demo': train or val. 'coco': images in `{split}/`, annotations in `annotations/instances_{split}.json`.
-            'voc': year and list, such as 2007/trainval.
-        is_training: Take difficult objects of VOC as positive, else as negative.
+        split: 'demo': train or val. 'coco': for NAME `annotations/instances_{NAME}.json` and images in `{NAME}/`, or
+            the path of a json. 'voc': year and list, such as 2007/trainval, several joined by '+'. 'gkgnet' and 'csv':
+            path of the annotation file. Paths start from `root` or the current folder.
+        images: Folder of the images, where the split does not say (default: `root`).
+        class_map: Text file with one class name on each line, for annotations that name none.
+        class_names: The classes that the split must have, those of the training split.
+        unknown: What a label that is not known (-1), in VOC one of difficult objects only, is: 'ignore', 'positive' or
+            'negative'.
+        drop_unlabelled: Leave out images without annotations ('coco').
+        bad_images: See `MultiLabelDataset`.
+        num_classes: Class count of a timm data set that names no classes.
+        target_format: 'indices' or 'multihot', for timm's data sets.
+        timm_kwargs: More arguments of `timm.data.create_dataset`, for timm's data sets.
+
+    Raises:
+        FileNotFoundError: If an annotation file or image folder does not exist.
+        ValueError: If the name is unknown, annotations are malformed, or classes are others than `class_names`.
     """
-    if name == 'voc':
-        return MultiLabelDataset(VocReader(root, split, difficult='positive' if is_training else 'negative'))
-    if name not in ('coco', 'demo'):
-        raise ValueError(f"Unknown data set {name!r}, expected 'demo', 'coco' or 'voc'.")
-    folder = demo_root() if name == 'demo' else Path(root)
-    return MultiLabelDataset(CocoReader(folder / 'annotations' / f'instances_{split}.json', folder / split))
-
-
-def label_frequency(dataset: MultiLabelDataset) -> torch.Tensor:
-    """Fraction of images with each class (L,). Its mean is the mAP of scores that ignore the image."""
-    counts = torch.zeros(len(dataset.reader.class_names), dtype=torch.float64)
-    for labels in dataset.reader.iter_targets():
-        counts[labels] += 1
-    return counts / len(dataset)
+    if name.startswith(TIMM_DATASETS):
+        names = read_class_map(class_map) if class_map else []
+        by_name = None if target_format == 'multihot' else _ClassMap((label, i) for i, label in enumerate(names))
+        dataset = timm.data.create_dataset(
+            name, root=root, split=split, class_map=by_name, target_format=target_format, **timm_kwargs
+        )
+        class_to_idx = dataset.reader.class_to_idx or {}
+        names = names or sorted(class_to_idx, key=class_to_idx.get)
+        if not names and not num_classes:
+            raise ValueError(f'Data set {name!r} does not say how many classes it has: give --num-classes N.')
+        names = [str(label) for label in names] or [f'class {i}' for i in range(num_classes)]
+        dataset.target_transform = MultiLabelTarget(len(names), dense=target_format == 'multihot')
+        if not isinstance(dataset, IterableImageDataset):
+            dataset = MultiLabelDataset(dataset.reader, dataset.target_transform, bad_images)
+        dataset.class_names = names
+    elif name in DATASETS:
+        if class_names is None and class_map:
+            class_names = read_class_map(class_map)
+        folder = demo_root() if name == 'demo' else Path(root)
+        reader = _create_reader(name, folder, split, images, class_names, drop_unlabelled)
+        dataset = MultiLabelDataset(reader, KnownTarget(unknown), bad_images)
+    else:
+        raise ValueError(f'Unknown data set {name!r}, expected {", ".join(DATASETS + TIMM_DATASETS)}.')
+    if class_names is not None and dataset.class_names != class_names:
+        other = next((b for a, b in zip(class_names, dataset.class_names) if a != b), None)
+        raise ValueError(
+            f'Split {split!r} has {len(dataset.class_names)} classes where {len(class_names)} are expected'
+            + (f', the first other one is {other!r}.' if other else '.')
+        )
+    return dataset

@@ -1,0 +1,95 @@
+"""What can be said about a data set before a model sees it."""
+
+from typing import Any, List, Tuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from .dataset import BadImageError, MultiLabelDataset
+from .reader import LabelReader
+
+__all__ = ['check_files', 'check_splits', 'class_counts', 'decode_all', 'describe']
+
+
+def class_counts(dataset: Any) -> Tuple[torch.Tensor, int]:
+    """Images with each class (L,), and the number of images.
+
+    Raises:
+        ValueError: If the data set is a stream, which can't be counted without reading it.
+    """
+    if not isinstance(dataset, MultiLabelDataset):
+        raise ValueError('A stream has no class counts, give --class-stats FILE.')
+    targets = dataset.targets()
+    return torch.from_numpy((targets > 0).sum(axis=0)), len(targets)
+
+
+def describe(dataset: Any, split: str) -> str:
+    """A line about images and labels of a split."""
+    if not isinstance(dataset, MultiLabelDataset):
+        return f'{split}: a stream of about {len(dataset)} images, {len(dataset.class_names)} classes'
+    targets = dataset.targets()
+    counts = (targets > 0).sum(axis=0)
+    empty = int((~(targets > 0).any(axis=1)).sum())
+    unknown = int((targets < 0).sum())
+    return (
+        f'{split}: {len(targets)} images, {empty} of them without a label, {counts.sum() / len(targets):.2f} labels an '
+        f'image; {len(counts)} classes of {counts.min()} to {counts.max()} images'
+        + (f', {np.count_nonzero(counts == 0)} without any' if not counts.all() else '')
+        + (f'; {unknown} labels unknown' if unknown else '')
+    )
+
+
+def check_files(dataset: Any) -> None:
+    """Raise a FileNotFoundError that names the first image file that does not exist."""
+    if isinstance(dataset, MultiLabelDataset) and isinstance(dataset.reader, LabelReader):
+        missing = dataset.reader.missing_files()
+        if missing:
+            raise FileNotFoundError(
+                f'{len(missing)} of {len(dataset)} images of {dataset.reader.source!r} do not exist, the first is '
+                f'{missing[0]!r}. Check the folder of the images, or go on without them by --on-bad-image skip.'
+            )
+
+
+def check_splits(train_set: Any, val_set: Any) -> int:
+    """Number of images that are in both splits.
+
+    Raises:
+        ValueError: If both splits have the same images.
+    """
+    if not all(
+        isinstance(data, MultiLabelDataset) and isinstance(data.reader, LabelReader) for data in (train_set, val_set)
+    ):
+        return 0
+    train, val = (set(data.filenames(absolute=True)) for data in (train_set, val_set))
+    if train == val:
+        raise ValueError(
+            f'Training split {train_set.reader.source!r} and evaluation split {val_set.reader.source!r} are the same '
+            f'{len(val)} images, give another --val-split.'
+        )
+    return len(train & val)
+
+
+class _Sizes(Dataset):
+    """(width, height) of each image when decoded, or what is wrong with it."""
+
+    def __init__(self, dataset: MultiLabelDataset):
+        self.dataset = dataset
+        self.dataset.transform = None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.dataset[index][0].size
+        except BadImageError as error:
+            return str(error)
+
+
+def decode_all(dataset: MultiLabelDataset, num_workers: int) -> Tuple[np.ndarray, List[str]]:
+    """Read every image: sizes (width, height) of those that can be read (M, 2), and what is wrong with the others."""
+    loader = DataLoader(_Sizes(dataset), batch_size=None, num_workers=num_workers)
+    results: List[Any] = list(loader)
+    sizes = [result for result in results if not isinstance(result, str)]
+    return np.array(sizes, dtype=int).reshape(-1, 2), [result for result in results if isinstance(result, str)]

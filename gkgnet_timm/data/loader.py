@@ -1,0 +1,152 @@
+"""Batches of training and evaluation."""
+
+import random
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, Subset
+from torch.utils.data.distributed import DistributedSampler
+
+from timm.data import FastCollateMixup, create_loader
+from timm.data.distributed_sampler import RepeatAugSampler
+from timm.data.loader import PrefetchLoader, fast_collate
+
+from .sampling import class_balanced_indices
+
+__all__ = ['TrainCollate', 'create_eval_loader', 'create_train_loader', 'start_epoch']
+
+Sample = Tuple[Any, torch.Tensor]
+
+
+class TrainCollate:
+    """Batches without the images that could not be read, mixed if wanted. In a mixed image unknown labels win.
+
+    Args:
+        num_classes: Length L of the targets.
+        mixup: Arguments of timm's `FastCollateMixup`, None for no mixing.
+    """
+
+    def __init__(self, num_classes: int, mixup: Optional[Dict[str, Any]] = None):
+        self.mixup = mixup and FastCollateMixup(
+            **mixup, num_classes=2 * num_classes, label_smoothing=0.0, multi_label=True
+        )
+
+    def __call__(self, batch: List[Sample]) -> Tuple[torch.Tensor, torch.Tensor]:
+        batch = sorted(batch, key=lambda sample: bool(sample[1].isnan().any()))  # readable ones first
+        readable = sum(not sample[1].isnan().any() for sample in batch)
+        # two remain in any case, for normalisation: a target of nan has no loss
+        batch = batch[: max(readable, 2)]
+        pairs = len(batch) // 2 * 2
+        if not self.mixup or not pairs or readable < len(batch):
+            return fast_collate(batch)
+        # labels, then whether they are unknown: mixed alike
+        doubled = [(image, torch.cat([target.clamp(min=0), (target < 0).float()])) for image, target in batch]
+        images, target = self.mixup(doubled[:pairs])
+        if pairs < len(batch):  # timm mixes pairs, the odd one stays as it is
+            image, last = fast_collate(doubled[pairs:])
+            images, target = torch.cat([images, image]), torch.cat([target, last])
+        labels, unknown = target.chunk(2, dim=1)  # (B, 2 L) -> 2 x (B, L)
+        return images, torch.where(unknown > 0, -1.0, labels)
+
+
+def create_train_loader(
+    dataset: Any,
+    data_config: Dict[str, Any],
+    transform: Any,
+    batch_size: int,
+    device: torch.device,
+    num_workers: int,
+    seed: int = 42,
+    rank: int = 0,
+    world_size: int = 1,
+    oversample_thr: Optional[float] = None,
+    aug_repeats: float = 0,
+    mixup: Optional[Dict[str, Any]] = None,
+    pin_memory: bool = False,
+) -> PrefetchLoader:
+    """Shuffled batches. timm's `create_loader` drops the last, smaller one; the published training keeps it.
+
+    Args:
+        dataset: With `class_names`.
+        data_config: Of the model: mean, std and input_size.
+        transform: From PIL images to uint8 tensors (C, H, W).
+        batch_size: Images in a batch of this process.
+        device: Where batches go.
+        num_workers: Processes that load images. They live for one epoch, so that its seed decides all they draw.
+        seed: Of the order, see `start_epoch`.
+        rank: Of this process.
+        world_size: Number of processes, each takes its part of an epoch.
+        oversample_thr: See `class_balanced_indices`.
+        aug_repeats: Repeated augmentation: epochs of as many images as otherwise, each occurring that many times.
+        mixup: See `TrainCollate`.
+        pin_memory: See `torch.utils.data.DataLoader`.
+
+    Raises:
+        ValueError: If a stream is to be oversampled or repeated.
+    """
+    dataset.transform = transform
+    sampler = None
+    num_classes = len(dataset.class_names)
+    if isinstance(dataset, IterableDataset):
+        if oversample_thr or aug_repeats:
+            raise ValueError('--oversample-thr and --aug-repeats need a data set with random access, this is a stream.')
+        dataset.set_loader_cfg(num_workers=num_workers)
+    else:
+        if oversample_thr:
+            dataset = Subset(dataset, class_balanced_indices(dataset.targets(), oversample_thr))
+        if aug_repeats:
+            sampler = RepeatAugSampler(dataset, world_size, rank, num_repeats=aug_repeats)
+        else:
+            sampler = DistributedSampler(dataset, world_size, rank, seed=seed)
+    loader = DataLoader(
+        dataset,
+        batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=TrainCollate(num_classes, mixup),
+        pin_memory=pin_memory,
+        generator=torch.Generator(),
+    )
+    return PrefetchLoader(loader, data_config['mean'], data_config['std'], data_config['input_size'][0], device)
+
+
+def start_epoch(loader: PrefetchLoader, seed: int, epoch: int, rank: int) -> None:
+    """Seed everything random of an epoch: its order, its workers and this process.
+
+    An epoch is then the same whether it follows another one or is the first of a resumed run.
+    """
+    seeds = np.random.SeedSequence((seed, epoch, rank)).generate_state(4).tolist()
+    random.seed(seeds[0])
+    np.random.seed(seeds[1])  # torch draws the same numbers from the same seed
+    torch.manual_seed(seeds[2])
+    loader.loader.generator.manual_seed(seeds[3])  # from which workers seed torch, numpy and random
+    if isinstance(loader.dataset, IterableDataset):
+        loader.dataset.set_epoch(epoch)
+    else:
+        loader.sampler.set_epoch(epoch)
+
+
+def create_eval_loader(
+    dataset: Any,
+    data_config: Dict[str, Any],
+    batch_size: int,
+    device: torch.device,
+    num_workers: int,
+    distributed: bool = False,
+) -> Any:
+    """timm's evaluation loader with the preprocessing of a model's data config."""
+    return create_loader(
+        dataset,
+        input_size=data_config['input_size'],
+        interpolation=data_config['interpolation'],
+        mean=data_config['mean'],
+        std=data_config['std'],
+        crop_pct=data_config['crop_pct'],
+        crop_mode=data_config['crop_mode'],
+        batch_size=batch_size,
+        num_workers=num_workers,
+        distributed=distributed,
+        pin_memory=device.type == 'cuda',
+        device=device,
+    )
