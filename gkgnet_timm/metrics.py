@@ -1,0 +1,302 @@
+"""Multi-label metrics of the published GKGNet evaluation, over arrays at once or over batches and ranks."""
+
+from collections import OrderedDict
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from timm.task import MultiLabelClassificationEvaluator
+
+__all__ = ['MultiLabelEvaluator', 'average_precision', 'multilabel_metrics']
+
+Array = Union[np.ndarray, torch.Tensor]
+Threshold = Union[float, Sequence[float], Array]
+
+AREA_RANGES = {'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, np.inf)}  # px^2, COCO's
+DROPPED = -2  # stored target of an image that has a position in the data set, but no scores
+
+
+def _to_numpy(x: Any) -> np.ndarray:
+    if isinstance(x, torch.Tensor):
+        x = x.detach().cpu()
+        x = x.float() if x.dtype == torch.bfloat16 else x  # numpy has none
+    return np.asarray(x)
+
+
+def _checked(scores: Array, targets: Array) -> Tuple[np.ndarray, np.ndarray]:
+    """Scores in float32 or float64 and int8 targets, both (N, L) with N and L above 0, or a ValueError."""
+    scores, targets = _to_numpy(scores), _to_numpy(targets)
+    if scores.ndim != 2 or scores.shape != targets.shape:
+        raise ValueError(f'scores and targets must both be (images, classes), got {scores.shape} and {targets.shape}.')
+    if not scores.size:
+        raise ValueError(f'Nothing to evaluate: scores and targets are {scores.shape}.')
+    if scores.dtype not in (np.float32, np.float64):
+        scores = scores.astype(np.float32)
+    unscored = np.isnan(scores)
+    if unscored.any():
+        row, column = np.argwhere(unscored)[0]
+        raise ValueError(f'scores have nan, first in row {row}, column {column}.')
+    invalid = (targets != 0) & (targets != 1) & (targets != -1)
+    if invalid.any():
+        row, column = np.argwhere(invalid)[0]
+        raise ValueError(f'targets must be -1, 0 or 1, got {targets[row, column]} in row {row}, column {column}.')
+    return scores, targets.astype(np.int8)
+
+
+def _checked_threshold(threshold: Threshold, num_classes: int) -> np.ndarray:
+    threshold = _to_numpy(threshold)
+    if threshold.shape not in ((), (num_classes,)):
+        raise ValueError(f'threshold must be a number or {num_classes}, one per class, got shape {threshold.shape}.')
+    if not np.all((threshold > 0) & (threshold < 1)):
+        raise ValueError(f'threshold must lie between 0 and 1, got {threshold.min()} to {threshold.max()}.')
+    return threshold
+
+
+def _ratio(numerator: Any, denominator: Any) -> np.ndarray:
+    """Quotient, with 0 / 0 = 0."""
+    denominator = np.asarray(denominator, dtype=np.float64)
+    return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator > 0)
+
+
+def average_precision(scores: Array, targets: Array) -> np.ndarray:
+    """Average precision of every class, without interpolation and cut-off.
+
+    Equal scores form one threshold, as in scikit-learn, so that the order of images does not matter. The published
+    evaluation leaves their order to the sort; where scores are distinct both are the same.
+
+    Args:
+        scores: (N, L), anything that ranks: probabilities or logits.
+        targets: (N, L), 1 for a label, 0 for none, -1 for unknown: not ranked in that class.
+
+    Returns:
+        (L,) in [0, 1], float64. 0 for a class without positives.
+    """
+    scores, targets = _checked(scores, targets)
+    ap = np.zeros(scores.shape[1])
+    for i, (score, target) in enumerate(zip(scores.T, targets.T)):
+        known = target >= 0
+        positive = target[known] > 0
+        if not positive.any():
+            continue
+        score = score[known]
+        order = np.argsort(-score)
+        score = score[order]
+        last = np.append(np.flatnonzero(score[1:] != score[:-1]), len(score) - 1)  # of the images at each threshold
+        hits = positive[order].cumsum()[last]
+        # one summand per threshold, not per image: the sum is the same bits for any order of the images
+        ap[i] = (np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1]
+    return ap
+
+
+def _ranking_figures(scores: np.ndarray, targets: np.ndarray, areas: Optional[Array] = None) -> Dict[str, Any]:
+    ap = 100 * average_precision(scores, targets)
+    present = (targets > 0).any(axis=0)
+    figures = {'mAP': float(ap.mean()), 'mAP_present': float(_ratio(ap.sum(), present.sum())), 'per_class_ap': ap}
+    if areas is not None:
+        areas = _to_numpy(areas)
+        if areas.shape != targets.shape:
+            raise ValueError(f'areas must be (images, classes) as the targets, got {areas.shape} and {targets.shape}.')
+        for name, (low, high) in AREA_RANGES.items():
+            others = (targets > 0) & ~((areas >= low) & (areas < high))
+            figures[f'AP_{name}'] = float(100 * average_precision(scores, np.where(others, -1, targets)).mean())
+    return figures
+
+
+def _decision_figures(predicted: np.ndarray, targets: np.ndarray) -> Dict[str, float]:
+    positive = targets > 0
+    tp, predictions, positives = (x.sum(axis=0) for x in (predicted & positive, predicted, positive))
+    figures = {}
+    for kind, precision, recall in (
+        ('C', _ratio(tp, predictions).mean(), _ratio(tp, positives).mean()),
+        ('O', _ratio(tp.sum(), predictions.sum()), _ratio(tp.sum(), positives.sum())),
+    ):
+        f1 = _ratio(2 * precision * recall, precision + recall)
+        figures.update({f'{kind}{name}': float(100 * x) for name, x in zip(('P', 'R', 'F1'), (precision, recall, f1))})
+    return figures
+
+
+def _threshold_figures(
+    scores: np.ndarray, targets: np.ndarray, threshold: np.ndarray, topk: int, topk_gated: bool
+) -> Dict[str, float]:
+    # in the type of the scores: a threshold that was a float32 score must still let that score pass
+    predicted = scores >= threshold.astype(scores.dtype)
+    k = min(topk, scores.shape[1])
+    if topk_gated:
+        kth = np.partition(scores, -k, axis=1)[:, -k, None]
+        top = (scores >= kth) & predicted
+    else:
+        top = np.zeros_like(predicted)
+        np.put_along_axis(top, np.argsort(-scores, axis=1, kind='stable')[:, :k], True, axis=1)
+    figures = _decision_figures(predicted, targets)
+    top_figures = _decision_figures(top, targets)
+    for name in ('CP', 'CR', 'OP', 'CF1', 'OR', 'OF1'):  # as the published results list them
+        figures[f'{name}_top{topk}'] = top_figures[name]
+    return figures
+
+
+def multilabel_metrics(
+    scores: Array,
+    targets: Array,
+    threshold: Threshold = 0.5,
+    areas: Optional[Array] = None,
+    topk: int = 3,
+    topk_gated: bool = True,
+) -> Dict[str, Any]:
+    """The figures of the published GKGNet evaluation (arXiv 2308.14378, section 4), in percent.
+
+    0 / 0 is 0, never nan. A class without positives or predictions counts 0 and stays in the means.
+
+    Args:
+        scores: Probabilities (N, L). Logits rank as well, but then only the AP figures mean something.
+        targets: (N, L), 1 for a label, 0 for none. -1 is unknown (VOC: difficult): left out of the ranking of its
+            class, a negative in all other figures.
+        threshold: Score in (0, 1) from which on a label is predicted, or one for each class (L,).
+        areas: Area of the object of each positive target (N, L) in px^2. nan belongs to no range; entries of other
+            targets are not read.
+        topk: Labels per image in the top-k figures.
+        topk_gated: Published: a label of the top k, which all that tie with the k-th belong to, must also reach the
+            threshold. Otherwise exactly k labels are predicted, of equal scores those of lower class index.
+
+    Returns:
+        mAP: Mean of the average precisions. mAP_present: Mean over the classes with positives.
+        CP, CR, OP, OR: Precision and recall, mean over classes (C) and overall (O).
+        CF1, OF1: Harmonic means of CP and CR and of OP and OR.
+        CP_top3 and so on (with topk=3): The same of the top-k predictions.
+        per_class_ap: Average precision of each class (L,).
+        AP_small, AP_medium, AP_large: mAP over positives of area below 32^2, from 32^2 to below 96^2, and from 96^2 on,
+            against all negatives; other positives are not ranked. With areas only.
+
+    Raises:
+        ValueError: For input of other shapes or values than these.
+    """
+    if topk < 1:
+        raise ValueError(f'topk must be at least 1, got {topk}.')
+    scores, targets = _checked(scores, targets)
+    threshold = _checked_threshold(threshold, scores.shape[1])
+    ranking = _ranking_figures(scores, targets, areas)
+    return {'mAP': ranking['mAP'], **_threshold_figures(scores, targets, threshold, topk, topk_gated), **ranking}
+
+
+def _gather_rows(rows: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Rows of all ranks on the CPU, in the order of the data set if timm's OrderedDistributedSampler dealt them out.
+
+    That sampler deals rank r the rows r, r + W, r + 2W, ... of W ranks. Where the numbers of rows are not those of a
+    deal, as with streams, the rows follow rank by rank.
+    """
+    world_size = dist.get_world_size()
+    shape = torch.tensor(rows.shape, device=device)
+    shapes = [torch.empty_like(shape) for _ in range(world_size)]
+    dist.all_gather(shapes, shape)
+    counts, widths = torch.stack(shapes).T.tolist()
+    padded = torch.zeros(max(counts), max(widths), dtype=rows.dtype, device=device)  # ranks without rows know no width
+    padded[: rows.shape[0], : rows.shape[1]] = rows.to(device)
+    gathered = [torch.empty_like(padded) for _ in range(world_size)]
+    dist.all_gather(gathered, padded)
+    parts = [part[:count].cpu() for part, count in zip(gathered, counts)]
+
+    whole = torch.cat(parts)
+    if all(count == len(range(rank, len(whole), world_size)) for rank, count in enumerate(counts)):
+        for rank, part in enumerate(parts):
+            whole[rank::world_size] = part
+    return whole
+
+
+def _mean_bce(logits: np.ndarray, targets: np.ndarray) -> float:
+    """Mean binary cross-entropy over the known targets, 0 without any."""
+    against = np.where(targets > 0, -logits, logits)[targets >= 0]
+    return float(_ratio(np.logaddexp(0, against, dtype=np.float64).sum(), against.size))
+
+
+class MultiLabelEvaluator(MultiLabelClassificationEvaluator):
+    """`multilabel_metrics` over batches and ranks, and the binary cross-entropy over known targets.
+
+    Logits rank, as their probabilities tie more often; float32 probabilities are held against the threshold. All
+    figures, the loss included, come from the gathered rows, so they are the same bits for any batch size and number of
+    ranks. Rows are kept on the CPU, 5 bytes for each class. After `compute`, `gathered` holds the rows of all images
+    that were not dropped: logits (N, L), targets (N, L) and positions in the data set (N,).
+
+    Args:
+        device: Device of the collectives in `compute`.
+        max_samples: Rows of this rank that are not padding of the sampler, see timm's `evaluation_sample_limit`.
+        threshold: As in `multilabel_metrics`.
+    """
+
+    default_metric = 'mAP'
+    metric_names = ('loss', 'mAP', 'mAP_present', 'CF1', 'OF1', 'CP', 'CR', 'OP', 'OR') + tuple(
+        f'{name}_top3' for name in ('CP', 'CR', 'OP', 'CF1', 'OR', 'OF1')
+    )
+
+    def __init__(
+        self,
+        device: Union[None, str, torch.device] = None,
+        *,
+        max_samples: Optional[int] = None,
+        threshold: Threshold = 0.5,
+    ) -> None:
+        super().__init__(device, max_samples=max_samples)
+        self.threshold = _checked_threshold(threshold, np.size(threshold))
+
+    def reset(self) -> None:
+        super().reset()
+        self.outputs: List[torch.Tensor] = []
+        self.targets: List[torch.Tensor] = []
+        self.gathered: Optional[Tuple[np.ndarray, np.ndarray, np.ndarray]] = None
+
+    @torch.no_grad()
+    def update(self, logits: torch.Tensor, target: torch.Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            logits: (B, L).
+            target: (B, L) as in `multilabel_metrics`. A row of nan drops the image, which could not be read, from all
+                figures; it keeps its position in the data set.
+        """
+        if logits.ndim != 2 or target.shape != logits.shape:
+            shapes = f'{tuple(logits.shape)} and {tuple(target.shape)}'
+            raise ValueError(f'logits and target must both be (images, classes), got {shapes}.')
+        _checked_threshold(self.threshold, logits.shape[1])  # now, not after the whole data set
+        logits, target = self._prepare(logits, target)  # cuts padding, which counts dropped rows as well
+        target = target.float().cpu()
+        dropped = target.isnan().all(dim=1, keepdim=True)
+        invalid = (target != 0) & (target.abs() != 1) & ~dropped
+        if invalid.any():
+            row, column = invalid.nonzero()[0].tolist()
+            value = target[row, column].item()
+            raise ValueError(f'targets must be -1, 0 or 1, got {value} in row {row}, column {column} of a batch.')
+        self.outputs.append(logits.cpu())
+        self.targets.append(target.masked_fill(dropped, DROPPED).to(torch.int8))
+
+    def _rows(self, distributed: bool) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        logits = torch.cat(self.outputs) if self.outputs else torch.zeros(0, 0)
+        targets = torch.cat(self.targets) if self.targets else torch.zeros(0, 0, dtype=torch.int8)
+        if distributed:
+            logits, targets = _gather_rows(logits, self.device), _gather_rows(targets, self.device)
+        logits, targets = logits.numpy(), targets.numpy()
+        positions = np.flatnonzero((targets != DROPPED).all(axis=1))
+        return logits[positions], targets[positions], positions
+
+    def summary(self) -> Dict[str, float]:
+        """Loss over the rows of this rank so far, without collectives."""
+        logits, targets, _ = self._rows(distributed=False)
+        return OrderedDict(loss=_mean_bce(logits, targets))
+
+    def compute(self, distributed: bool = False) -> Dict[str, float]:
+        """The figures by `metric_names`, over the rows of all ranks if distributed.
+
+        Raises:
+            ValueError: For nan logits, or without any rows.
+        """
+        logits, targets, _ = self.gathered = self._rows(distributed)
+        figures = _ranking_figures(*_checked(logits, targets))
+        scores = torch.from_numpy(logits).sigmoid().numpy()
+        figures.update(_threshold_figures(scores, targets, self.threshold, topk=3, topk_gated=True))
+        figures['loss'] = _mean_bce(logits, targets)
+        return OrderedDict((name, figures[name]) for name in self.metric_names)
+
+    @property
+    def chance(self) -> float:
+        """mAP in percent of scores that ignore the image, the mean fraction of positives. After `compute`."""
+        _, targets, _ = self.gathered
+        return float(100 * _ratio((targets > 0).sum(axis=0), (targets >= 0).sum(axis=0)).mean())
