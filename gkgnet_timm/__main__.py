@@ -4,10 +4,14 @@ import importlib
 import sys
 from typing import List, Optional
 
+from .data import BadImageError
+from .training.epoch import TrainingError
+
 COMMANDS = {
     'train': 'train a model, as train_multilabel.py',
     'validate': 'evaluate a checkpoint, as validate.py',
-    'benchmark': 'time and memory of the models against the dense graph',
+    'check-data': 'count images and classes of a data set and read all of its images',
+    'benchmark': 'time and memory of inference, training and loading',
 }
 
 
@@ -16,13 +20,19 @@ def main(argv: Optional[List[str]] = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] not in COMMANDS:
         print('usage: python -m gkgnet_timm COMMAND [--help]\n')
-        print('\n'.join(f'  {name:<10} {what}' for name, what in COMMANDS.items()))
+        print('\n'.join(f'  {name:<10}  {what}' for name, what in COMMANDS.items()))
         sys.exit(0 if argv[:1] in (['-h'], ['--help']) else 2)
     try:
-        importlib.import_module(f'gkgnet_timm.{argv[0]}').main(argv[1:])
-    except (FileNotFoundError, ValueError) as error:
-        print(f'error: {error}', file=sys.stderr)
+        importlib.import_module(f'gkgnet_timm.{argv[0].replace("-", "_")}').main(argv[1:])
+    except (OSError, ValueError, BadImageError, TrainingError) as error:
+        lines = str(error).strip().splitlines()
+        # of a worker process there is its traceback first, then 'name.of.Error: message'
+        message = lines[-1].partition(': ')[2] if len(lines) > 1 else str(error)
+        print(f'error: {message}', file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == '__main__':

@@ -1,284 +1,274 @@
 """Multi-label training, with the flag names of timm."""
 
 import argparse
-import math
-import time
-from datetime import datetime, timedelta
+import copy
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 import yaml
 
-import timm
 from timm import utils
-from timm.data import create_loader, resolve_input_data_config
+from timm.data import resolve_input_data_config
+from timm.layers import convert_sync_batchnorm
+from timm.loss import CLASS_WEIGHT_METHODS, load_class_stats
 from timm.optim import create_optimizer_v2, optimizer_kwargs
-from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from timm.task import MultiLabelClassificationTask, evaluation_sample_limit
 
-from .data import create_dataset, label_frequency
-from .evaluate import autocast_context, create_eval_loader, evaluate
-from .loss import GKGNetLoss
-
-DEFAULT_SPLITS = {
-    'demo': ('train', 'val'),
-    'coco': ('train2014', 'val2014'),
-    'voc': ('2007/trainval', '2007/test'),
-}
-
-
-def add_shared_args(parser: argparse.ArgumentParser) -> None:
-    """Flags that training and validation have in common."""
-    group = parser.add_argument_group('data and device')
-    group.add_argument('--dataset', metavar='NAME', help='demo, coco or voc (default: demo)')
-    group.add_argument('--data-dir', metavar='DIR', help='folder of the data set, not needed for demo')
-    group.add_argument('--img-size', type=int, metavar='N', help='image side in pixels (default: that of the model)')
-    group.add_argument('-j', '--workers', type=int, default=2, metavar='N', help='processes that load images')
-    group.add_argument(
-        '--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='cpu, cuda, cuda:1, ...'
-    )
-    group.add_argument('--amp', action='store_true', default=None, help='automatic mixed precision')
-    group.add_argument('--amp-dtype', metavar='TYPE', help='bfloat16 or float16 (default: bfloat16)')
+from .data import create_dataset, create_eval_loader, create_train_loader, create_train_transform, start_epoch
+from .data.check import check_files, check_splits, class_counts, describe
+from .evaluate import autocast_context, evaluate
+from .factory import create_model
+from .loss import create_loss
+from .metrics import MultiLabelEvaluator
+from .training.arguments import data_kwargs, flag_values, parse_args
+from .training.checkpoint import SafeSaver, resume_run, trim_summary_file
+from .training.curves import draw_curves
+from .training.epoch import train_one_epoch, updates_of
+from .training.progress import Progress
+from .training.schedule import create_schedule
 
 
-def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog='train_multilabel.py',
-        description='Train a multi-label model. Without a data set: gkgnet_ti_224 at 64 px on the built-in demo set.',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add_shared_args(parser)
-    group = parser.add_argument_group('splits')
-    group.add_argument('--train-split', metavar='NAME', help='(default: train, train2014 or 2007/trainval)')
-    group.add_argument('--val-split', metavar='NAME', help='(default: val, val2014 or 2007/test)')
-
-    group = parser.add_argument_group('model')
-    group.add_argument('--model', default='gkgnet_ti_224', metavar='NAME', help='any timm model')
-    group.add_argument('--pretrained', action='store_true', help='start from pretrained weights')
-    group.add_argument('--drop-path', type=float, metavar='RATE', help='stochastic depth')
-    group.add_argument('--model-kwargs', nargs='*', default={}, action=utils.ParseKwargs, metavar='KEY=VALUE')
-    group.add_argument('--grad-checkpointing', action='store_true', help='less memory, more time')
-
-    group = parser.add_argument_group('optimisation')
-    group.add_argument('-b', '--batch-size', type=int, default=32, metavar='N', help='images a step and process')
-    group.add_argument('-vb', '--validation-batch-size', type=int, metavar='N', help='(default: batch size)')
-    group.add_argument('--epochs', type=int, default=6, metavar='N')
-    group.add_argument('--opt', default='adamw', metavar='NAME', help='any timm optimizer')
-    group.add_argument('--lr', type=float, default=1e-3, help='learning rate')
-    group.add_argument('--weight-decay', type=float, default=0.05)
-    group.add_argument('--momentum', type=float, default=0.9, help='for optimizers that have one')
-    group.add_argument('--clip-grad', type=float, default=5.0, metavar='NORM', help='largest gradient norm')
-    group.add_argument('--sched', default='cosine', metavar='NAME', help='any timm learning rate schedule')
-    group.add_argument(
-        '--sched-on-updates', action=argparse.BooleanOptionalAction, default=True, help='step per update'
-    )
-    group.add_argument('--warmup-epochs', type=int, default=1, metavar='N')
-    group.add_argument('--warmup-lr', type=float, default=1e-5)
-    group.add_argument('--min-lr', type=float, default=0.0)
-
-    group = parser.add_argument_group('augmentation')
-    group.add_argument('--no-aug', action='store_true', help='none at all')
-    group.add_argument('--scale', type=float, nargs=2, default=[0.7, 1.0], metavar='PCT', help='area of random crops')
-    group.add_argument('--hflip', type=float, default=0.5, help='probability')
-    group.add_argument('--color-jitter', type=float, default=0.4, help='strength')
-
-    group = parser.add_argument_group('output')
-    group.add_argument('--output', default='output/train', metavar='DIR', help='folder of all runs')
-    group.add_argument('--experiment', metavar='NAME', help='folder of this run (default: time, model, size)')
-    group.add_argument('--log-interval', type=int, default=10, metavar='N', help='updates between lines')
-    group.add_argument('--checkpoint-hist', type=int, default=3, metavar='N', help='epoch checkpoints that are kept')
-    group.add_argument('--seed', type=int, default=42)
-    args = parser.parse_args(argv)
-
-    args.dataset = args.dataset or 'demo'
-    if args.dataset != 'demo' and not args.data_dir:
-        raise ValueError(f'--dataset {args.dataset} needs --data-dir.')
-    train_split, val_split = DEFAULT_SPLITS.get(args.dataset, (None, None))
-    args.train_split = args.train_split or train_split
-    args.val_split = args.val_split or val_split
-    if args.img_size is None and args.dataset == 'demo':
-        args.img_size = 64
-    args.validation_batch_size = args.validation_batch_size or args.batch_size
-    args.amp, args.amp_dtype = bool(args.amp), args.amp_dtype or 'bfloat16'
-    return args
-
-
-def create_model(args: argparse.Namespace, num_classes: int) -> torch.nn.Module:
-    """The model of the flags, at their image size.
-
-    Raises:
-        ValueError: If timm has no such model.
-    """
-    if not timm.is_model(args.model):
-        similar = ', '.join(timm.list_models(f'*{args.model.split("_")[0]}*')[:8]) or 'see timm.list_models()'
-        raise ValueError(f'Unknown model {args.model!r}, similar ones: {similar}.')
-    kwargs = dict(args.model_kwargs)
-    if getattr(args, 'drop_path', None) is not None:
-        kwargs['drop_path_rate'] = args.drop_path
-    model = timm.create_model(
-        args.model, pretrained=getattr(args, 'pretrained', False), num_classes=num_classes, **kwargs
-    )
-    if args.img_size and hasattr(model, 'set_input_size'):
-        model.set_input_size(args.img_size)
-    return model
-
-
-class Progress:
-    """Lines about a training epoch."""
-
-    def __init__(self, args: argparse.Namespace, updates: int):
-        self.args, self.updates = args, updates
-        self.start = time.perf_counter()
-
-    def report(self, epoch: int, update: int, loss: float, lr: float) -> None:
-        """Print a line every `log_interval` updates and at the end of the epoch."""
-        done = epoch * self.updates + update + 1
-        if (update + 1) % self.args.log_interval and update + 1 < self.updates:
-            return
-        seconds = time.perf_counter() - self.start
-        rate = done * self.args.batch_size * self.args.world_size / seconds
-        left = timedelta(seconds=round(seconds / done * (self.args.epochs * self.updates - done)))
-        print(
-            f'epoch {epoch + 1}/{self.args.epochs} [{update + 1:>4}/{self.updates}]  loss {loss:7.3f}  lr {lr:.2e}  '
-            f'{rate:.0f} img/s  {left} left',
-            flush=True,
+def create_datasets(args: argparse.Namespace, bad_images: Optional[Path]) -> Tuple[Any, Any]:
+    """Checked training and evaluation sets of the flags, whose classes `args.class_names` becomes."""
+    datasets: List[Any] = []
+    for part in ('train', 'val'):
+        kwargs = data_kwargs(args)
+        if '/' in args.dataset:  # how timm reads a stream
+            kwargs.update(
+                is_training=part == 'train',
+                batch_size=args.batch_size if part == 'train' else args.validation_batch_size,
+                num_samples=getattr(args, f'{part}_num_samples'),
+                seed=args.seed,
+            )
+        dataset = create_dataset(
+            split=getattr(args, f'{part}_split'),
+            images=getattr(args, f'{part}_images'),
+            class_names=datasets[0].class_names if datasets else None,
+            unknown=args.unknown_labels if part == 'train' else 'ignore',
+            bad_images=bad_images,
+            **kwargs,
         )
-
-
-def train_one_epoch(
-    epoch: int,
-    task: MultiLabelClassificationTask,
-    loader: Any,
-    optimizer: torch.optim.Optimizer,
-    scheduler: Any,
-    scaler: Optional[utils.NativeScaler],
-    autocast: Callable,
-    args: argparse.Namespace,
-    progress: Progress,
-) -> Dict[str, float]:
-    """One pass over the training loader.
-
-    Raises:
-        RuntimeError: If the loss is not finite.
-    """
-    task.train()
-    parameters = list(task.get_clip_parameters())
-    average = utils.AverageMeter()
-    for update, (images, target) in enumerate(loader):
-        with autocast():
-            loss = task(images, target)['loss']
-        if not math.isfinite(loss.item()):
-            raise RuntimeError(f'The loss is {loss.item()} at epoch {epoch + 1}, update {update + 1}.')
-        optimizer.zero_grad()
-        if scaler is not None:
-            scaler(loss, optimizer, clip_grad=args.clip_grad, parameters=parameters)
-        else:
-            loss.backward()
-            utils.dispatch_clip_grad(parameters, args.clip_grad)
-            optimizer.step()
-        scheduler.step_update(epoch * len(loader) + update + 1)
-        average.update(loss.item(), len(images))
         if utils.is_primary(args):
-            progress.report(epoch, update, average.avg, optimizer.param_groups[0]['lr'])
-    return {'loss': average.avg}
+            print(describe(dataset, getattr(args, f'{part}_split')))
+        if args.on_bad_image == 'error':
+            check_files(dataset)
+        datasets.append(dataset)
+    shared = check_splits(*datasets)
+    if shared and utils.is_primary(args):
+        print(f'Warning: {shared} images are in both splits.')
+    args.class_names = datasets[0].class_names
+    return datasets[0], datasets[1]
+
+
+def create_loaders(
+    args: argparse.Namespace, train_set: Any, val_set: Any, data_config: Dict[str, Any]
+) -> Tuple[Any, Any]:
+    """Loaders of the flags."""
+    transform = create_train_transform(
+        data_config['input_size'],
+        cropmix=args.cropmix,
+        reprob=args.reprob,
+        no_aug=args.no_aug,
+        scale=args.scale,
+        ratio=args.ratio,
+        hflip=args.hflip,
+        vflip=args.vflip,
+        color_jitter=args.color_jitter,
+        auto_augment=args.aa,
+        interpolation=args.train_interpolation,
+        mean=data_config['mean'],
+        std=data_config['std'],
+        train_crop_mode=args.train_crop_mode,
+    )
+    mixup = None
+    if args.mixup or args.cutmix:
+        mixup = dict(
+            mixup_alpha=args.mixup,
+            cutmix_alpha=args.cutmix,
+            prob=args.mixup_prob,
+            switch_prob=args.mixup_switch_prob,
+            mode=args.mixup_mode,
+        )
+    device = torch.device(args.device)
+    train_loader = create_train_loader(
+        train_set,
+        data_config,
+        transform,
+        args.batch_size,
+        device,
+        args.workers,
+        seed=args.seed,
+        rank=args.rank,
+        world_size=args.world_size,
+        oversample_thr=args.oversample_thr,
+        aug_repeats=args.aug_repeats,
+        mixup=mixup,
+    )
+    val_loader = create_eval_loader(
+        val_set, data_config, args.validation_batch_size, device, args.workers, args.distributed
+    )
+    return train_loader, val_loader
+
+
+def create_task(args: argparse.Namespace, train_set: Any, device: torch.device) -> MultiLabelClassificationTask:
+    """Model and loss of the flags, before they are compiled and distributed."""
+    torch.manual_seed(args.seed)
+    model = create_model(args, len(args.class_names)).to(device)
+    if args.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if args.grad_checkpointing:
+        model.set_grad_checkpointing()
+    if args.sync_bn and args.distributed:
+        if device.type != 'cuda':
+            raise ValueError(f'--sync-bn works on CUDA devices only, not on {args.device!r}.')
+        model = convert_sync_batchnorm(model)
+    counts = load_class_stats(args.class_stats)
+    if counts is not None and len(counts[0]) != len(args.class_names):
+        raise ValueError(
+            f'{args.class_stats!r} counts {len(counts[0])} classes, the data set has {len(args.class_names)}.'
+        )
+    by_frequency = {args.loss_class_weight, args.loss_pos_weight} & set(CLASS_WEIGHT_METHODS)
+    if counts is None and (args.loss == 'db' or by_frequency):
+        counts = class_counts(train_set)
+    return MultiLabelClassificationTask(model, criterion=create_loss(args, counts), device=device, verbose=False)
+
+
+def check_last_batch(
+    loader: Any, model: torch.nn.Module, args: argparse.Namespace, input_size: Tuple[int, ...]
+) -> None:
+    """Raise a ValueError if an epoch has a batch of a single image and the model can't be trained on that."""
+    sampler = loader.sampler
+    if args.batch_size > 1 and (not hasattr(sampler, 'set_epoch') or len(sampler) % args.batch_size != 1):
+        return
+    probe = copy.deepcopy(model).train()
+    try:
+        with torch.no_grad():
+            probe(torch.zeros(1, *input_size, device=args.device))
+    except ValueError as error:  # batch normalisation of a single value
+        raise ValueError(
+            f'The last batch of an epoch has a single image, on which {args.model} can not be trained at this size: '
+            'give another --batch-size.'
+        ) from error
+
+
+def announce_end(args: argparse.Namespace, output: Path, best: Optional[float], best_epoch: Optional[int]) -> None:
+    """Say what came out of a run and where it is."""
+    draw_curves(output / 'summary.csv', output / 'curves.png', args.eval_metric)
+    checkpoint = output / 'model_best.pth.tar'
+    print(f'Best {args.eval_metric} {best:.4f} after epoch {best_epoch + 1}: {checkpoint}')
+    print(f'Curves: {output / "curves.png"}')
+    print(f'To reproduce it: python validate.py --checkpoint {checkpoint}' + (' --use-ema' if args.model_ema else ''))
+    bad_images = output / 'bad_images.txt'
+    if bad_images.is_file():
+        count = len(set(bad_images.read_text().splitlines()))
+        print(f'{count} images could not be read and were left out, {bad_images} lists them.')
 
 
 def main(argv: Optional[List[str]] = None) -> Dict[str, float]:
     """Train as the flags say, returns the metrics of the last epoch."""
     args = parse_args(argv)
     device = utils.init_distributed_device(args)
-    utils.random_seed(args.seed, args.rank)
+    primary = utils.is_primary(args)
     autocast = autocast_context(device, args.amp, args.amp_dtype)
+    output = Path(args.output, args.experiment)
+    if args.eval_metric not in MultiLabelEvaluator.metric_names:
+        raise ValueError(
+            f'--eval-metric {args.eval_metric!r} is not one of {", ".join(MultiLabelEvaluator.metric_names)}.'
+        )
+    if primary:
+        output.mkdir(parents=True, exist_ok=True)
+        if not args.resume:
+            (output / 'bad_images.txt').unlink(missing_ok=True)
 
     # the first process draws the demo set
-    if args.distributed and not utils.is_primary(args):
+    if args.distributed and not primary:
         torch.distributed.barrier()
-    datasets = [
-        create_dataset(args.dataset, args.data_dir, split, is_training)
-        for split, is_training in ((args.train_split, True), (args.val_split, False))
-    ]
-    if args.distributed and utils.is_primary(args):
+    train_set, val_set = create_datasets(args, output / 'bad_images.txt' if args.on_bad_image == 'skip' else None)
+    if args.distributed and primary:
         torch.distributed.barrier()
-    train_set, val_set = datasets
-    args.class_names = train_set.reader.class_names
-    if val_set.reader.class_names != args.class_names:
-        raise ValueError(f'Splits {args.train_split!r} and {args.val_split!r} have different classes.')
-    if len(train_set) < args.batch_size * args.world_size:
-        raise ValueError(f'{len(train_set)} training images do not fill one batch of {args.batch_size}, see -b.')
 
-    model = create_model(args, len(args.class_names)).to(device)
-    if args.grad_checkpointing:
-        model.set_grad_checkpointing()
+    task = create_task(args, train_set, device)
+    model = task.get_trainable_module()
     data_config = resolve_input_data_config(model, args=vars(args))
-    train_loader = create_loader(
-        train_set,
-        input_size=data_config['input_size'],
-        interpolation=data_config['interpolation'],
-        mean=data_config['mean'],
-        std=data_config['std'],
-        batch_size=args.batch_size,
-        is_training=True,
-        no_aug=args.no_aug,
-        scale=args.scale,
-        hflip=args.hflip,
-        color_jitter=args.color_jitter,
-        num_workers=args.workers,
-        distributed=args.distributed,
-        pin_memory=device.type == 'cuda',
-        device=device,
-    )
-    val_loader = create_eval_loader(
-        val_set, data_config, args.validation_batch_size, device, args.workers, args.distributed
-    )
-
-    task = MultiLabelClassificationTask(model, criterion=GKGNetLoss(), device=device, verbose=False)
-    optimizer = create_optimizer_v2(model, **optimizer_kwargs(args))
+    train_loader, val_loader = create_loaders(args, train_set, val_set, data_config)
+    check_last_batch(train_loader, model, args, data_config['input_size'])
+    updates = updates_of(len(train_loader), args)
+    optimizer = create_optimizer_v2(model, **optimizer_kwargs(args), **args.opt_kwargs)
     scaler = utils.NativeScaler(device.type) if args.amp and args.amp_dtype == 'float16' else None
+    if args.model_ema:
+        ema_device = 'cpu' if args.model_ema_force_cpu else None
+        task.setup_ema(args.model_ema_decay, use_warmup=args.model_ema_warmup, device=ema_device)
+    first_epoch = resume_run(args.resume, args, task, optimizer, scaler) if args.resume else 0
+    if args.torchcompile:
+        task.compile(backend=args.torchcompile)
     if args.distributed:
-        task.prepare_distributed(device_ids=[device] if device.type == 'cuda' else None)
-    scheduler, args.epochs = create_scheduler_v2(
-        optimizer, **scheduler_kwargs(args, decreasing_metric=False), updates_per_epoch=len(train_loader)
-    )
+        # each process keeps its own running statistics until distribute_bn
+        device_ids = [device] if device.type == 'cuda' else None
+        task.prepare_distributed(device_ids=device_ids, broadcast_buffers=False)
+    scheduler, epochs = create_schedule(args, optimizer, updates)
+    scheduler.step_update(first_epoch * updates)
+    scheduler.step(first_epoch)
 
-    chance = 100 * label_frequency(val_set).mean().item()
-    saver = output = None
-    if utils.is_primary(args):
-        size = data_config['input_size'][-1]
-        name = args.experiment or f'{datetime.now():%Y%m%d-%H%M%S}-{args.model}-{size}'
-        output = Path(utils.get_outdir(args.output, name))
-        saver = utils.CheckpointSaver(
-            model, optimizer, args=args, amp_scaler=scaler, checkpoint_dir=str(output),
-            max_history=args.checkpoint_hist, task=task,
-        )  # fmt: skip
-        (output / 'args.yaml').write_text(yaml.safe_dump(vars(args), sort_keys=False))
-        parameters = sum(p.numel() for p in model.parameters())
-        print(
-            f'{args.model}, {parameters / 1e6:.1f} M parameters, {size} px, on {args.dataset}: {len(train_set)} images '
-            f'to train, {len(val_set)} to evaluate, {len(args.class_names)} classes'
+    saver = progress = best = best_epoch = None
+    if primary:
+        saver = SafeSaver(
+            model,
+            optimizer,
+            args=args,
+            amp_scaler=scaler,
+            checkpoint_dir=str(output),
+            decreasing=args.eval_metric == 'loss',
+            max_history=args.checkpoint_hist,
+            task=task,
         )
+        if args.resume:
+            saver.resume(args.resume)
+            best, best_epoch = saver.best_metric, saver.best_epoch
+        trim_summary_file(output / 'summary.csv', first_epoch)
+        (output / 'args.yaml').write_text(yaml.safe_dump(flag_values(args), sort_keys=False))
+        if args.log_wandb:
+            start_wandb(args)
+        progress = Progress(epochs, first_epoch, updates, args.log_interval)
+        parameters = sum(p.numel() for p in model.parameters()) / 1e6
+        print(f'{args.model}, {parameters:.1f} M parameters, {data_config["input_size"][-1]} px, to {output}')
+        if args.resume:
+            print(f'Continue behind epoch {first_epoch} of {args.resume}.')
 
-    progress = Progress(args, len(train_loader))
     metrics: Dict[str, float] = {}
-    for epoch in range(args.epochs):
-        if args.distributed:
-            train_loader.sampler.set_epoch(epoch)
+    for epoch in range(first_epoch, epochs):
+        start_epoch(train_loader, args.seed, epoch, args.rank)
+        if args.mixup_off_epoch and epoch >= args.mixup_off_epoch:
+            train_loader.loader.collate_fn.mixup = None
         lr = optimizer.param_groups[0]['lr']
         train_metrics = train_one_epoch(
             epoch, task, train_loader, optimizer, scheduler, scaler, autocast, args, progress
         )
-        if args.distributed:
-            utils.distribute_bn(model, args.world_size, reduce=True)
-        evaluator = task.create_evaluator(max_samples=evaluation_sample_limit(val_loader))
-        metrics = evaluate(task.get_eval_model(), val_loader, evaluator, autocast, args.distributed)
-        scheduler.step(epoch + 1, metrics['map'])
-        if saver is not None:
-            utils.update_summary(epoch, train_metrics, metrics, output / 'summary.csv', lr=lr)
-            best, best_epoch = saver.save_checkpoint(epoch, metric=metrics['map'])
-            print(f'epoch {epoch + 1}: mAP {metrics["map"]:.2f} (chance {chance:.2f}), best {best:.2f}', flush=True)
-    if saver is not None:
-        print(f'Best mAP {best:.4f} after epoch {best_epoch + 1}. Scores that ignore the image: {chance:.4f}.')
-        print(f'To reproduce it: python validate.py --checkpoint {output / "model_best.pth.tar"}')
+        for ema in (False, True) if args.model_ema and not args.model_ema_force_cpu else (False,):
+            eval_model = task.get_eval_model(ema=ema)
+            eval_model = getattr(eval_model, 'module', eval_model)  # without DistributedDataParallel or averaging
+            if args.distributed and args.dist_bn:
+                utils.distribute_bn(eval_model, args.world_size, reduce=args.dist_bn == 'reduce')
+            evaluator = MultiLabelEvaluator(device, max_samples=evaluation_sample_limit(val_loader))
+            metrics = evaluate(eval_model, val_loader, evaluator, autocast, args)
+            if primary:
+                what = ', average of the weights' if ema else ''
+                print(f'epoch {epoch + 1}{what}: mAP {metrics["mAP"]:.2f} (chance {evaluator.chance:.2f})', flush=True)
+        scheduler.step(epoch + 1)
+        if primary:
+            utils.update_summary(epoch, train_metrics, metrics, output / 'summary.csv', lr=lr, log_wandb=args.log_wandb)
+            best, best_epoch = saver.save_checkpoint(epoch, metric=metrics[args.eval_metric])
+    if primary:
+        announce_end(args, output, best, best_epoch)
     if args.distributed:
         torch.distributed.destroy_process_group()
     return metrics
+
+
+def start_wandb(args: argparse.Namespace) -> None:
+    """Begin a run at Weights & Biases."""
+    try:
+        import wandb
+    except ImportError:
+        raise ValueError('--log-wandb needs the package: pip install wandb.') from None
+    wandb.init(project=args.wandb_project, name=args.experiment, config=flag_values(args))

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -9,12 +10,21 @@ import torch
 
 from timm.data import resolve_input_data_config
 from timm.models import load_checkpoint
-from timm.task import MultiLabelClassificationEvaluator
-from timm.utils import ParseKwargs, load_checkpoint_metadata
+from timm.utils import ParseKwargs
 
-from .data import create_dataset, label_frequency
-from .evaluate import autocast_context, create_eval_loader, evaluate
-from .train import DEFAULT_SPLITS, add_shared_args, create_model
+from .data import create_dataset, create_eval_loader
+from .data.check import check_files
+from .evaluate import autocast_context, evaluate
+from .factory import create_model
+from .metrics import MultiLabelEvaluator
+from .training.arguments import (
+    DEFAULT_IMAGES,
+    DEFAULT_SPLITS,
+    add_data_args,
+    add_run_args,
+    data_kwargs,
+    read_checkpoint_args,
+)
 
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
@@ -22,35 +32,51 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         prog='validate.py',
         description='Evaluate a model on a labelled split. What is not given is as it was in training.',
     )
-    add_shared_args(parser)
+    add_data_args(parser)
+    add_run_args(parser)
     parser.add_argument('--split', metavar='NAME', help='split to evaluate on')
+    parser.add_argument('--images', metavar='DIR', help='folder of the images, where the split does not say')
     parser.add_argument('--checkpoint', metavar='FILE', help='checkpoint of train_multilabel.py')
+    parser.add_argument('--use-ema', action='store_true', help='the average of the weights in the checkpoint')
     parser.add_argument('--model', metavar='NAME', help='any timm model')
     parser.add_argument('--pretrained', action='store_true', help='evaluate pretrained weights')
-    parser.add_argument('--model-kwargs', nargs='*', action=ParseKwargs, metavar='KEY=VALUE')
-    parser.add_argument('-b', '--batch-size', type=int, metavar='N')
+    parser.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='KEY=VALUE')
+    parser.add_argument('--img-size', type=int, metavar='N', help='image side in pixels')
+    parser.add_argument('-b', '--batch-size', type=int, default=32, metavar='N')
     parser.add_argument('--results-file', metavar='FILE', help='write the result there as json')
+    parser.set_defaults(class_names=None, amp_dtype='bfloat16')
+    checkpoint = parser.parse_args(argv).checkpoint
+    trained = read_checkpoint_args(checkpoint) if checkpoint else {}
+    if trained:
+        parser.set_defaults(split=trained['val_split'], images=trained['val_images'])
+        parser.set_defaults(batch_size=trained['validation_batch_size'])
+        names = ('dataset', 'data_dir', 'class_map', 'num_classes', 'drop_unlabelled', 'input_key', 'target_key')
+        names += (
+            'target_format',
+            'model',
+            'model_kwargs',
+            'img_size',
+            'amp',
+            'amp_dtype',
+            'channels_last',
+            'class_names',
+        )
+        parser.set_defaults(**{name: trained[name] for name in names})
+        given = parser.parse_args(argv)
+        if given.dataset != trained['dataset']:
+            parser.set_defaults(split=None, images=None, class_map=None)
     args = parser.parse_args(argv)
     if not args.checkpoint and not (args.model and args.pretrained):
         raise ValueError('Nothing to evaluate: give --checkpoint FILE, or --model NAME --pretrained.')
-
-    trained: Dict[str, Any] = {}
-    if args.checkpoint:
-        if not Path(args.checkpoint).is_file():
-            raise FileNotFoundError(f'Checkpoint {args.checkpoint!r} does not exist.')
-        trained = vars(load_checkpoint_metadata(args.checkpoint).get('args') or argparse.Namespace())
-    defaults = dict(dataset='demo', amp=False, amp_dtype='bfloat16', batch_size=32, model_kwargs={}, class_names=None)
-    same_data = args.dataset in (None, trained.get('dataset'))
-    for name in ('dataset', 'data_dir', 'img_size', 'amp', 'amp_dtype', 'model', 'model_kwargs', 'class_names'):
-        if getattr(args, name, None) is None:
-            setattr(args, name, trained.get(name, defaults.get(name)))
-    trained_split = trained.get('val_split') if same_data else None
-    args.split = args.split or trained_split or DEFAULT_SPLITS.get(args.dataset, (None, None))[1]
-    args.batch_size = args.batch_size or trained.get('validation_batch_size', defaults['batch_size'])
     if not args.model:
         raise ValueError(f'Checkpoint {args.checkpoint!r} does not say which model it is of, give --model NAME.')
-    if args.dataset != 'demo' and not args.data_dir:
+    args.dataset = args.dataset or 'demo'
+    if args.dataset != 'demo' and not args.data_dir and not args.dataset.startswith('hf'):
         raise ValueError(f'--dataset {args.dataset} needs --data-dir.')
+    if not args.split:
+        args.split = DEFAULT_SPLITS.get(args.dataset, (None, None))[1]
+        args.images = args.images or DEFAULT_IMAGES.get(args.dataset, (None, None))[1]
+    args.distributed = False
     return args
 
 
@@ -58,28 +84,36 @@ def main(argv: Optional[List[str]] = None) -> Dict[str, Any]:
     """Evaluate as the flags say, returns the result that is printed."""
     args = parse_args(argv)
     device = torch.device(args.device)
-    dataset = create_dataset(args.dataset, args.data_dir, args.split)
-    class_names = dataset.reader.class_names
-    if args.class_names is not None and args.class_names != class_names:
+    bad_images = os.devnull if args.on_bad_image == 'skip' else None
+    dataset = create_dataset(split=args.split, images=args.images, bad_images=bad_images, **data_kwargs(args))
+    if args.class_names is not None and args.class_names != dataset.class_names:
         raise ValueError(
             f'Checkpoint {args.checkpoint!r} knows {len(args.class_names)} classes ({", ".join(args.class_names[:3])}, '
-            f'...), split {args.split!r} has {len(class_names)} ({", ".join(class_names[:3])}, ...).'
+            f'...), split {args.split!r} has {len(dataset.class_names)} ({", ".join(dataset.class_names[:3])}, ...).'
         )
-    model = create_model(args, len(class_names))
+    if not bad_images:
+        check_files(dataset)
+    model = create_model(args, len(dataset.class_names))
     if args.checkpoint:
-        load_checkpoint(model, args.checkpoint, use_ema=False)
+        load_checkpoint(model, args.checkpoint, use_ema=args.use_ema)
     model.to(device)
+    if args.channels_last:
+        model.to(memory_format=torch.channels_last)
     data_config = resolve_input_data_config(model, args=vars(args))
     loader = create_eval_loader(dataset, data_config, args.batch_size, device, args.workers)
-    autocast = autocast_context(device, args.amp, args.amp_dtype)
-    metrics = evaluate(model, loader, MultiLabelClassificationEvaluator(device), autocast)
+    autocast = autocast_context(device, bool(args.amp), args.amp_dtype)
+    evaluator = MultiLabelEvaluator(device)
+    metrics = evaluate(model, loader, evaluator, autocast, args)
+    logits, _, positions = evaluator.gathered
+    for position in sorted(set(range(len(dataset))) - set(positions)) if bad_images else ():
+        print(f'Left out, as it can not be read: {dataset.filename(position, absolute=True)}')
     result = dict(
         model=args.model,
         dataset=args.dataset,
         split=args.split,
-        images=len(dataset),
+        images=len(logits),
         img_size=data_config['input_size'][-1],
-        chance=100 * label_frequency(dataset).mean().item(),
+        chance=evaluator.chance,
         **metrics,
     )
     if args.results_file:

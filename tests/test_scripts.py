@@ -1,4 +1,4 @@
-"""Training, validation and benchmark as a user calls them."""
+"""Training, validation, data check and benchmark as a user calls them."""
 
 import csv
 import json
@@ -6,6 +6,7 @@ import re
 import runpy
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -13,110 +14,312 @@ import torch
 import yaml
 
 import timm
-from timm.loss import AsymmetricLossMultiLabel, BinaryCrossEntropy
 
+from gkgnet_timm import train as training
 from gkgnet_timm.__main__ import main as command
+from gkgnet_timm.benchmark import main as benchmark
 from gkgnet_timm.data import demo
-from gkgnet_timm.loss import GKGNetLoss
 from gkgnet_timm.train import main as train
+from gkgnet_timm.training import progress
 from gkgnet_timm.validate import main as validate
 
 ROOT = Path(__file__).parent.parent
-TINY = ['--img-size', '32', '-b', '8', '--epochs', '2', '-j', '0', '--log-interval', '1', '--device', 'cpu']
+TINY = [
+    '-c',
+    'demo',
+    '--img-size',
+    '32',
+    '-b',
+    '8',
+    '--epochs',
+    '2',
+    '-j',
+    '0',
+    '--log-interval',
+    '1',
+    '--device',
+    'cpu',
+]
+TINY += ['--model-kwargs', 'depths=(1, 1, 1, 1)', 'dims=(8, 16, 24, 32)', 'k=3', 'label_k=3']
 
 
 @pytest.fixture(autouse=True)
 def small_demo(tmp_path, monkeypatch):
     monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.setattr(demo, 'SPLITS', {'train': 16, 'val': 11})
+    monkeypatch.setattr(demo, 'SPLITS', {'train': 19, 'val': 11})
+
+
+def read_summary(run):
+    with open(run / 'summary.csv', newline='') as file:
+        return list(csv.DictReader(file))
 
 
 def test_train_then_validate_reproduces_the_metric(tmp_path, capsys):
     last = train([*TINY, '--output', str(tmp_path), '--experiment', 'run', '--lr', '1e-4'])
     printed = capsys.readouterr().out
-    assert 'chance' in printed and 'left' in printed and 'validate.py --checkpoint' in printed
     run = tmp_path / 'run'
-    rows = list(csv.DictReader((run / 'summary.csv').open()))
+    assert (
+        'chance' in printed
+        and 'left' in printed
+        and f'validate.py --checkpoint {run / "model_best.pth.tar"}' in printed
+    )
+    assert '[   3/3]' in printed  # 19 images in batches of 8: the last, smaller one is kept
+    rows = read_summary(run)
     assert [row['epoch'] for row in rows] == ['0', '1']
-    assert float(rows[-1]['eval_map']) == last['map']
-    args = yaml.safe_load((run / 'args.yaml').read_text())
-    assert args['model'] == 'gkgnet_ti_224' and args['class_names'] == list(demo.SHAPES)
+    assert float(rows[-1]['eval_mAP']) == last['mAP']
+    assert (run / 'curves.png').read_bytes().startswith(b'\x89PNG')
+    checkpoint = torch.load(run / 'last.pth.tar', weights_only=False)
+    assert checkpoint['args'].class_names == list(demo.SHAPES)
 
     result = validate(['--checkpoint', str(run / 'last.pth.tar'), '-j', '0'])
     for name, value in last.items():
         assert result[name] == value, name
-    best = validate(
-        ['--checkpoint', str(run / 'model_best.pth.tar'), '-j', '0', '--results-file', f'{tmp_path}/r.json']
-    )
-    assert best['map'] == max(float(row['eval_map']) for row in rows)
-    assert json.loads((tmp_path / 'r.json').read_text()) == best
+    results_file = tmp_path / 'r.json'
+    best = validate(['--checkpoint', str(run / 'model_best.pth.tar'), '-j', '0', '--results-file', str(results_file)])
+    assert best['mAP'] == max(float(row['eval_mAP']) for row in rows)
+    assert json.loads(results_file.read_text()) == best
+
+
+def test_args_yaml_repeats_the_run(tmp_path):
+    train([*TINY, '--output', str(tmp_path), '--experiment', 'a', '--lr', '3e-4', '--opt-betas', '0.8', '0.99'])
+    flags = ['-c', str(tmp_path / 'a' / 'args.yaml'), '--experiment', 'b']
+    train(flags)
+    first, second = (yaml.safe_load((tmp_path / name / 'args.yaml').read_text()) for name in 'ab')
+    assert first['lr'] == 3e-4 and first['opt_betas'] == [0.8, 0.99]
+    assert first | {'experiment': 'b'} == second
+    assert read_summary(tmp_path / 'a') == read_summary(tmp_path / 'b')
 
 
 @pytest.mark.parametrize('dataset, split', [('coco', 'train'), ('voc', '2007/trainval')])
 def test_train_on_other_data_sets(dataset, split, tmp_path, request):
     folder = request.getfixturevalue(f'{dataset}_folder')
-    flags = ['--dataset', dataset, '--data-dir', str(folder), '--train-split', split, '-b', '2', '--amp']
+    flags = ['--dataset', dataset, '--data-dir', str(folder), '--train-split', split, '-b', '3', '--amp']
     if dataset == 'coco':
-        flags += ['--val-split', 'val', '--model-kwargs', 'k=5', 'label_k=3']
+        flags += ['--val-split', 'val', '-b', '2']
     metrics = train([*TINY, *flags, '--output', str(tmp_path / 'out'), '--experiment', 'run'])
     result = validate(['--checkpoint', str(tmp_path / 'out' / 'run' / 'last.pth.tar'), '-j', '0'])
-    assert result['map'] == metrics['map'] and result['split'] == ('val' if dataset == 'coco' else '2007/test')
+    assert result['mAP'] == metrics['mAP'] and result['split'] == ('val' if dataset == 'coco' else '2007/test')
+
+
+@pytest.mark.parametrize(
+    'flags',
+    [
+        ['--model-ema', '--model-ema-decay', '0.5', '--grad-accum-steps', '2', '--channels-last'],
+        ['--cropmix', '0.5', '--reprob', '0.5', '--aa', 'trivial', '--oversample-thr', '0.5', '--grad-checkpointing'],
+        ['--loss', 'asl', '--mixup', '0.4', '--cutmix', '1', '--mixup-mode', 'elem', '--mixup-off-epoch', '1'],
+        ['--amp', '--amp-dtype', 'float16', '--clip-mode', 'value', '--layer-decay', '0.7', '--aug-repeats', '2'],
+        [
+            '--loss',
+            'db',
+            '--sched',
+            'step',
+            '--decay-epochs',
+            '1',
+            '--no-sched-on-updates',
+            '--drop',
+            '0.1',
+            '--no-aug',
+        ],
+        ['--loss', 'bce', '--loss-pos-weight', 'neg_pos', '--clip-grad', '0', '--torchcompile', 'eager'],
+    ],
+)
+def test_flags_work_together(flags, tmp_path):
+    metrics = train([*TINY, *flags, '--output', str(tmp_path), '--experiment', 'run'])
+    ema = ['--use-ema'] if '--model-ema' in flags else []
+    result = validate(['--checkpoint', str(tmp_path / 'run' / 'last.pth.tar'), '-j', '0', *ema])
+    assert result['mAP'] == metrics['mAP'] and result['loss'] == metrics['loss']
 
 
 def test_train_a_timm_model(tmp_path):
-    metrics = train([*TINY, '--model', 'resnet10t', '--epochs', '1', '--output', str(tmp_path)])
-    assert 0 <= metrics['map'] <= 100
+    flags = ['--model', 'resnet10t', '--model-kwargs', '--epochs', '1', '--output', str(tmp_path)]
+    with pytest.raises(ValueError, match='--batch-size'):  # the last batch would be of one image, its maps of one pixel
+        train([*TINY, *flags, '-b', '6'])
+    metrics = train([*TINY, *flags])
+    assert 0 <= metrics['mAP'] <= 100
+
+
+def test_pretrained_path(tmp_path):
+    """A checkpoint of other classes gives all but the classifier; zero starts the position embedding anew."""
+    train([*TINY, '--epochs', '1', '--output', str(tmp_path), '--experiment', 'run'])
+    checkpoint = str(tmp_path / 'run' / 'last.pth.tar')
+    trained = torch.load(checkpoint, weights_only=False)['state_dict']
+    args = training.parse_args([*TINY, '--pretrained-path', checkpoint])
+    model = training.create_model(args, 5)
+    assert model.num_classes == 5 and torch.equal(model.stem.conv1.conv.weight, trained['stem.conv1.conv.weight'])
+    assert torch.equal(model.stem.pos_embed, trained['stem.pos_embed']) and model.stem.pos_embed.any()
+    args = training.parse_args([*TINY, '--pretrained-path', checkpoint, '--img-size', '64'])
+    assert training.create_model(args, 5).stem.pos_embed.any()
+    args.pos_embed_init = 'zero'
+    assert not training.create_model(args, 5).stem.pos_embed.any()
 
 
 def test_errors_are_one_line(tmp_path, capsys, coco_folder):
     train([*TINY, '--epochs', '1', '--output', str(tmp_path), '--experiment', 'run'])
     checkpoint = str(tmp_path / 'run' / 'last.pth.tar')
-    other_data = ['--dataset', 'coco', '--data-dir', str(coco_folder), '--split', 'val']
+    coco = ['--dataset', 'coco', '--data-dir', str(coco_folder)]
+    (tmp_path / 'config.yaml').write_text('epoch: 3\n')
+    (tmp_path / 'type.yaml').write_text('epochs: many\n')
+    (tmp_path / 'broken.yaml').write_text('a: [\n')
+    (tmp_path / 'other.pth.tar').write_bytes(b'no checkpoint')
+    (coco_folder / 'val' / '007.png').unlink()
     cases = [
         (['train', *TINY, '--model', 'gkgnet_577'], "'gkgnet_577'.*gkgnet_576"),
+        (['train', *TINY, '--model', 'gkgnet_576.nope', '--pretrained'], "'gkgnet_576.nope'.*nope"),
+        (['train', *TINY, '--pretrained-path', 'nope.pth'], 'nope.pth'),
         (['train', '--dataset', 'coco'], '--data-dir'),
-        (['train', '--dataset', 'imagenet', '--data-dir', '.'], "'imagenet'"),
+        (['train', '--dataset', 'imagenet', '--data-dir', '.'], "'imagenet'|--train-split"),
         (['train', '--dataset', 'coco', '--data-dir', str(tmp_path / 'nowhere')], 'instances_train2014.json'),
+        (['train', *TINY, *coco, '--train-split', 'train', '--val-split', 'train'], 'same 4 images.*--val-split'),
+        (['train', *TINY, *coco, '--train-split', 'train', '--val-split', 'val'], '1 of 4 images.*007.png'),
         (['train', *TINY, '--img-size', '33'], '33.*multiple of 32'),
-        (['train', *TINY, '-b', '100'], 'do not fill'),
-        (['train', *TINY, '--amp', '--amp-dtype', 'float8'], "'float8'"),
+        (['train', *TINY, '--epochs', '0'], '--epochs'),
+        (['train', *TINY, '--eval-metric', 'map'], "'map'.*mAP"),
+        (['train', *TINY, '--cropmix', '2'], 'cropmix.*2'),
+        (['train', *TINY, '--loss', 'twoway', '--mixup', '1'], 'twoway'),
+        (['train', *TINY, '--smoothing', '0.1'], 'gkgnet.*smoothing'),
+        (['train', '-c', 'nope'], "'nope'.*coco2014_576"),
+        (['train', '-c', str(tmp_path / 'config.yaml')], "'epoch', 'epochs'"),
+        (['train', '-c', str(tmp_path / 'type.yaml')], "epochs is 'many', expected int"),
+        (['train', '-c', str(tmp_path / 'broken.yaml')], 'not YAML'),
+        (['train', '--resume', 'auto'], '--experiment'),
+        (['train', '--resume', str(tmp_path / 'nope.pth.tar')], 'nope.pth.tar'),
+        (['train', '--resume', str(tmp_path / 'other.pth.tar')], 'other.pth.tar.*not a readable checkpoint'),
+        (
+            [
+                'train',
+                *coco,
+                '--train-split',
+                'train',
+                '--val-split',
+                'val',
+                '--resume',
+                checkpoint,
+                '--on-bad-image',
+                'skip',
+            ],
+            '8 classes.*has 3',
+        ),  # fmt: skip
+        (['train', '--resume', checkpoint, '--model', 'resnet10t', '--model-kwargs'], 'does not fit'),
+        (['train', '--resume', checkpoint, '--experiment', 'other'], 'folder of the checkpoint'),
         (['validate'], '--checkpoint'),
         (['validate', '--checkpoint', 'nope.pth.tar'], 'nope.pth.tar'),
-        (['validate', '--checkpoint', checkpoint, *other_data], 'knows 8 classes'),
+        (['validate', '--checkpoint', checkpoint, *coco, '--split', 'val'], 'knows 8 classes'),
+        (['check-data', *coco, '--split', 'val'], '1 images can not be read'),
+        (['check-data', *coco, '--split', 'nope'], 'instances_nope.json'),
         (['benchmark', '--models', 'resnet18'], "'resnet18'"),
     ]
     for argv, message in cases:
         capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:
             command(argv)
-        assert stopped.value.code == 2
+        assert stopped.value.code == 2, argv
         error = capsys.readouterr().err
         assert error.count('\n') == 1 and re.search(message, error), (argv, error)
 
 
-def test_broken_image_stops_training_and_is_named(tmp_path, coco_folder):
+@pytest.mark.parametrize('workers', ['0', '1'])
+def test_broken_images(workers, tmp_path, coco_folder, capsys):
     (coco_folder / 'train' / '005.png').write_bytes(b'no image')
+    (coco_folder / 'val' / '003.png').unlink()
     flags = ['--dataset', 'coco', '--data-dir', str(coco_folder), '--train-split', 'train', '--val-split', 'val']
-    with pytest.raises(RuntimeError, match='005.png'):
-        train([*TINY, *flags, '-b', '4', '--output', str(tmp_path)])
+    flags += ['-b', '2', '-j', workers, '--output', str(tmp_path / 'out'), '--experiment', 'run']
+    (coco_folder / 'val' / '003.png').write_bytes(b'no image')
+    with pytest.raises(SystemExit):
+        command(['train', *TINY, *flags])
+    error = capsys.readouterr().err
+    assert error.count('\n') == 1 and '005.png' in error
+    (coco_folder / 'val' / '003.png').unlink()
+    train([*TINY, *flags, '--on-bad-image', 'skip'])
+    assert '2 images could not be read' in capsys.readouterr().out
+    listed = (tmp_path / 'out' / 'run' / 'bad_images.txt').read_text().split()
+    assert set(listed) == {str(coco_folder / 'train' / '005.png'), str(coco_folder / 'val' / '003.png')}
 
 
-def test_loss_agrees_with_timm():
-    """The published test vector of the recipe, and timm's losses with the same constants."""
-    target = torch.tensor([[1.0, 0, 0, 0], [0, 1, 1, 0]])
-    logits = torch.tensor([[2, -1, 0.5, -3], [-2, 3, -0.5, 0]], requires_grad=True)
-    loss = GKGNetLoss()
-    bce, asymmetric = loss.terms(logits, target)
-    assert bce.item() == pytest.approx(2.1527970, abs=1e-6)
-    assert asymmetric.item() == pytest.approx(7.806499, abs=1e-5)
-    loss(logits, target).backward()
-    expected = torch.tensor([[-0.6056, 0.2512, 2.3050, -0.0263], [0.0175, -0.2108, -3.3735, 1.3328]])
-    torch.testing.assert_close(logits.grad, expected, rtol=0, atol=5e-5)
-    ours = BinaryCrossEntropy(smoothing=0.2, smooth_dense=True, sum_classes=True)(logits, target)
-    torch.testing.assert_close(bce, ours)
-    theirs = 10 * AsymmetricLossMultiLabel(gamma_neg=2, gamma_pos=0, clip=0.05)(logits, target)
-    torch.testing.assert_close(asymmetric, theirs)
-    assert loss(logits.detach().half() * 10, target).isfinite()
+class Diverging(torch.nn.Module):
+    """A loss that is nan at some calls."""
+
+    def __init__(self, calls):
+        super().__init__()
+        self.calls, self.count = calls, 0
+
+    def forward(self, logits, target):
+        self.count += 1
+        return logits.mean() * (torch.nan if self.count in self.calls else 1)
+
+
+@pytest.mark.parametrize('accum', ['1', '2'])
+def test_loss_that_is_not_finite(accum, tmp_path, monkeypatch, capsys):
+    flags = [*TINY, '-b', '4', '--output', str(tmp_path), '--experiment', 'run', '--max-bad-steps', '1']
+    flags += ['--grad-accum-steps', accum]
+    monkeypatch.setattr(training, 'create_loss', lambda *_: Diverging({2}))
+    train(flags)  # 5 batches an epoch
+    assert capsys.readouterr().out.count('Skipped an update: the loss is nan at epoch 1') == 1
+    monkeypatch.setattr(training, 'create_loss', lambda *_: Diverging({7, 9}))
+    with pytest.raises(SystemExit):
+        command(['train', *flags])
+    assert re.search('loss is nan at epoch 2, update .*checkpoints', capsys.readouterr().err)
+    state = torch.load(tmp_path / 'run' / 'last.pth.tar', weights_only=False)
+    assert state['epoch'] == 0 and all(value.isfinite().all() for value in state['state_dict'].values())
+
+
+def test_skipped_update_leaves_no_trace(tmp_path, monkeypatch):
+    """The running statistics that the bad forward pass has spoiled are those of before."""
+
+    class Spoiling(Diverging):
+        def forward(self, logits, target):
+            loss = super().forward(logits, target)
+            if self.count in self.calls:
+                for module in task.get_trainable_module().modules():
+                    if isinstance(module, torch.nn.BatchNorm2d):
+                        module.running_mean.fill_(torch.nan)
+            return loss
+
+    create_task = training.create_task
+
+    def spoiled_task(*args):
+        nonlocal task
+        task = create_task(*args)
+        task.criterion = Spoiling({1})
+        return task
+
+    task = None
+    monkeypatch.setattr(training, 'create_task', spoiled_task)
+    metrics = train([*TINY, '--epochs', '1', '--output', str(tmp_path)])
+    assert metrics['loss'] == metrics['loss']
+
+
+def test_progress_bar_on_a_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress.sys.stdout, 'isatty', lambda: True, raising=False)
+    train([*TINY, '--epochs', '1', '--output', str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert '3/3' in printed and 'img/s' in printed and 'lr' in printed and 'left in all' in printed
+    assert not re.search(r'^epoch 1/1 \[', printed, re.M)
+
+
+def test_wandb_by_flag(tmp_path, monkeypatch):
+    flags = [*TINY, '--output', str(tmp_path), '--experiment', 'run', '--log-wandb', '--wandb-project', 'shapes']
+    monkeypatch.setitem(sys.modules, 'wandb', None)
+    with pytest.raises(ValueError, match='pip install wandb'):
+        train(flags)
+    rows, runs = [], []
+    wandb = types.SimpleNamespace(init=lambda **kwargs: runs.append(kwargs), log=rows.append)
+    monkeypatch.setitem(sys.modules, 'wandb', wandb)
+    monkeypatch.setattr('timm.utils.summary.wandb', wandb, raising=False)
+    train(flags)
+    assert runs[0]['project'] == 'shapes' and runs[0]['name'] == 'run' and runs[0]['config']['epochs'] == 2
+    assert [row['epoch'] for row in rows] == [0, 1] and 'eval_mAP' in rows[0]
+
+
+def test_check_data(coco_folder, capsys):
+    command(['check-data', '--dataset', 'coco', '--data-dir', str(coco_folder), '--split', 'train', 'val', '-j', '1'])
+    printed = capsys.readouterr().out
+    assert 'train: 4 images, 1 of them without a label' in printed and re.search(r'person +2 +50.00 %', printed)
+    assert '4 images read, width 40 to 40, median 40; height 48 to 48' in printed
+    (coco_folder / 'val' / '003.png').write_bytes(b'no image')
+    with pytest.raises(SystemExit):
+        command(['check-data', '--dataset', 'coco', '--data-dir', str(coco_folder), '--split', 'val', '-j', '0'])
+    captured = capsys.readouterr()
+    assert '003.png' in captured.out and '1 images can not be read' in captured.err
 
 
 def test_benchmark_table(tmp_path, capsys):
@@ -125,6 +328,15 @@ def test_benchmark_table(tmp_path, capsys):
     assert row['model'] == 'gkgnet_ti_224' and row['img_size'] == 224
     assert 0 < row['forward_s'] and 0 < row['peak_rss_gb'] < row['dense_peak_rss_gb'] + 1
     assert '| gkgnet_ti_224 | 224 |' in capsys.readouterr().out
+
+
+def test_benchmark_training_and_loading(capsys):
+    (row,) = benchmark(['training', '--models', 'gkgnet_ti_224', '-b', '2', '--repeat', '1'])
+    assert row['images_per_s'] > 0 and row['checkpointing_images_per_s'] > 0
+    assert 0.1 < row['checkpointing_peak_gb'] < row['peak_gb']
+    timm_row, ours = benchmark(['loading', '--repeat', '1', '--img-size', '64', '-j', '1'])
+    assert timm_row['pipeline'] == 'timm' and timm_row['time_vs_timm'] == 1 and ours['time_vs_timm'] > 0
+    assert '| published | 64 | 1 |' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('door', ['train_multilabel.py', 'validate.py'])

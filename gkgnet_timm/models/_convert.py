@@ -146,8 +146,8 @@ def check_tensors(
     """Hold the tensors of a checkpoint to those of the model, before timm loads them.
 
     timm loads without strictness when class counts differ, and what is missing would go unnoticed. The position
-    embedding is resampled where the size differs. The class count is the file's, so the cfg is told of it: timm
-    compares it with the model's to see whether the classifier fits.
+    embedding is resampled where the size differs, or starts from zero, as `model.pos_embed_init` says. The class count
+    is the file's, so the cfg is told of it: timm compares it with the model's to see whether the classifier fits.
 
     Args:
         state_dict: Tensors by our names.
@@ -168,8 +168,11 @@ def check_tensors(
         if shape == wanted:
             continue
         if key == 'stem.pos_embed' and len(shape) == 4 and shape[:2] == wanted[:2]:
-            state_dict[key] = resample_pos_embed(state_dict[key], *wanted[2:])
-            _logger.info(f'Resampled the position embedding from {shape[2:]} to {wanted[2:]}.')
+            if model.pos_embed_init == 'zero':
+                state_dict[key] = torch.zeros_like(expected[key])
+            else:
+                state_dict[key] = resample_pos_embed(state_dict[key], *wanted[2:])
+            _logger.info(f'Position embedding of {wanted[2:]} for {shape[2:]} of the file: {model.pos_embed_init}.')
         elif key == 'stem.conv1.conv.weight' and shape[:1] + shape[2:] == wanted[:1] + wanted[2:]:
             pass  # timm adapts the input channels
         elif key.rpartition('.')[0] in head and shape[1:] == wanted[1:]:

@@ -98,6 +98,8 @@ class GkgNet(PyramidVigTrunk):
         drop_path_rate: Stochastic depth of the last block, rising linearly from 0.
         dynamic_img_size: Take images of any size that is a multiple of 32, by resampling the position embedding.
         dynamic_img_pad: Pad images to a multiple of 32.
+        pos_embed_init: Position embedding when pretrained weights are of another image size: 'resample', or start from
+            'zero' as the published training does.
         device: Device of parameters and buffers.
         dtype: Type of parameters and buffers.
     """
@@ -118,6 +120,7 @@ class GkgNet(PyramidVigTrunk):
         drop_path_rate: float = 0.0,
         dynamic_img_size: bool = True,
         dynamic_img_pad: bool = False,
+        pos_embed_init: str = 'resample',
         device=None,
         dtype=None,
     ):
@@ -125,8 +128,9 @@ class GkgNet(PyramidVigTrunk):
         check_positive(label_k=label_k, label_depth=label_depth)
         dd = {'device': device, 'dtype': dtype}
         super().__init__(
-            img_size, in_chans, depths, dims, k, num_groups, drop_path_rate, dynamic_img_size, dynamic_img_pad, **dd
-        )
+            img_size, in_chans, depths, dims, k, num_groups, drop_path_rate, dynamic_img_size, dynamic_img_pad,
+            pos_embed_init, **dd
+        )  # fmt: skip
         self.label_k = label_k
         self.num_groups = num_groups
         self.label_depth = label_depth
@@ -371,25 +375,27 @@ def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
 _cfg_448 = dict(input_size=(3, 448, 448), pool_size=(14, 14))
 _cfg_576 = dict(input_size=(3, 576, 576), pool_size=(18, 18))
 
+# in1k: the trunk is that of Pyramid ViG, the label branch is fresh
 default_cfgs = generate_default_cfgs(
     {
-        'gkgnet_224.untrained': _cfg(),
-        'gkgnet_448.untrained': _cfg(**_cfg_448),
+        'gkgnet_224.in1k': _cfg(),
+        'gkgnet_448.in1k': _cfg(**_cfg_448),
         'gkgnet_576.coco2014': _cfg(
             label_names=COCO_CLASSES,
             license='other',
             description='The published checkpoint, 87.65 mAP on COCO-2014. For non-commercial use only.',
             **_cfg_576,
         ),
-        'gkgnet_ti_224.untrained': _cfg(),
-        'gkgnet_ti_448.untrained': _cfg(**_cfg_448),
-        'gkgnet_ti_576.untrained': _cfg(**_cfg_576),
-        'gkgnet_m_224.untrained': _cfg(),
-        'gkgnet_m_448.untrained': _cfg(**_cfg_448),
-        'gkgnet_m_576.untrained': _cfg(**_cfg_576),
-        'gkgnet_b_224.untrained': _cfg(),
-        'gkgnet_b_448.untrained': _cfg(**_cfg_448),
-        'gkgnet_b_576.untrained': _cfg(**_cfg_576),
+        'gkgnet_576.in1k': _cfg(**_cfg_576),
+        'gkgnet_ti_224.in1k': _cfg(),
+        'gkgnet_ti_448.in1k': _cfg(**_cfg_448),
+        'gkgnet_ti_576.in1k': _cfg(**_cfg_576),
+        'gkgnet_m_224.in1k': _cfg(),
+        'gkgnet_m_448.in1k': _cfg(**_cfg_448),
+        'gkgnet_m_576.in1k': _cfg(**_cfg_576),
+        'gkgnet_b_224.in1k': _cfg(),
+        'gkgnet_b_448.in1k': _cfg(**_cfg_448),
+        'gkgnet_b_576.in1k': _cfg(**_cfg_576),
     }
 )
 

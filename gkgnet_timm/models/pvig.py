@@ -74,16 +74,20 @@ class PyramidVigTrunk(nn.Module):
         drop_path_rate: float,
         dynamic_img_size: bool,
         dynamic_img_pad: bool,
+        pos_embed_init: str,
         device=None,
         dtype=None,
     ):
         dd = {'device': device, 'dtype': dtype}
         super().__init__()
         check_positive(in_chans=in_chans, k=k, num_groups=num_groups)
+        if pos_embed_init not in ('resample', 'zero'):
+            raise ValueError(f"pos_embed_init is 'resample' or 'zero', got {pos_embed_init!r}.")
         for dim in dims:
             if dim % 4 or dim % num_groups:
                 raise ValueError(f'Channels {tuple(dims)} have to be multiples of 4 and of num_groups={num_groups}.')
         self.in_chans = in_chans
+        self.pos_embed_init = pos_embed_init
         self.depths = tuple(depths)
         self._traits = {'fixed_input_size': not dynamic_img_size}
 
@@ -242,6 +246,8 @@ class PyramidVig(PyramidVigTrunk):
         drop_path_rate: Stochastic depth of the last block, rising linearly from 0.
         dynamic_img_size: Take images of any size that is a multiple of 32, by resampling the position embedding.
         dynamic_img_pad: Pad images to a multiple of 32.
+        pos_embed_init: Position embedding when pretrained weights are of another image size: 'resample', or start from
+            'zero' as the published training does.
         device: Device of parameters and buffers.
         dtype: Type of parameters and buffers.
     """
@@ -261,14 +267,16 @@ class PyramidVig(PyramidVigTrunk):
         drop_path_rate: float = 0.0,
         dynamic_img_size: bool = True,
         dynamic_img_pad: bool = False,
+        pos_embed_init: str = 'resample',
         device=None,
         dtype=None,
     ):
         check_classifier(num_classes, global_pool)
         dd = {'device': device, 'dtype': dtype}
         super().__init__(
-            img_size, in_chans, depths, dims, k, num_groups, drop_path_rate, dynamic_img_size, dynamic_img_pad, **dd
-        )
+            img_size, in_chans, depths, dims, k, num_groups, drop_path_rate, dynamic_img_size, dynamic_img_pad,
+            pos_embed_init, **dd
+        )  # fmt: skip
         self.num_classes = num_classes
         self.head_hidden_size = hidden_size
         self.head = PyramidVigHead(self.num_features, num_classes, hidden_size, global_pool, drop_rate, **dd)

@@ -1,0 +1,107 @@
+"""Checkpoints that survive a kill at any moment, and how a run continues from one."""
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+from typing import Optional
+
+import torch
+
+from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
+from timm.utils import CheckpointSaver, NativeScaler, load_checkpoint_metadata, trim_summary
+
+__all__ = ['SafeSaver', 'resume_run', 'trim_summary_file']
+
+
+class SafeSaver(CheckpointSaver):
+    """timm's saver, whose files are at any moment there in full: as they were, or new.
+
+    A file is written and synced under another name before it takes the name of the previous one. timm's own removes
+    that first.
+    """
+
+    def _save(self, save_path: str, epoch: int, metric: Optional[float] = None) -> None:
+        try:
+            super()._save(save_path, epoch, metric)
+            with open(save_path, 'rb') as file:
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
+            Path(save_path).unlink(missing_ok=True)
+            reason = str(error).splitlines()[0]
+            raise OSError(
+                f'Cannot write the checkpoint of epoch {epoch + 1} to {self.checkpoint_dir!r}, is the disk full? The '
+                f'previous one is whole: make room and continue with --resume. ({reason})'
+            ) from error
+
+    def _replace(self, src: str, dst: str) -> None:
+        os.replace(src, dst)
+        folder = os.open(os.path.dirname(dst) or '.', os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _duplicate(self, src: str, dst: str) -> None:
+        draft = f'{dst}.tmp'
+        Path(draft).unlink(missing_ok=True)
+        try:
+            os.link(src, draft)
+        except OSError:  # a file system without links
+            shutil.copy2(src, draft)
+        os.replace(draft, dst)
+        Path(draft).unlink(missing_ok=True)  # where both names are of one file, replacing does nothing
+
+    def resume(self, path: str) -> None:
+        """Restore history and best metric from a checkpoint, and finish what a kill behind its writing prevented."""
+        saved = load_checkpoint_metadata(path)['saver']
+        self.load_state_dict(saved)
+        epoch, metric = saved['pending']
+        numbered = self._checkpoint_path(epoch)
+        if not os.path.exists(numbered) and len(self.checkpoint_files) < self.max_history:
+            self._duplicate(path, numbered)
+            self._track_checkpoint(numbered, epoch, metric, update_best_file=False)
+        if self.best_epoch == epoch:
+            self._duplicate(path, os.path.join(self.checkpoint_dir, 'model_best' + self.extension))
+
+
+def resume_run(
+    path: str,
+    args: argparse.Namespace,
+    task: TrainingTask,
+    optimizer: torch.optim.Optimizer,
+    scaler: Optional[NativeScaler],
+) -> int:
+    """Load model, optimizer, scaler, and set up and load the average of weights; returns the epoch to go on with.
+
+    Raises:
+        ValueError: If the checkpoint is of another model, other classes or another optimizer.
+    """
+    metadata = load_checkpoint_metadata(path)
+    class_names = getattr(metadata.get('args'), 'class_names', None)
+    if class_names is None or 'optimizer' not in metadata:
+        raise ValueError(f'{path!r} is not a checkpoint of train_multilabel.py, to start from its weights give '
+                         '--pretrained-path.')  # fmt: skip
+    if class_names != args.class_names:
+        raise ValueError(
+            f'Checkpoint {path!r} was trained on {len(class_names)} classes ({", ".join(class_names[:3])}, ...), the '
+            f'data set has {len(args.class_names)} ({", ".join(args.class_names[:3])}, ...). To start from its weights '
+            'give --pretrained-path instead of --resume.'
+        )
+    try:
+        epoch = resume_task_checkpoint(task, path, optimizer, scaler, log_info=False)
+        if task.has_ema():
+            load_task_ema_checkpoint(task, path)
+    except (RuntimeError, ValueError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise ValueError(f'Checkpoint {path!r} does not fit the run, which needs the flags it had: {reason}') from error
+    return epoch
+
+
+def trim_summary_file(path: Path, epoch: int) -> None:
+    """Drop the rows of a summary from an epoch on, at once."""
+    if path.is_file():
+        draft = path.with_suffix('.tmp')
+        shutil.copyfile(path, draft)
+        trim_summary(str(draft), epoch)
+        os.replace(draft, path)

@@ -1,0 +1,30 @@
+"""Picture of a training run."""
+
+import csv
+from pathlib import Path
+from typing import Union
+
+__all__ = ['draw_curves']
+
+
+def draw_curves(summary: Union[str, Path], path: Union[str, Path], metric: str) -> None:
+    """Draw loss, learning rate and metric of a summary.csv over the epochs."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and never needs a display
+    from matplotlib.figure import Figure
+
+    with open(summary, newline='') as file:
+        rows = list(csv.DictReader(file))
+    epochs = [int(row['epoch']) + 1 for row in rows]
+    panels = {
+        'loss': {'training': 'train_loss'},
+        'learning rate': {'': 'lr'},
+        metric: {'evaluation': f'eval_{metric}'},
+    }
+    figure = Figure(figsize=(12, 3.5), layout='constrained')
+    FigureCanvasAgg(figure)
+    for axes, (title, columns) in zip(figure.subplots(1, len(panels)), panels.items()):
+        for label, column in columns.items():
+            axes.plot(epochs, [float(row[column]) for row in rows], marker='.', label=label)
+        axes.set(title=title, xlabel='epoch')
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
