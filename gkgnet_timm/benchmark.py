@@ -131,10 +131,8 @@ def benchmark_loading(args: argparse.Namespace) -> List[Dict[str, Any]]:
         for name, transform in transforms.items():
             loader = create_train_loader(dataset, config, transform, 16, torch.device('cpu'), args.workers)
             start_epoch(loader, seed=0, epoch=round_, rank=0)
-            batches = iter(loader)
-            next(batches)  # workers have started
             start = time.perf_counter()
-            images = sum(len(target) for _, target in batches)
+            images = sum(len(target) for _, target in loader)
             seconds[name].append((time.perf_counter() - start) / images)
     medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
     return [

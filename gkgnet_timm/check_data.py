@@ -23,9 +23,10 @@ def main(argv: Optional[List[str]] = None) -> Dict[str, List[str]]:
     add_data_args(parser)
     parser.add_argument('--split', nargs='+', metavar='NAME', help='(default: the usual ones of the data set)')
     parser.add_argument('--images', metavar='DIR', help='folder of the images, where the split does not say')
+    parser.add_argument('--num-samples', type=int, metavar='N', help='length of a stream')
     args = parser.parse_args(argv)
     args.dataset = args.dataset or 'demo'
-    if args.dataset != 'demo' and not args.data_dir:
+    if args.dataset != 'demo' and not args.data_dir and not args.dataset.startswith('hf'):
         raise ValueError(f'--dataset {args.dataset} needs --data-dir.')
     splits = args.split or DEFAULT_SPLITS.get(args.dataset)
     if not splits:
@@ -37,7 +38,10 @@ def main(argv: Optional[List[str]] = None) -> Dict[str, List[str]]:
     bad: Dict[str, List[str]] = {}
     class_names = None
     for split, folder in zip(splits, folders):
-        dataset = create_dataset(split=split, images=folder, class_names=class_names, **data_kwargs(args))
+        kwargs = data_kwargs(args)
+        if '/' in args.dataset:
+            kwargs.update(num_samples=args.num_samples)
+        dataset = create_dataset(split=split, images=folder, class_names=class_names, **kwargs)
         class_names = dataset.class_names
         print(describe(dataset, split))
         if not isinstance(dataset, MultiLabelDataset):

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Optional
 
 import torch
 
@@ -11,8 +12,8 @@ from timm.models import is_model_in_modules
 __all__ = ['create_model']
 
 
-def create_model(args: argparse.Namespace, num_classes: int) -> torch.nn.Module:
-    """The model of the flags, at their image size.
+def create_model(args: argparse.Namespace, num_classes: Optional[int]) -> torch.nn.Module:
+    """The model of the flags, at their image size. Without a class count it has that of its name.
 
     Raises:
         FileNotFoundError: If the file of pretrained weights does not exist.
@@ -40,8 +41,10 @@ def create_model(args: argparse.Namespace, num_classes: int) -> torch.nn.Module:
         model = timm.create_model(
             args.model, pretrained=args.pretrained or bool(path), num_classes=num_classes, **kwargs
         )
-    except RuntimeError as error:  # timm's words for weights that it has no source of, and for tensors that do not fit
-        raise ValueError(f'Model {args.model!r}: {" ".join(str(error).split())[:300]}') from error
+    # weights without a source, tensors that do not fit, unknown arguments, files of another kind
+    except (RuntimeError, TypeError, KeyError, AttributeError) as error:
+        source = f' from {path!r}' if path else ''
+        raise ValueError(f'Model {args.model!r}{source}: {" ".join(str(error).split())[:300]}') from error
     if args.img_size and not ours and hasattr(model, 'set_input_size'):
         model.set_input_size(args.img_size)
     return model

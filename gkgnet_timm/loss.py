@@ -85,7 +85,7 @@ class KnownLoss(nn.Module):
 
 
 def _weights(
-    args: argparse.Namespace, kind: str, class_counts: Optional[Tuple[torch.Tensor, int]]
+    args: argparse.Namespace, kind: str, num_classes: int, class_counts: Optional[Tuple[torch.Tensor, int]]
 ) -> Union[None, float, torch.Tensor]:
     """The value of flag `loss_{kind}`, one for all classes or one for each."""
     value = getattr(args, f'loss_{kind}')
@@ -98,18 +98,21 @@ def _weights(
             beta=args.loss_weight_beta,
             max_weight=args.loss_weight_max,
         )
-        if class_counts and isinstance(weights, torch.Tensor) and len(weights) != len(class_counts[0]):
-            raise ValueError(f'{len(weights)} weights for {len(class_counts[0])} classes')
+        if isinstance(weights, torch.Tensor) and len(weights) != num_classes:
+            raise ValueError(f'{len(weights)} weights for {num_classes} classes')
     except ValueError as error:
         raise ValueError(f'--loss-{kind.replace("_", "-")} {value!r}: {error}') from error
     return weights
 
 
-def create_loss(args: argparse.Namespace, class_counts: Optional[Tuple[torch.Tensor, int]] = None) -> nn.Module:
+def create_loss(
+    args: argparse.Namespace, num_classes: int, class_counts: Optional[Tuple[torch.Tensor, int]] = None
+) -> nn.Module:
     """The loss of the training flags.
 
     Args:
         args: Flags `loss` and those of timm's losses.
+        num_classes: L.
         class_counts: Images with each class (L,), and of how many images, for weights by frequency and 'db'.
 
     Raises:
@@ -120,7 +123,7 @@ def create_loss(args: argparse.Namespace, class_counts: Optional[Tuple[torch.Ten
         if args.smoothing or weighted:
             raise ValueError('--loss gkgnet has its own smoothing and no weights, these flags are for timm losses.')
         return GKGNetLoss()
-    weights = {kind: _weights(args, kind, class_counts) for kind in ('class_weight', 'pos_weight')}
+    weights = {kind: _weights(args, kind, num_classes, class_counts) for kind in ('class_weight', 'pos_weight')}
     knobs = ('bce_sum', 'asl_gamma_pos', 'asl_gamma_neg', 'asl_clip', 'asl_reduction', 'poly_epsilon', 'poly_gamma')
     knobs += ('poly_alpha', 'twoway_tp', 'twoway_tn', 'db_neg_scale', 'db_init_bias', 'db_focal_gamma')
     counts = dict(zip(('class_counts', 'num_samples'), class_counts or ())) if args.loss == 'db' else {}

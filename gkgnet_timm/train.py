@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import shlex
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -21,10 +22,10 @@ from .evaluate import autocast_context, evaluate
 from .factory import create_model
 from .loss import create_loss
 from .metrics import MultiLabelEvaluator
-from .training.arguments import data_kwargs, flag_values, parse_args
+from .training.arguments import blame, data_kwargs, flag_values, parse_args
 from .training.checkpoint import SafeSaver, resume_run, trim_summary_file
 from .training.curves import draw_curves
-from .training.epoch import train_one_epoch, updates_of
+from .training.epoch import TrainingError, train_one_epoch, updates_of
 from .training.progress import Progress
 from .training.schedule import create_schedule
 
@@ -65,22 +66,23 @@ def create_loaders(
     args: argparse.Namespace, train_set: Any, val_set: Any, data_config: Dict[str, Any]
 ) -> Tuple[Any, Any]:
     """Loaders of the flags."""
-    transform = create_train_transform(
-        data_config['input_size'],
-        cropmix=args.cropmix,
-        reprob=args.reprob,
-        no_aug=args.no_aug,
-        scale=args.scale,
-        ratio=args.ratio,
-        hflip=args.hflip,
-        vflip=args.vflip,
-        color_jitter=args.color_jitter,
-        auto_augment=args.aa,
-        interpolation=args.train_interpolation,
-        mean=data_config['mean'],
-        std=data_config['std'],
-        train_crop_mode=args.train_crop_mode,
-    )
+    with blame('--aa, --train-interpolation, --scale, --ratio'):
+        transform = create_train_transform(
+            data_config['input_size'],
+            cropmix=args.cropmix,
+            reprob=args.reprob,
+            no_aug=args.no_aug,
+            scale=args.scale,
+            ratio=args.ratio,
+            hflip=args.hflip,
+            vflip=args.vflip,
+            color_jitter=args.color_jitter,
+            auto_augment=args.aa,
+            interpolation=args.train_interpolation,
+            mean=data_config['mean'],
+            std=data_config['std'],
+            train_crop_mode=args.train_crop_mode,
+        )
     mixup = None
     if args.mixup or args.cutmix:
         mixup = dict(
@@ -123,7 +125,8 @@ def create_task(args: argparse.Namespace, train_set: Any, device: torch.device) 
         if device.type != 'cuda':
             raise ValueError(f'--sync-bn works on CUDA devices only, not on {args.device!r}.')
         model = convert_sync_batchnorm(model)
-    counts = load_class_stats(args.class_stats)
+    with blame('--class-stats'):
+        counts = load_class_stats(args.class_stats)
     if counts is not None and len(counts[0]) != len(args.class_names):
         raise ValueError(
             f'{args.class_stats!r} counts {len(counts[0])} classes, the data set has {len(args.class_names)}.'
@@ -131,7 +134,9 @@ def create_task(args: argparse.Namespace, train_set: Any, device: torch.device) 
     by_frequency = {args.loss_class_weight, args.loss_pos_weight} & set(CLASS_WEIGHT_METHODS)
     if counts is None and (args.loss == 'db' or by_frequency):
         counts = class_counts(train_set)
-    return MultiLabelClassificationTask(model, criterion=create_loss(args, counts), device=device, verbose=False)
+    return MultiLabelClassificationTask(
+        model, criterion=create_loss(args, len(args.class_names), counts), device=device, verbose=False
+    )
 
 
 def check_last_batch(
@@ -147,18 +152,21 @@ def check_last_batch(
             probe(torch.zeros(1, *input_size, device=args.device))
     except ValueError as error:  # batch normalisation of a single value
         raise ValueError(
-            f'The last batch of an epoch has a single image, on which {args.model} can not be trained at this size: '
+            f'An epoch has a batch of a single image, on which {args.model} can not be trained at this size: '
             'give another --batch-size.'
         ) from error
 
 
 def announce_end(args: argparse.Namespace, output: Path, best: Optional[float], best_epoch: Optional[int]) -> None:
     """Say what came out of a run and where it is."""
-    draw_curves(output / 'summary.csv', output / 'curves.png', args.eval_metric)
     checkpoint = output / 'model_best.pth.tar'
     print(f'Best {args.eval_metric} {best:.4f} after epoch {best_epoch + 1}: {checkpoint}')
-    print(f'Curves: {output / "curves.png"}')
-    print(f'To reproduce it: python validate.py --checkpoint {checkpoint}' + (' --use-ema' if args.model_ema else ''))
+    averaged = args.model_ema and not args.model_ema_force_cpu
+    command = f'python validate.py --checkpoint {shlex.quote(str(checkpoint))}' + (' --use-ema' if averaged else '')
+    print(f'To reproduce it: {command}')
+    if (output / 'summary.csv').is_file():
+        draw_curves(output / 'summary.csv', output / 'curves.png', args.eval_metric)
+        print(f'Curves: {output / "curves.png"}')
     bad_images = output / 'bad_images.txt'
     if bad_images.is_file():
         count = len(set(bad_images.read_text().splitlines()))
@@ -168,8 +176,13 @@ def announce_end(args: argparse.Namespace, output: Path, best: Optional[float], 
 def main(argv: Optional[List[str]] = None) -> Dict[str, float]:
     """Train as the flags say, returns the metrics of the last epoch."""
     args = parse_args(argv)
-    device = utils.init_distributed_device(args)
+    with blame('--device'):
+        device = utils.init_distributed_device(args)
     primary = utils.is_primary(args)
+    if args.distributed:  # the clock that names a run may differ
+        names = [args.experiment]
+        torch.distributed.broadcast_object_list(names, src=0)
+        args.experiment = names[0]
     autocast = autocast_context(device, args.amp, args.amp_dtype)
     output = Path(args.output, args.experiment)
     if args.eval_metric not in MultiLabelEvaluator.metric_names:
@@ -194,7 +207,8 @@ def main(argv: Optional[List[str]] = None) -> Dict[str, float]:
     train_loader, val_loader = create_loaders(args, train_set, val_set, data_config)
     check_last_batch(train_loader, model, args, data_config['input_size'])
     updates = updates_of(len(train_loader), args)
-    optimizer = create_optimizer_v2(model, **optimizer_kwargs(args), **args.opt_kwargs)
+    with blame('--opt, --opt-betas, --opt-kwargs'):
+        optimizer = create_optimizer_v2(model, **optimizer_kwargs(args), **args.opt_kwargs)
     scaler = utils.NativeScaler(device.type) if args.amp and args.amp_dtype == 'float16' else None
     if args.model_ema:
         ema_device = 'cpu' if args.model_ema_force_cpu else None
@@ -206,7 +220,8 @@ def main(argv: Optional[List[str]] = None) -> Dict[str, float]:
         # each process keeps its own running statistics until distribute_bn
         device_ids = [device] if device.type == 'cuda' else None
         task.prepare_distributed(device_ids=device_ids, broadcast_buffers=False)
-    scheduler, epochs = create_schedule(args, optimizer, updates)
+    with blame('--sched'):
+        scheduler, epochs = create_schedule(args, optimizer, updates)
     scheduler.step_update(first_epoch * updates)
     scheduler.step(first_epoch)
 
@@ -240,7 +255,6 @@ def main(argv: Optional[List[str]] = None) -> Dict[str, float]:
         start_epoch(train_loader, args.seed, epoch, args.rank)
         if args.mixup_off_epoch and epoch >= args.mixup_off_epoch:
             train_loader.loader.collate_fn.mixup = None
-        lr = optimizer.param_groups[0]['lr']
         train_metrics = train_one_epoch(
             epoch, task, train_loader, optimizer, scheduler, scaler, autocast, args, progress
         )
@@ -250,12 +264,17 @@ def main(argv: Optional[List[str]] = None) -> Dict[str, float]:
             if args.distributed and args.dist_bn:
                 utils.distribute_bn(eval_model, args.world_size, reduce=args.dist_bn == 'reduce')
             evaluator = MultiLabelEvaluator(device, max_samples=evaluation_sample_limit(val_loader))
-            metrics = evaluate(eval_model, val_loader, evaluator, autocast, args)
+            try:
+                metrics = evaluate(eval_model, val_loader, evaluator, autocast, args)
+            except ValueError as error:  # scores of nan
+                problem = f'Epoch {epoch + 1} can not be evaluated: {error}'
+                raise TrainingError(f'{problem} The last checkpoint is kept, a lower --lr may help.') from error
             if primary:
                 what = ', average of the weights' if ema else ''
                 print(f'epoch {epoch + 1}{what}: mAP {metrics["mAP"]:.2f} (chance {evaluator.chance:.2f})', flush=True)
         scheduler.step(epoch + 1)
         if primary:
+            lr = train_metrics.pop('lr')
             utils.update_summary(epoch, train_metrics, metrics, output / 'summary.csv', lr=lr, log_wandb=args.log_wandb)
             best, best_epoch = saver.save_checkpoint(epoch, metric=metrics[args.eval_metric])
     if primary:
@@ -271,4 +290,10 @@ def start_wandb(args: argparse.Namespace) -> None:
         import wandb
     except ImportError:
         raise ValueError('--log-wandb needs the package: pip install wandb.') from None
-    wandb.init(project=args.wandb_project, name=args.experiment, config=flag_values(args))
+    wandb.init(
+        project=args.wandb_project,
+        name=args.experiment,
+        id=args.experiment,  # by which a resumed run goes on there
+        resume='allow',
+        config=flag_values(args),
+    )

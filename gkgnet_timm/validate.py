@@ -85,7 +85,11 @@ def main(argv: Optional[List[str]] = None) -> Dict[str, Any]:
     args = parse_args(argv)
     device = torch.device(args.device)
     bad_images = os.devnull if args.on_bad_image == 'skip' else None
-    dataset = create_dataset(split=args.split, images=args.images, bad_images=bad_images, **data_kwargs(args))
+    # a table need not have labels of all classes
+    class_names = args.class_names if args.dataset in ('csv', 'gkgnet') else None
+    dataset = create_dataset(
+        split=args.split, images=args.images, bad_images=bad_images, class_names=class_names, **data_kwargs(args)
+    )
     if args.class_names is not None and args.class_names != dataset.class_names:
         raise ValueError(
             f'Checkpoint {args.checkpoint!r} knows {len(args.class_names)} classes ({", ".join(args.class_names[:3])}, '

@@ -45,8 +45,8 @@ def flags(loss, *others):
 
 def create(name):
     if name == 'gkgnet':
-        return create_loss(flags('gkgnet'))
-    return create_loss(flags(*TIMM_LOSSES[name][0]), COUNTS if name == 'db' else None)
+        return create_loss(flags('gkgnet'), len(COUNTS[0]))
+    return create_loss(flags(*TIMM_LOSSES[name][0]), len(COUNTS[0]), COUNTS if name == 'db' else None)
 
 
 def value_and_gradient(loss, logits, target):
@@ -159,7 +159,7 @@ def test_unknown_targets_are_as_good_as_not_there(name, mark):
 
     rest = [0, 2, 3, 4]
     if name == 'db':
-        loss = create_loss(flags(*TIMM_LOSSES['db'][0]), (COUNTS[0][rest], COUNTS[1]))
+        loss = create_loss(flags(*TIMM_LOSSES['db'][0]), len(rest), (COUNTS[0][rest], COUNTS[1]))
     without = value_and_gradient(loss, logits[:, rest], unknown[:, rest])
     torch.testing.assert_close((value, gradient[:, rest]), without, rtol=1e-5, atol=1e-7)
 
@@ -226,7 +226,7 @@ def test_half_precision_logits(name, dtype):
 def test_weights(loss, flag, value, weights):
     """Of the positive targets or of all of a class, by number, list or frequency."""
     logits, target = random_batch()
-    plain, weighted = (create_loss(flags(loss, *rest), COUNTS) for rest in ([], [f'--loss-{flag}-weight', value]))
+    plain, weighted = (create_loss(flags(loss, *rest), 5, COUNTS) for rest in ([], [f'--loss-{flag}-weight', value]))
     factor = torch.tensor(weights, dtype=torch.float32).expand(6, 5)
     if flag == 'pos':
         factor = torch.where(target > 0, factor, 1)
@@ -236,7 +236,7 @@ def test_weights(loss, flag, value, weights):
 
 def test_weights_have_a_power_and_a_cap():
     loss = create_loss(
-        flags('bce', '--loss-pos-weight', 'neg_pos', '--loss-weight-power', '0.5', '--loss-weight-max', '5'), COUNTS
+        flags('bce', '--loss-pos-weight', 'neg_pos', '--loss-weight-power', '0.5', '--loss-weight-max', '5'), 5, COUNTS
     )
     expected = [5, (70 / 30) ** 0.5, (88 / 12) ** 0.5, 5, (1 / 99) ** 0.5]
     torch.testing.assert_close(loss.loss.pos_weight, torch.tensor(expected))
@@ -245,7 +245,7 @@ def test_weights_have_a_power_and_a_cap():
 def test_default_losses():
     for model, kind in (('gkgnet_ti_224', GKGNetLoss), ('resnet18', KnownLoss)):
         args = parse_args(['--dataset', 'coco', '--data-dir', 'x', '--model', model])
-        assert isinstance(create_loss(args), kind)
+        assert isinstance(create_loss(args, 5), kind)
 
 
 @pytest.mark.parametrize(
@@ -268,5 +268,5 @@ def test_default_losses():
 )
 def test_errors(argv, counts, message):
     with pytest.raises(ValueError, match=message) as caught:
-        create_loss(flags(*argv), counts)
+        create_loss(flags(*argv), 5, counts)
     assert '\n' not in str(caught.value)

@@ -487,7 +487,9 @@ def test_table_class_names(read):
     fails("names class 'a' twice", read, MULTI_HOT, ['a', 'a'])
     reader = read(NAMES, ['cow', 'dog', 'cat'])
     assert reader.class_names == ['cow', 'dog', 'cat'] and reader.targets.tolist() == [[0, 1, 1], [0, 0, 0], [0, 0, 1]]
-    fails("table.csv...line 2: class 'dog' is not one of the 1 of --class-map", read, NAMES, ['cat'])
+    fails(
+        "table.csv...line 2: class 'dog' is not one of the 1 of the training split or --class-map", read, NAMES, ['cat']
+    )
     assert read('f,l\na.jpg,\n', ['cat']).targets.tolist() == [[0]]
     fails('no class', read, 'f,l\na.jpg,\n')
 

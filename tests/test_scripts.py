@@ -21,6 +21,8 @@ from gkgnet_timm.benchmark import main as benchmark
 from gkgnet_timm.data import demo
 from gkgnet_timm.train import main as train
 from gkgnet_timm.training import progress
+from gkgnet_timm.training.checkpoint import SafeSaver
+from gkgnet_timm.training.epoch import TrainingError
 from gkgnet_timm.validate import main as validate
 
 ROOT = Path(__file__).parent.parent
@@ -175,6 +177,18 @@ def test_errors_are_one_line(tmp_path, capsys, coco_folder):
         (['train', *TINY, '--epochs', '0'], '--epochs'),
         (['train', *TINY, '--eval-metric', 'map'], "'map'.*mAP"),
         (['train', *TINY, '--cropmix', '2'], 'cropmix.*2'),
+        (['train', *TINY, '--opt-kwargs', 'foo=1'], '--opt.*foo'),
+        (['train', *TINY, '--model-kwargs', 'foo=1'], "'gkgnet_ti_224'.*foo"),
+        (['train', *TINY, '--aa', 'foo'], '--aa.*'),
+        (['train', *TINY, '--train-interpolation', 'foo'], '--train-interpolation.*foo'),
+        (['train', *TINY, '--torchcompile', 'foo'], "--torchcompile 'foo'"),
+        (['train', *TINY, '--device', 'foo'], '--device.*foo'),
+        (['train', *TINY, '--scale', '1', '0.1'], '--scale'),
+        (['train', *TINY, '--mixup', '-1'], '--mixup'),
+        (['train', *TINY, '--seed', '-1'], '--seed'),
+        (['train', *TINY, '--loss', 'bce', '--loss-pos-weight', '1,2'], '--loss-pos-weight.*8 classes'),
+        (['train', *TINY, '--pretrained-path', str(tmp_path / 'other.pth.tar')], 'other.pth.tar'),
+        (['train', '--resume', str(tmp_path / 'run')], 'is a folder, give .*last.pth.tar'),
         (['train', *TINY, '--loss', 'twoway', '--mixup', '1'], 'twoway'),
         (['train', *TINY, '--smoothing', '0.1'], 'gkgnet.*smoothing'),
         (['train', '-c', 'nope'], "'nope'.*coco2014_576"),
@@ -200,7 +214,7 @@ def test_errors_are_one_line(tmp_path, capsys, coco_folder):
             '8 classes.*has 3',
         ),  # fmt: skip
         (['train', '--resume', checkpoint, '--model', 'resnet10t', '--model-kwargs'], 'does not fit'),
-        (['train', '--resume', checkpoint, '--experiment', 'other'], 'folder of the checkpoint'),
+        (['train', '--resume', checkpoint, '--experiment', 'other'], 'goes on in the folder'),
         (['validate'], '--checkpoint'),
         (['validate', '--checkpoint', 'nope.pth.tar'], 'nope.pth.tar'),
         (['validate', '--checkpoint', checkpoint, *coco, '--split', 'val'], 'knows 8 classes'),
@@ -235,6 +249,56 @@ def test_broken_images(workers, tmp_path, coco_folder, capsys):
     assert set(listed) == {str(coco_folder / 'train' / '005.png'), str(coco_folder / 'val' / '003.png')}
 
 
+def test_csv_of_fewer_classes_in_evaluation(tmp_path, coco_folder):
+    (coco_folder / 'a.csv').write_text('003.png,cat;dog\n005.png,\n007.png,eel\n009.png,cat\n')
+    (coco_folder / 'b.csv').write_text('003.png,dog\n005.png,dog\n')
+    data = ['--dataset', 'csv', '--data-dir', str(coco_folder), '--train-split', 'a.csv', '--val-split', 'b.csv']
+    images = ['--train-images', str(coco_folder / 'train'), '--val-images', str(coco_folder / 'val'), '-b', '2']
+    metrics = train([*TINY, *data, *images, '--output', str(tmp_path / 'out'), '--experiment', 'run'])
+    result = validate(['--checkpoint', str(tmp_path / 'out' / 'run' / 'last.pth.tar'), '-j', '0'])
+    assert result['mAP'] == metrics['mAP'] == pytest.approx(100 / 3) and result['mAP_present'] == 100
+
+
+def test_resume_with_flags_given_anew(tmp_path, capsys):
+    flags = ['--output', str(tmp_path), '--experiment', 'run']
+    train([*TINY, *flags, '--sched', 'constant', '--warmup-epochs', '0'])
+    resume = ['--resume', str(tmp_path / 'run' / 'last.pth.tar'), '--device', 'cpu', '--epochs', '3']
+    train([*resume, '--lr', '5e-3', '--weight-decay', '0.3'])
+    groups = torch.load(tmp_path / 'run' / 'last.pth.tar', weights_only=False)['optimizer']['param_groups']
+    assert {group['lr'] for group in groups} == {5e-3} and {group['weight_decay'] for group in groups} == {0, 0.3}
+    assert [float(row['lr']) for row in read_summary(tmp_path / 'run')] == [1e-3, 1e-3, 5e-3]
+    with pytest.raises(ValueError, match='--eval-metric'):
+        train([*resume, '--eval-metric', 'CF1'])
+    # auto takes the experiment from a config
+    capsys.readouterr()
+    train(['-c', str(tmp_path / 'run' / 'args.yaml'), '--resume', 'auto', '--epochs', '4'])
+    assert 'Continue behind epoch 3' in capsys.readouterr().out
+
+
+def test_resume_from_an_older_checkpoint_forgets_later_ones(tmp_path):
+    task = types.SimpleNamespace(get_checkpoint_state=lambda ema=False, **_: {} if ema else {'state_dict': {}})
+    arguments = dict(model=torch.nn.Identity(), optimizer=torch.optim.SGD([torch.zeros(1)], 0.1), task=task)
+    saver = SafeSaver(**arguments, checkpoint_dir=str(tmp_path))
+    for epoch, metric in enumerate((5.0, 4.0, 6.0)):
+        saver.save_checkpoint(epoch, metric)
+    saver = SafeSaver(**arguments, checkpoint_dir=str(tmp_path))
+    saver.resume(str(tmp_path / 'checkpoint-1.pth.tar'))
+    assert (saver.best_metric, saver.best_epoch) == (5.0, 0)
+    assert torch.load(tmp_path / 'model_best.pth.tar')['epoch'] == 0
+
+
+def test_average_that_is_not_evaluated(tmp_path, capsys):
+    metrics = train([*TINY, '--model-ema', '--model-ema-force-cpu', '--output', str(tmp_path), '--experiment', 'run'])
+    assert '--use-ema' not in capsys.readouterr().out
+    assert validate(['--checkpoint', str(tmp_path / 'run' / 'last.pth.tar'), '-j', '0'])['mAP'] == metrics['mAP']
+
+
+def test_model_that_diverges(tmp_path):
+    flags = ['--lr', '1e30', '--clip-grad', '0', '--warmup-epochs', '0', '--max-bad-steps', '100']
+    with pytest.raises(TrainingError, match='Epoch 1 can not be evaluated.*nan.*--lr'):
+        train([*TINY, *flags, '--output', str(tmp_path)])
+
+
 class Diverging(torch.nn.Module):
     """A loss that is nan at some calls."""
 
@@ -257,7 +321,7 @@ def test_loss_that_is_not_finite(accum, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, 'create_loss', lambda *_: Diverging({7, 9}))
     with pytest.raises(SystemExit):
         command(['train', *flags])
-    assert re.search('loss is nan at epoch 2, update .*checkpoints', capsys.readouterr().err)
+    assert re.search('loss is nan at epoch 2, update .*checkpoint is kept', capsys.readouterr().err)
     state = torch.load(tmp_path / 'run' / 'last.pth.tar', weights_only=False)
     assert state['epoch'] == 0 and all(value.isfinite().all() for value in state['state_dict'].values())
 

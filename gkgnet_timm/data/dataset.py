@@ -204,7 +204,12 @@ def create_dataset(
             raise ValueError(f'Data set {name!r} does not say how many classes it has: give --num-classes N.')
         names = [str(label) for label in names] or [f'class {i}' for i in range(num_classes)]
         dataset.target_transform = MultiLabelTarget(len(names), dense=target_format == 'multihot')
-        if not isinstance(dataset, IterableImageDataset):
+        if isinstance(dataset, IterableImageDataset):
+            if bad_images is not None:
+                raise ValueError(
+                    f'--on-bad-image skip is not for the stream {name!r}, of which timm skips such images.'
+                )
+        else:
             dataset = MultiLabelDataset(dataset.reader, dataset.target_transform, bad_images)
         dataset.class_names = names
     elif name in DATASETS:

@@ -63,7 +63,6 @@ def create_train_loader(
     oversample_thr: Optional[float] = None,
     aug_repeats: float = 0,
     mixup: Optional[Dict[str, Any]] = None,
-    pin_memory: bool = False,
 ) -> PrefetchLoader:
     """Shuffled batches. timm's `create_loader` drops the last, smaller one; the published training keeps it.
 
@@ -80,7 +79,6 @@ def create_train_loader(
         oversample_thr: See `class_balanced_indices`.
         aug_repeats: Repeated augmentation: epochs of as many images as otherwise, each occurring that many times.
         mixup: See `TrainCollate`.
-        pin_memory: See `torch.utils.data.DataLoader`.
 
     Raises:
         ValueError: If a stream is to be oversampled or repeated.
@@ -105,7 +103,7 @@ def create_train_loader(
         sampler=sampler,
         num_workers=num_workers,
         collate_fn=TrainCollate(num_classes, mixup),
-        pin_memory=pin_memory,
+        pin_memory=device.type == 'cuda',
         generator=torch.Generator(),
     )
     return PrefetchLoader(loader, data_config['mean'], data_config['std'], data_config['input_size'][0], device)
@@ -124,7 +122,8 @@ def start_epoch(loader: PrefetchLoader, seed: int, epoch: int, rank: int) -> Non
     if isinstance(loader.dataset, IterableDataset):
         loader.dataset.set_epoch(epoch)
     else:
-        loader.sampler.set_epoch(epoch)
+        # timm's sampler of repeated augmentation has no seed of its own
+        loader.sampler.set_epoch(seed + epoch if isinstance(loader.sampler, RepeatAugSampler) else epoch)
 
 
 def create_eval_loader(

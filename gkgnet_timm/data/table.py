@@ -146,7 +146,7 @@ def _read_labels(cells: _Rows, class_names: _Names) -> Tuple[np.ndarray, List[st
     for target, (line, _), names in zip(targets, cells, labels):
         for name in names:
             if name not in class_names:
-                problem = f'class {name!r} is not one of the {len(class_names)} of --class-map'
-                raise _LineError(line, f'{problem}. Correct it, or add the class there.')
+                problem = f'class {name!r} is not one of the {len(class_names)} of the training split or --class-map'
+                raise _LineError(line, f'{problem}. Correct it, or name all classes in a --class-map FILE.')
             target[class_names.index(name)] = 1
     return targets, class_names

@@ -3,10 +3,11 @@
 import argparse
 import difflib
 import os
+from contextlib import contextmanager
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 import torch
 import yaml
@@ -15,7 +16,16 @@ from timm.utils import ParseKwargs, load_checkpoint_metadata
 
 from ..loss import LOSSES
 
-__all__ = ['add_data_args', 'add_run_args', 'data_kwargs', 'flag_values', 'parse_args', 'read_checkpoint_args']
+__all__ = [
+    'KeyValues',
+    'add_data_args',
+    'add_run_args',
+    'blame',
+    'data_kwargs',
+    'flag_values',
+    'parse_args',
+    'read_checkpoint_args',
+]
 
 DEFAULT_SPLITS = {  # training, evaluation
     'demo': ('train', 'val'),
@@ -25,7 +35,47 @@ DEFAULT_SPLITS = {  # training, evaluation
     'csv': ('train.csv', 'val.csv'),
 }
 DEFAULT_IMAGES = {'gkgnet': ('train2014', 'val2014')}
+RANGES = {  # closed ones
+    'smoothing': (0, 0.999),
+    'mixup': (0, 100),
+    'cutmix': (0, 100),
+    'mixup_prob': (0, 1),
+    'mixup_switch_prob': (0, 1),
+    'aug_repeats': (0, 100),
+    'model_ema_decay': (0, 1),
+    'clip_grad': (0, float('inf')),
+    'layer_decay': (0, 1),
+    'decay_epochs': (1e-9, float('inf')),
+    'epochs': (1, 10**9),
+    'batch_size': (1, 10**9),
+    'validation_batch_size': (1, 10**9),
+    'grad_accum_steps': (1, 10**9),
+    'checkpoint_hist': (1, 10**9),
+    'log_interval': (1, 10**9),
+    'workers': (0, 10**9),
+    'seed': (0, 2**32 - 1),
+}
 SCHEDULES = ('cosine', 'step', 'multistep', 'constant', 'poly', 'tanh', 'wsd', 'rsqrt')
+
+
+class KeyValues(ParseKwargs):
+    """timm's KEY=VALUE pairs, with an error for what is none."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: List[str], option: Any = None) -> None:
+        odd = next((value for value in values if '=' not in value), None)
+        if odd is not None:
+            parser.error(f'{option}: expected KEY=VALUE, got {odd!r}')
+        super().__call__(parser, namespace, values, option)
+
+
+@contextmanager
+def blame(flags: str) -> Iterator[None]:
+    """Turn what the libraries raise for wrong values of flags into a ValueError that names the flags."""
+    try:
+        yield
+    except (TypeError, KeyError, IndexError, AssertionError, RuntimeError, ZeroDivisionError, ValueError) as error:
+        reason = ' '.join(str(error).split())[:200] or 'a value is out of range'
+        raise ValueError(f'{flags}: {reason} ({type(error).__name__}).') from error
 
 
 def add_data_args(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +159,7 @@ def _create_parser() -> argparse.ArgumentParser:
     flag(group, '--img-size', type=int, metavar='N', help='image side in pixels (default: that of the model)')
     flag(group, '--drop', type=float, metavar='RATE', help='dropout before the classifier')
     flag(group, '--drop-path', type=float, metavar='RATE', help='stochastic depth')
-    flag(group, '--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='KEY=VALUE', help='default none')
+    flag(group, '--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE', help='default none')
     switch(group, '--grad-checkpointing', help='less memory, more time')
     flag(group, '--torchcompile', nargs='?', const='inductor', metavar='BACKEND', help='compile the model')
     switch(group, '--sync-bn', help='batch statistics over all processes')
@@ -122,8 +172,8 @@ def _create_parser() -> argparse.ArgumentParser:
     flag(group, '--grad-accum-steps', type=int, default=1, metavar='N', help='batches of an update')
     flag(group, '--opt', default='adamw', metavar='NAME', help='any timm optimizer')
     flag(group, '--opt-eps', type=float, metavar='EPS')
-    flag(group, '--opt-betas', type=float, nargs='+', metavar='BETA')
-    flag(group, '--opt-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='KEY=VALUE', help='default none')
+    flag(group, '--opt-betas', type=float, nargs=2, metavar='BETA')
+    flag(group, '--opt-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE', help='default none')
     flag(group, '--lr', type=float, default=1e-4, help='learning rate, whatever the batch size')
     flag(group, '--weight-decay', type=float, default=0.05, help='not for norms and biases')
     flag(group, '--momentum', type=float, default=0.9, help='for optimizers that have one')
@@ -227,6 +277,8 @@ def _configs() -> List[str]:
 def _convert(action: argparse.Action, value: Any) -> Any:
     """A value of a config as the flag would have it, a ValueError if it can't."""
     if value is None:
+        if action.default is not None:
+            raise ValueError
         return None
     if isinstance(action, ParseKwargs):
         return dict(value)
@@ -234,11 +286,13 @@ def _convert(action: argparse.Action, value: Any) -> Any:
         if not isinstance(value, bool):
             raise ValueError
         return value
+    if action.nargs == '?' and isinstance(value, bool):
+        return action.const if value else None
     many = action.nargs in ('+', 2)
     if isinstance(value, list) and not many and action.type is None:  # such as weights
         value = ','.join(map(str, value))
     values = [(action.type or str)(str(item)) for item in (value if many else [value])]
-    if action.choices and not set(values) <= set(action.choices):
+    if action.choices and not set(values) <= set(action.choices) or action.nargs == 2 and len(values) != 2:
         raise ValueError
     return values if many else values[0]
 
@@ -286,13 +340,18 @@ def read_checkpoint_args(path: str) -> Dict[str, Any]:
         ValueError: If it is not a checkpoint.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f'Checkpoint {str(path)!r} does not exist.')
+        last = Path(path, 'last.pth.tar')
+        raise FileNotFoundError(
+            f'Checkpoint {str(path)!r} ' + (f'is a folder, give {last}.' if last.is_file() else 'does not exist.')
+        )
     try:
         checkpoint = load_checkpoint_metadata(path)
     except Exception as error:  # whatever torch raises for a file of another kind
-        raise ValueError(f'{str(path)!r} is not a readable checkpoint ({type(error).__name__}).') from error
+        raise ValueError(
+            f'{str(path)!r} is not a readable checkpoint ({type(error).__name__}), take another one of its folder.'
+        ) from error
     args = checkpoint.get('args') if isinstance(checkpoint, dict) else None
-    return vars(args) if isinstance(args, argparse.Namespace) else {}
+    return vars(args) if hasattr(args, 'class_names') else {}
 
 
 def flag_values(args: argparse.Namespace) -> Dict[str, Any]:
@@ -330,24 +389,35 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     actions = {action.dest: action for action in parser._actions if action.dest not in ('help', 'config', 'resume')}
     given = parser.parse_args(argv)
     resume = given.resume
+    config = given.config or ('demo' if given.dataset in (None, 'demo') and resume in (None, 'auto') else None)
+    values = _read_config(config, actions) if config else {}
+    parser.set_defaults(**values)
     if resume == 'auto':
+        given = parser.parse_args(argv)
         if not given.experiment:
             raise ValueError('--resume auto needs --experiment, whose last checkpoint it continues from.')
         last = Path(given.output, given.experiment, 'last.pth.tar')
         resume = str(last) if last.is_file() else None
     if resume:
         trained = read_checkpoint_args(resume)
-        folder = Path(resume).parent
+        if not trained:
+            raise ValueError(
+                f'{resume!r} is not a checkpoint of train_multilabel.py. To start from its weights give '
+                '--pretrained-path.'
+            )
         parser.set_defaults(**{key: value for key, value in trained.items() if key in actions and key != 'device'})
+        if given.config:
+            parser.set_defaults(**values)
+        if given.dataset not in (None, trained['dataset']):
+            parser.set_defaults(**{f'{part}_{what}': None for part in ('train', 'val') for what in ('split', 'images')})
+        folder = Path(resume).parent
         parser.set_defaults(output=str(folder.parent), experiment=folder.name)
-    config = given.config or ('demo' if given.dataset in (None, 'demo') and not resume else None)
-    if config:
-        parser.set_defaults(**_read_config(config, actions))
     args = parser.parse_args(argv)
     args.resume = resume
-    if resume and Path(args.output, args.experiment) != Path(resume).parent:
-        raise ValueError(f'--resume goes on in the folder of the checkpoint, {str(Path(resume).parent)!r}: leave out '
-                         '--output and --experiment.')  # fmt: skip
+    if resume and Path(args.output, args.experiment) != folder:
+        raise ValueError(
+            f'--resume goes on in the folder of its checkpoint {resume!r}: leave out --output, --experiment.'
+        )
 
     if args.dataset is None:
         raise ValueError(f'Neither --dataset nor config {config!r} says which data set to train on.')
@@ -363,18 +433,21 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
             raise ValueError(f'--dataset {args.dataset} needs --{part}-split.')
     args.unknown_labels = args.unknown_labels or ('positive' if args.dataset == 'voc' else 'ignore')
     args.loss = args.loss or ('gkgnet' if args.model.startswith('gkgnet') else 'bce')
-    args.validation_batch_size = args.validation_batch_size or args.batch_size
+    if args.validation_batch_size is None:
+        args.validation_batch_size = args.batch_size
     args.amp, args.amp_dtype = bool(args.amp), args.amp_dtype or 'bfloat16'
-    for name in (
-        'batch_size',
-        'validation_batch_size',
-        'epochs',
-        'grad_accum_steps',
-        'checkpoint_hist',
-        'log_interval',
-    ):
-        if getattr(args, name) < 1:
-            raise ValueError(f'--{name.replace("_", "-")} has to be at least 1, got {getattr(args, name)}.')
+    for name, (low, high) in RANGES.items():
+        value = getattr(args, name)
+        if value is not None and not low <= value <= high:
+            raise ValueError(f'--{name.replace("_", "-")} has to be from {low} to {high}, got {value}.')
+    if not 0 < args.scale[0] <= args.scale[1] or not 0 < args.ratio[0] <= args.ratio[1]:
+        raise ValueError(f'--scale and --ratio are from small to large, got {args.scale} and {args.ratio}.')
+    if args.torchcompile and args.torchcompile not in torch.compiler.list_backends(exclude_tags=()):
+        backends = ', '.join(torch.compiler.list_backends())
+        raise ValueError(f'--torchcompile {args.torchcompile!r} is not one of {backends}.')
+    for name in ('data_dir', 'class_map', 'class_stats', 'pretrained_path'):  # for who goes on from another folder
+        if getattr(args, name):
+            setattr(args, name, os.path.abspath(getattr(args, name)))
     if args.experiment is None:
         size = f'-{args.img_size}' if args.img_size else ''
         args.experiment = f'{datetime.now():%Y%m%d-%H%M%S}-{args.model}{size}'

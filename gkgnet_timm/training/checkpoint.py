@@ -11,6 +11,8 @@ import torch
 from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
 from timm.utils import CheckpointSaver, NativeScaler, load_checkpoint_metadata, trim_summary
 
+from .arguments import read_checkpoint_args
+
 __all__ = ['SafeSaver', 'resume_run', 'trim_summary_file']
 
 
@@ -28,10 +30,11 @@ class SafeSaver(CheckpointSaver):
                 os.fsync(file.fileno())
         except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
             Path(save_path).unlink(missing_ok=True)
-            reason = str(error).splitlines()[0]
+            last = os.path.join(self.checkpoint_dir, 'last' + self.extension)
+            remedy = f'continue with --resume {last}' if os.path.exists(last) else 'start again'
             raise OSError(
-                f'Cannot write the checkpoint of epoch {epoch + 1} to {self.checkpoint_dir!r}, is the disk full? The '
-                f'previous one is whole: make room and continue with --resume. ({reason})'
+                f'Cannot write the checkpoint of epoch {epoch + 1} to {self.checkpoint_dir!r}, is the disk full? Make '
+                f'room and {remedy}. ({str(error).splitlines()[0]})'
             ) from error
 
     def _replace(self, src: str, dst: str) -> None:
@@ -61,8 +64,9 @@ class SafeSaver(CheckpointSaver):
         if not os.path.exists(numbered) and len(self.checkpoint_files) < self.max_history:
             self._duplicate(path, numbered)
             self._track_checkpoint(numbered, epoch, metric, update_best_file=False)
-        if self.best_epoch == epoch:
-            self._duplicate(path, os.path.join(self.checkpoint_dir, 'model_best' + self.extension))
+        best = path if self.best_epoch == epoch else self._checkpoint_path(self.best_epoch)
+        if os.path.exists(best):
+            self._duplicate(best, os.path.join(self.checkpoint_dir, 'model_best' + self.extension))
 
 
 def resume_run(
@@ -77,24 +81,27 @@ def resume_run(
     Raises:
         ValueError: If the checkpoint is of another model, other classes or another optimizer.
     """
-    metadata = load_checkpoint_metadata(path)
-    class_names = getattr(metadata.get('args'), 'class_names', None)
-    if class_names is None or 'optimizer' not in metadata:
-        raise ValueError(f'{path!r} is not a checkpoint of train_multilabel.py, to start from its weights give '
-                         '--pretrained-path.')  # fmt: skip
+    trained = read_checkpoint_args(path)
+    class_names = trained['class_names']
+    if trained['eval_metric'] != args.eval_metric:
+        raise ValueError(f'Checkpoint {path!r} was chosen by {trained["eval_metric"]}, keep that --eval-metric.')
     if class_names != args.class_names:
         raise ValueError(
             f'Checkpoint {path!r} was trained on {len(class_names)} classes ({", ".join(class_names[:3])}, ...), the '
             f'data set has {len(args.class_names)} ({", ".join(args.class_names[:3])}, ...). To start from its weights '
             'give --pretrained-path instead of --resume.'
         )
+    options = [{key: value for key, value in group.items() if key != 'params'} for group in optimizer.param_groups]
     try:
         epoch = resume_task_checkpoint(task, path, optimizer, scaler, log_info=False)
         if task.has_ema():
             load_task_ema_checkpoint(task, path)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, KeyError) as error:
         reason = ' '.join(str(error).split())[:200]
         raise ValueError(f'Checkpoint {path!r} does not fit the run, which needs the flags it had: {reason}') from error
+    for group, given in zip(optimizer.param_groups, options):  # learning rate and such may be given anew
+        group.pop('initial_lr', None)
+        group.update(given)
     return epoch
 
 

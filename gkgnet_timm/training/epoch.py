@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 import torch
 import torch.distributed as dist
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from timm import utils
 from timm.scheduler.scheduler import Scheduler
@@ -25,7 +26,8 @@ class _RunningStats:
     """Running statistics of a model as they were before an update, which a loss that is not finite spoils."""
 
     def __init__(self, model: torch.nn.Module):
-        self.buffers: List[torch.Tensor] = list(model.buffers())
+        norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        self.buffers: List[torch.Tensor] = [buffer for norm in norms for buffer in norm.buffers()]
         self.kept = [buffer.clone() for buffer in self.buffers]
 
     @torch.no_grad()
@@ -63,7 +65,7 @@ def train_one_epoch(
     args: argparse.Namespace,
     progress: Optional[Progress] = None,
 ) -> Dict[str, float]:
-    """One pass over the training loader, returns the mean loss.
+    """One pass over the training loader, returns the mean loss and the last learning rate.
 
     Raises:
         TrainingError: If the loss of more than `max_bad_steps` updates was not finite.
@@ -108,7 +110,7 @@ def train_one_epoch(
             if bad_updates > args.max_bad_steps:
                 raise TrainingError(
                     f'The loss is {loss.item()} {place}, after {bad_updates - 1} updates of this epoch were skipped '
-                    'for that. The checkpoints of the epochs before are kept. A lower --lr, or --amp-dtype bfloat16 in '
+                    'for that. The last checkpoint is kept. A lower --lr, or --amp-dtype bfloat16 in '
                     'place of float16, may help.'
                 )
             if utils.is_primary(args):
@@ -121,10 +123,14 @@ def train_one_epoch(
         done = epoch * updates + update + 1
         if not bad:
             task.update_ema(step=done)
+        lr = optimizer.param_groups[0]['lr']
         scheduler.step_update(done)
         if progress is not None:
-            progress.update(update, images_of_update, average.avg, optimizer.param_groups[0]['lr'])
+            progress.update(update, images_of_update, average.avg, lr)
         bad, images_of_update = False, 0
+    if progress is not None:
+        progress.close()
+    loss = average.avg if average.count else math.nan
     if args.distributed:
-        average.avg = utils.reduce_tensor(torch.tensor(average.avg, device=args.device), args.world_size).item()
-    return {'loss': average.avg}
+        loss = utils.reduce_tensor(torch.tensor(loss, device=args.device), args.world_size).item()
+    return {'loss': loss, 'lr': lr}

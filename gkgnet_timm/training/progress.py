@@ -49,11 +49,14 @@ class Progress:
         if self.bar is not None:
             self.bar.set_postfix_str(f'loss {loss:.3f}, lr {lr:.2e}, {rate}, {eta} left in all', refresh=False)
             self.bar.update()
-            if update + 1 == self.updates:
-                self.bar.close()
         elif (update + 1) % self.log_interval == 0 or update + 1 == self.updates:
             print(
                 f'epoch {self.epoch + 1}/{self.epochs} [{update + 1:>4}/{self.updates}]  loss {loss:7.3f}  '
                 f'lr {lr:.2e}  {rate}  {eta} left',
                 flush=True,
             )
+
+    def close(self) -> None:
+        """End the epoch."""
+        if self.bar is not None:
+            self.bar.close()
