@@ -10,6 +10,7 @@ from .training.epoch import TrainingError
 COMMANDS = {
     'train': 'train a model, as train_multilabel.py',
     'validate': 'evaluate a checkpoint, as validate.py',
+    'predict': 'labels of images',
     'check-data': 'count images and classes of a data set and read all of its images',
     'benchmark': 'time and memory of inference, training and loading',
 }
@@ -25,10 +26,10 @@ def main(argv: Optional[List[str]] = None) -> None:
     try:
         importlib.import_module(f'gkgnet_timm.{argv[0].replace("-", "_")}').main(argv[1:])
     except (OSError, ValueError, BadImageError, TrainingError) as error:
-        lines = str(error).strip().splitlines()
-        # of a worker process there is its traceback first, then 'name.of.Error: message'
-        message = lines[-1].partition(': ')[2] if len(lines) > 1 else str(error)
-        print(f'error: {message}', file=sys.stderr)
+        message = ' '.join(str(error).split())
+        if message.startswith('Caught '):  # in a worker process: its traceback, then 'name.of.Error: message'
+            message = str(error).strip().splitlines()[-1].partition(': ')[2]
+        print(f'error: {message or type(error).__name__}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)

@@ -24,6 +24,10 @@ class CocoReader(LabelReader):
         images: Folder that the file names of the json are in.
         drop_unlabelled: Leave out images without annotations, which are kept otherwise and have no label.
 
+    Attributes:
+        areas: (N, L) float32, `area` of the json in px^2 of the image file, of the largest object or crowd where a
+            class has several in an image. nan where it has none, or the json no area.
+
     Raises:
         FileNotFoundError: If there is no such json or folder.
         ValueError: If the json is not in COCO format or lists no images.
@@ -45,6 +49,7 @@ class CocoReader(LabelReader):
                 raise ValueError(f'image id {twice} is listed twice')
             files = [str(coco.imgs[image_id]['file_name']) for image_id in image_ids]
             targets = np.zeros((len(image_ids), len(category_ids)), dtype=np.int8)
+            areas = np.full(targets.shape, -1, dtype=np.float32)
             row = {image_id: i for i, image_id in enumerate(image_ids)}
             for annotation in coco.dataset['annotations']:
                 if annotation['image_id'] not in row or annotation['category_id'] not in index:
@@ -52,7 +57,11 @@ class CocoReader(LabelReader):
                         f'annotation {annotation["id"]} has image_id {annotation["image_id"]} and category_id '
                         f'{annotation["category_id"]}, one of which is not listed'
                     )
-                targets[row[annotation['image_id']], index[annotation['category_id']]] = 1
+                cell = row[annotation['image_id']], index[annotation['category_id']]
+                targets[cell] = 1
+                area = annotation.get('area')
+                if isinstance(area, (int, float)) and area > areas[cell]:
+                    areas[cell] = area
         except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
             raise ValueError(
                 f'{str(annotations)!r} is not a COCO annotation file with images, annotations and categories '
@@ -60,5 +69,7 @@ class CocoReader(LabelReader):
             ) from error
         if drop_unlabelled:
             labelled = targets.any(axis=1)
-            files, targets = [name for name, keep in zip(files, labelled) if keep], targets[labelled]
+            files = [name for name, keep in zip(files, labelled) if keep]
+            targets, areas = targets[labelled], areas[labelled]
         super().__init__(images, files, targets, class_names, annotations)
+        self.areas = np.where(areas < 0, np.float32('nan'), areas)

@@ -1,0 +1,214 @@
+"""Labels of one's own images.
+
+The same in Python:
+
+    model = timm.create_model('gkgnet_576', pretrained=True, pretrained_cfg_overlay=dict(file='GKGNet-576.pth')).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+    scores = dict(zip(model.pretrained_cfg['label_names'], model(transform(image)[None]).sigmoid()[0].tolist()))
+"""
+
+import argparse
+import os
+import sys
+from itertools import islice
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+import numpy as np
+import torch
+import torch.nn as nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from timm.data import create_transform, resolve_input_data_config
+from timm.models import load_checkpoint, load_state_dict
+from timm.utils import ParseKwargs
+
+from .data import BadImageError
+from .data.dataset import read_class_map
+from .data.images import ImageFiles, drop_duplicates, find_images
+from .evaluate import autocast_context
+from .factory import create_model
+from .models._convert import published_globals
+from .prediction_file import FORMATS, Kept, PredictionFile, keep_rows, output_format
+from .thresholds import load_threshold
+from .training.arguments import add_run_args, read_checkpoint_args
+
+Prediction = Tuple[str, np.ndarray, str]  # file, scores (L,), why it can not be read
+
+_DESCRIPTION = (
+    'Labels of images, highest score first. Every image gets a row: csv has the columns file, labels and scores, with '
+    '";" between several, and error; json has a list of {"file", "labels": [{"label", "score"}, ...]}, jsonl one on '
+    'each line. An image that can not be read has "error" in place of labels, is reported on stderr, and makes the '
+    'exit status 1 when all others are done.'
+)
+
+
+def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Dict[str, Any]]:
+    """Flags, and those that the checkpoint was trained with (empty where it does not say)."""
+    parser = argparse.ArgumentParser(prog='python -m gkgnet_timm predict', description=_DESCRIPTION)
+    parser.add_argument(
+        'images',
+        nargs='+',
+        metavar='IMAGES',
+        help='images, glob patterns (** for any folders), folders with all in them, or .txt files with a path on each '
+        'line, from the current folder',
+    )
+    group = parser.add_argument_group('model')
+    group.add_argument('--checkpoint', '--pretrained-path', metavar='FILE', help='of train_multilabel.py, which says '
+                       'all else about the model; or weights for --model, such as the published ones')  # fmt: skip
+    group.add_argument('--use-ema', action='store_true', help='the average of the weights in the checkpoint')
+    group.add_argument('--model', metavar='NAME', help='any timm model')
+    group.add_argument('--pretrained', action='store_true', help='the pretrained weights of --model')
+    group.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='KEY=VALUE')
+    group.add_argument('--img-size', type=int, metavar='N', help='image side in pixels')
+    group.add_argument('--class-map', metavar='FILE', help='class names, one on each line, for weights without them')
+    group = parser.add_argument_group('labels')
+    group.add_argument('--threshold', default='0.5', metavar='T', help='lowest score of a label, or a file of '
+                       'validate.py --calibrate with one for each class (default: %(default)s)')  # fmt: skip
+    group.add_argument('--topk', type=int, metavar='N', help='at most so many labels of an image')
+    group = parser.add_argument_group('output')
+    group.add_argument('--output', metavar='FILE', help='(default: stdout)')
+    group.add_argument('--format', choices=FORMATS, help='(default: by the suffix of --output; on stdout table on a '
+                       'terminal, else jsonl)')  # fmt: skip
+    group.add_argument('--resume', action='store_true', help='go on with an interrupted --output of format csv or '
+                       'jsonl: give all other flags as before. Images that have a row are not done again')  # fmt: skip
+    add_run_args(parser)
+    parser.add_argument('-b', '--batch-size', type=int, default=32, metavar='N')
+    parser.add_argument('-j', '--workers', type=int, default=min(4, os.cpu_count() or 1), metavar='N',
+                        help='processes that load images (default: %(default)s)')  # fmt: skip
+    parser.set_defaults(class_names=None, amp_dtype='bfloat16', on_bad_image='skip')
+    args = parser.parse_args(argv)
+    trained: Dict[str, Any] = {}
+    if args.checkpoint and not args.checkpoint.endswith('.safetensors'):
+        with published_globals():
+            trained = read_checkpoint_args(args.checkpoint)
+    if trained:
+        names = ('model', 'model_kwargs', 'img_size', 'amp', 'amp_dtype', 'channels_last', 'class_names')
+        parser.set_defaults(**{name: trained[name] for name in names})
+        args = parser.parse_args(argv)
+        if args.model != trained['model']:
+            raise ValueError(f'Checkpoint {args.checkpoint!r} is of model {trained["model"]!r}, not {args.model!r}.')
+    if not args.checkpoint and not (args.model and args.pretrained):
+        raise ValueError('No weights to predict with: give --checkpoint FILE, or --model NAME --pretrained.')
+    if not args.model:
+        raise ValueError(f'Checkpoint {args.checkpoint!r} does not say which model it is of, give --model NAME.')
+    if args.use_ema and not trained.get('model_ema'):
+        raise ValueError('--use-ema needs a checkpoint of train_multilabel.py with an average of the weights.')
+    args.format = output_format(args.format, args.output)
+    if args.resume and (not args.output or args.format not in ('csv', 'jsonl')):
+        raise ValueError('--resume goes on with an --output FILE of format csv or jsonl only.')
+    for name in ('batch_size', 'topk'):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise ValueError(f'--{name.replace("_", "-")} has to be at least 1, got {getattr(args, name)}.')
+    return args, trained
+
+
+def _check_classifier(model: nn.Module, path: str) -> None:
+    """Raise a ValueError where timm has left the classifier as it starts, whose scores would be noise."""
+    with published_globals():
+        stored = [value.flatten() for value in load_state_dict(path).values()]
+    classifier = model.pretrained_cfg.get('classifier') or ()
+    for name in (classifier,) if isinstance(classifier, str) else classifier:
+        weight = model.get_submodule(name).weight.detach().flatten()
+        if not any(len(value) == len(weight) and torch.equal(value.to(weight), weight) for value in stored):
+            raise ValueError(f'Weights {path!r} have no {name!r} of {model.num_classes} classes: weights of a trunk, '
+                             'or of other classes, which --class-map FILE names.')  # fmt: skip
+
+
+def load_model(args: argparse.Namespace, trained: Dict[str, Any]) -> Tuple[nn.Module, List[str]]:
+    """The model of the flags with its weights, and its class names.
+
+    Raises:
+        ValueError: If weights are missing or do not fit.
+    """
+    names = read_class_map(args.class_map) if args.class_map else args.class_names
+    if not trained:
+        args.pretrained_path = args.checkpoint
+        model = create_model(args, len(names) if names else None)
+        if args.checkpoint:
+            _check_classifier(model, args.checkpoint)
+    else:
+        # at the size of the training, for which the weights are
+        flags = dict(vars(args), img_size=trained['img_size'], pretrained=False)
+        model = create_model(argparse.Namespace(**flags), len(names))
+        try:
+            load_checkpoint(model, args.checkpoint, use_ema=args.use_ema)
+        except RuntimeError as error:
+            reason = ' '.join(str(error).split())[:200]
+            raise ValueError(f'Checkpoint {args.checkpoint!r} does not fit {args.model!r}: {reason}') from error
+        if args.img_size != trained['img_size'] and hasattr(model, 'set_input_size'):
+            model.set_input_size(args.img_size)
+    if not names:
+        names = list(model.pretrained_cfg.get('label_names') or ())
+        if len(names) != model.num_classes:
+            names = [f'class {i}' for i in range(model.num_classes)]
+    return model, names
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module, files: List[str], data_config: Dict[str, Any], args: argparse.Namespace
+) -> Iterator[List[Prediction]]:
+    """Batches of a file, its scores (L,) and why it can not be read, '' for all others."""
+    device = torch.device(args.device)
+    # arrays of bytes, normalised below as timm's loader of the evaluation does
+    dataset = ImageFiles(files, create_transform(**data_config, use_prefetcher=True))
+    workers = args.workers if len(files) > args.batch_size else 0
+    loader = DataLoader(dataset, args.batch_size, num_workers=workers, pin_memory=device.type == 'cuda')
+    mean, std = (
+        torch.tensor([255 * value for value in data_config[name]], device=device).view(-1, 1, 1)
+        for name in ('mean', 'std')
+    )
+    autocast = autocast_context(device, bool(args.amp), args.amp_dtype)
+    layout = torch.channels_last if args.channels_last else torch.contiguous_format
+    model.to(device, memory_format=layout).eval()
+    remaining = iter(files)
+    for images, errors in loader:
+        images = images.to(device, non_blocking=True).float().sub_(mean).div_(std).contiguous(memory_format=layout)
+        with autocast():
+            logits = model(images)
+        yield list(zip(islice(remaining, len(errors)), logits.float().sigmoid().cpu().numpy(), errors))
+
+
+def _row(prediction: Prediction, names: List[str], threshold: np.ndarray, topk: Optional[int]) -> Dict[str, Any]:
+    file, scores, error = prediction
+    if error:
+        return dict(file=file, error=error)
+    if not np.isfinite(scores).all():
+        raise ValueError(f'Scores of {file!r} are not finite: broken weights, or too large numbers for --amp-dtype.')
+    order = np.argsort(-scores, kind='stable')
+    chosen = order[(scores >= threshold)[order]][:topk].tolist()
+    return dict(file=file, labels=[dict(label=names[i], score=round(float(scores[i]), 6)) for i in chosen])
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    """Predict as the flags say.
+
+    Raises:
+        SystemExit: With status 1 behind all else, if images can not be read.
+    """
+    args, trained = parse_args(argv)
+    files = find_images(args.images)
+    kept = keep_rows(args.output, args.format, files, args.batch_size) if args.resume else Kept([], 0, 0)
+    model, names = load_model(args, trained)
+    if args.format == 'csv' and any(';' in name for name in names):
+        raise ValueError('A class name has the ";" that separates labels in csv, give --format json or jsonl.')
+    threshold = np.asarray(load_threshold(args.threshold, names), dtype=np.float32)
+    data_config = resolve_input_data_config(model, args=vars(args))
+    todo = drop_duplicates(files, done=kept.files)
+    unreadable = kept.unreadable
+    bar = tqdm(total=len(files), initial=len(files) - len(todo), unit='img', disable=None)  # none but on a terminal
+    with bar, PredictionFile(args.output, args.format, todo, kept.size) as output:
+        for batch in predict(model, todo, data_config, args):
+            for file, _, error in batch:
+                if not error:
+                    continue
+                if args.on_bad_image == 'error':
+                    raise BadImageError(f'Cannot read image {file!r}: {error}')
+                tqdm.write(f'Cannot read image {file!r}: {error}', file=sys.stderr)
+                unreadable += 1
+            output.write([_row(prediction, names, threshold, args.topk) for prediction in batch])
+            bar.update(len(batch))
+    if unreadable:
+        print(f'{unreadable} of {len(kept.files) + len(todo)} images can not be read.', file=sys.stderr)
+        sys.exit(1)
