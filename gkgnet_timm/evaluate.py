@@ -25,13 +25,16 @@ def evaluate(
     evaluator: MultiLabelEvaluator,
     autocast: Callable[[], AbstractContextManager],
     args: argparse.Namespace,
+    flip: bool = False,
 ) -> Dict[str, float]:
-    """Metrics of a model over a loader, in percent."""
+    """Metrics of a model over a loader, in percent; with flip of the mean logits of images and their mirror images."""
     model.eval()
     for images, target in loader:
         if args.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with autocast():
-            logits = model(images)
-        evaluator.update(logits.float(), target)
+            logits = model(images).float()
+            if flip:
+                logits = (logits + model(images.flip(-1)).float()) / 2
+        evaluator.update(logits, target)
     return evaluator.compute(distributed=args.distributed)

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from timm.task import MultiLabelClassificationEvaluator
 
-__all__ = ['MultiLabelEvaluator', 'average_precision', 'multilabel_metrics']
+__all__ = ['MultiLabelEvaluator', 'average_precision', 'chance_level', 'multilabel_metrics']
 
 Array = Union[np.ndarray, torch.Tensor]
 Threshold = Union[float, Sequence[float], Array]
@@ -88,6 +88,11 @@ def average_precision(scores: Array, targets: Array) -> np.ndarray:
         # one summand per threshold, not per image: the sum is the same bits for any order of the images
         ap[i] = (np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1]
     return ap
+
+
+def chance_level(targets: np.ndarray) -> float:
+    """mAP in percent of scores that ignore the image: the mean fraction of positives among known targets (N, L)."""
+    return float(100 * _ratio((targets > 0).sum(axis=0), (targets >= 0).sum(axis=0)).mean())
 
 
 def _ranking_figures(scores: np.ndarray, targets: np.ndarray, areas: Optional[Array] = None) -> Dict[str, Any]:
@@ -297,6 +302,5 @@ class MultiLabelEvaluator(MultiLabelClassificationEvaluator):
 
     @property
     def chance(self) -> float:
-        """mAP in percent of scores that ignore the image, the mean fraction of positives. After `compute`."""
-        _, targets, _ = self.gathered
-        return float(100 * _ratio((targets > 0).sum(axis=0), (targets >= 0).sum(axis=0)).mean())
+        """`chance_level` of the gathered targets, after `compute`."""
+        return chance_level(self.gathered[1])

@@ -64,21 +64,21 @@ def write_class_report(path: Union[str, Path], rows: Rows) -> None:
 def save_scores(
     path: Union[str, Path], scores: Array, targets: Array, files: Sequence[str], class_names: Sequence[str]
 ) -> None:
-    """Write scores and labels as compressed npz: `scores` float32, `targets` int8, `files` and `classes` as text.
+    """Write scores and labels as compressed npz: `scores`, `targets` int8, `files` and `classes` as text.
 
     Probabilities (N, L), labels (N, L) and class names are as in `class_report`. No suffix is added to the path.
     """
     scores, targets = _checked_rows(scores, targets, class_names, files)
     names = dict(files=np.array(files, dtype=str), classes=np.array(class_names, dtype=str))
     with open(path, 'wb') as file:  # numpy would add a suffix to a path
-        np.savez_compressed(file, scores=scores.astype(np.float32), targets=targets, **names)
+        np.savez_compressed(file, scores=scores, targets=targets, **names)
 
 
 def load_scores(path: Union[str, Path]) -> Tuple[np.ndarray, np.ndarray, List[str], List[str]]:
     """Read a file of `save_scores`, or one like it from elsewhere. No code in it is run.
 
     Returns:
-        Probabilities (N, L) float32, targets (N, L) int8, N file names and L class names.
+        Probabilities (N, L), targets (N, L) int8, N file names and L class names.
 
     Raises:
         FileNotFoundError: If there is no such file.

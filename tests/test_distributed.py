@@ -35,10 +35,10 @@ def data(tmp_path):
     return ['--dataset', 'coco', '--data-dir', str(tmp_path), '--train-split', 'train', '--val-split', 'val']
 
 
-def train(processes, flags):
+def launch(processes, flags, script='train_multilabel.py'):
     launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(processes)]
     result = subprocess.run(
-        [sys.executable, *launcher, str(ROOT / 'train_multilabel.py'), *flags],
+        [sys.executable, *launcher, str(ROOT / script), *flags],
         capture_output=True,
         text=True,
         env=os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
@@ -50,7 +50,7 @@ def train(processes, flags):
 def test_two_processes(data, tmp_path):
     flags = [*FLAGS, *data, '--output', str(tmp_path / 'out'), '--experiment', 'run', '--on-bad-image', 'skip']
     flags += ['--model-ema', '--model-ema-decay', '0.5', '--grad-accum-steps', '2']
-    printed = train(2, flags)
+    printed = launch(2, flags)
     # 6 images for each process, in 2 batches and 1 update
     assert printed.count('epoch 1/2 [   1/1]') == 1 and printed.count('Best mAP') == 1
     folder = tmp_path / 'out' / 'run'
@@ -62,7 +62,8 @@ def test_two_processes(data, tmp_path):
 
     # one process evaluates the checkpoint to the same metrics: no image is counted twice, none is missing
     last = [row for row in csv.DictReader((folder / 'summary.csv').open())][-1]
-    result = validate(['--checkpoint', str(folder / 'last.pth.tar'), '--use-ema', '-j', '0', '--on-bad-image', 'skip'])
+    checkpoint = ['--checkpoint', str(folder / 'last.pth.tar'), '--use-ema', '--on-bad-image', 'skip']
+    result = validate([*checkpoint, '-j', '0'])
     assert result['images'] == 6
     for name in MultiLabelEvaluator.metric_names:
         if name != 'loss':
@@ -70,8 +71,13 @@ def test_two_processes(data, tmp_path):
     # which images share a batch rounds logits differently
     assert float(last['eval_loss']) == pytest.approx(result['loss'], abs=1e-6)
 
+    printed = launch(2, [*checkpoint, '-j', '0'], 'validate.py')
+    ours = json.loads(printed.split('--result')[1])
+    for name, value in result.items():
+        assert ours[name] == (pytest.approx(value, abs=1e-6) if name == 'loss' else value), name
+
     # resume in two processes
-    printed = train(2, ['--resume', str(folder / 'last.pth.tar'), '--epochs', '3', '--device', 'cpu'])
+    printed = launch(2, ['--resume', str(folder / 'last.pth.tar'), '--epochs', '3', '--device', 'cpu'])
     assert printed.count('Continue behind epoch 2') == 1 and 'epoch 3/3' in printed
     state = torch.load(folder / 'last.pth.tar', weights_only=False)
     assert state['epoch'] == 2 and not any('module.' in key for key in state['state_dict'])
