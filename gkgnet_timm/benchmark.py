@@ -3,6 +3,7 @@
 import argparse
 import json
 import multiprocessing
+import re
 import resource
 import statistics
 import sys
@@ -59,6 +60,9 @@ def _images(model: torch.nn.Module, batch_size: int) -> torch.Tensor:
 
 
 def _peak_rss_gb() -> float:
+    status = Path('/proc/self/status')
+    if status.is_file():  # Linux, where getrusage starts from the peak of the parent process
+        return int(re.search(r'VmHWM:\s+(\d+) kB', status.read_text())[1]) * 1024 / 1e9
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 

@@ -397,7 +397,7 @@ def test_benchmark_table(tmp_path, capsys):
 def test_benchmark_training_and_loading(capsys):
     (row,) = benchmark(['training', '--models', 'gkgnet_ti_224', '-b', '2', '--repeat', '1'])
     assert row['images_per_s'] > 0 and row['checkpointing_images_per_s'] > 0
-    assert 0.1 < row['checkpointing_peak_gb'] < 20 and 0.1 < row['peak_gb'] < 20  # of a process with all of torch
+    assert 0.1 < row['checkpointing_peak_gb'] < row['peak_gb']
     timm_row, ours = benchmark(['loading', '--repeat', '1', '--img-size', '64', '-j', '1'])
     assert timm_row['pipeline'] == 'timm' and timm_row['time_vs_timm'] == 1 and ours['time_vs_timm'] > 0
     assert '| published | 64 | 1 |' in capsys.readouterr().out
