@@ -61,7 +61,9 @@ class SafeSaver(CheckpointSaver):
         self.load_state_dict(saved)
         epoch, metric = saved['pending']
         numbered = self._checkpoint_path(epoch)
-        if not os.path.exists(numbered) and len(self.checkpoint_files) < self.max_history:
+        full = len(self.checkpoint_files) >= self.max_history
+        if not os.path.exists(numbered) and not (full and not self.cmp(metric, self.checkpoint_files[-1][1])):
+            self._cleanup_checkpoints(int(full))
             self._duplicate(path, numbered)
             self._track_checkpoint(numbered, epoch, metric, update_best_file=False)
         best = path if self.best_epoch == epoch else self._checkpoint_path(self.best_epoch)
