@@ -1,15 +1,18 @@
 """Models as the scripts create them."""
 
 import argparse
+import copy
 from pathlib import Path
 from typing import Optional
 
 import torch
 
 import timm
-from timm.models import is_model_in_modules
+from timm.models import is_model_in_modules, load_checkpoint, load_state_dict
 
-__all__ = ['create_model']
+from .models._convert import published_globals
+
+__all__ = ['create_model', 'load_model']
 
 
 def create_model(args: argparse.Namespace, num_classes: Optional[int]) -> torch.nn.Module:
@@ -47,4 +50,49 @@ def create_model(args: argparse.Namespace, num_classes: Optional[int]) -> torch.
         raise ValueError(f'Model {args.model!r}{source}: {" ".join(str(error).split())[:300]}') from error
     if args.img_size and not ours and hasattr(model, 'set_input_size'):
         model.set_input_size(args.img_size)
+    return model
+
+
+def _check_classifier(model: torch.nn.Module, path: str) -> None:
+    """Raise a ValueError where timm has left the classifier as it starts, whose scores would be noise."""
+    with published_globals():
+        stored = [value.flatten() for value in load_state_dict(path).values()]
+    classifier = model.pretrained_cfg.get('classifier') or ()
+    for name in (classifier,) if isinstance(classifier, str) else classifier:
+        weight = model.get_submodule(name).weight.detach().flatten()
+        if not any(len(value) == len(weight) and torch.equal(value.to(weight), weight) for value in stored):
+            raise ValueError(
+                f'Weights {path!r} have no {name!r} of {model.num_classes} classes: weights of a trunk, or of other '
+                'classes, which --class-map FILE names.'
+            )
+
+
+def load_model(args: argparse.Namespace, num_classes: Optional[int], use_ema: bool = False) -> torch.nn.Module:
+    """The model of the flags with the weights that they say, at their image size.
+
+    Args:
+        args: Flags. `trained` is those that the checkpoint was trained with, empty for weights of other origin.
+        num_classes: Classes, None for those of the weights.
+        use_ema: Whether to take the average of the weights in the checkpoint.
+
+    Raises:
+        FileNotFoundError: If the checkpoint does not exist.
+        ValueError: If it does not fit the model, or has no classifier of so many classes.
+    """
+    creation = copy.copy(args)
+    if args.trained:  # create the model at the size that the weights are of
+        creation.img_size, creation.pretrained = args.trained['img_size'], False
+    else:
+        creation.pretrained_path = args.checkpoint
+    model = create_model(creation, num_classes)
+    if args.trained:
+        try:
+            load_checkpoint(model, args.checkpoint, use_ema=use_ema)
+        except RuntimeError as error:
+            reason = ' '.join(str(error).split())[:200]
+            raise ValueError(f'Checkpoint {args.checkpoint!r} does not fit {args.model!r}: {reason}') from error
+        if args.img_size != creation.img_size and hasattr(model, 'set_input_size'):
+            model.set_input_size(args.img_size)
+    elif args.checkpoint:
+        _check_classifier(model, args.checkpoint)
     return model

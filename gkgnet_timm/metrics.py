@@ -9,7 +9,15 @@ import torch.distributed as dist
 
 from timm.task import MultiLabelClassificationEvaluator
 
-__all__ = ['MultiLabelEvaluator', 'average_precision', 'chance_level', 'multilabel_metrics']
+__all__ = [
+    'MultiLabelEvaluator',
+    'average_precision',
+    'chance_level',
+    'check_scores',
+    'check_threshold',
+    'multilabel_metrics',
+    'ratio',
+]
 
 Array = Union[np.ndarray, torch.Tensor]
 Threshold = Union[float, Sequence[float], Array]
@@ -25,7 +33,7 @@ def _to_numpy(x: Any) -> np.ndarray:
     return np.asarray(x)
 
 
-def _checked(scores: Array, targets: Array) -> Tuple[np.ndarray, np.ndarray]:
+def check_scores(scores: Array, targets: Array) -> Tuple[np.ndarray, np.ndarray]:
     """Scores in float32 or float64 and int8 targets, both (N, L) with N and L above 0, or a ValueError."""
     scores, targets = _to_numpy(scores), _to_numpy(targets)
     if scores.ndim != 2 or scores.shape != targets.shape:
@@ -45,7 +53,8 @@ def _checked(scores: Array, targets: Array) -> Tuple[np.ndarray, np.ndarray]:
     return scores, targets.astype(np.int8)
 
 
-def _checked_threshold(threshold: Threshold, num_classes: int) -> np.ndarray:
+def check_threshold(threshold: Threshold, num_classes: int) -> np.ndarray:
+    """Threshold as an array () or (num_classes,) of numbers in (0, 1), or a ValueError."""
     threshold = _to_numpy(threshold)
     if threshold.shape not in ((), (num_classes,)):
         raise ValueError(f'threshold must be a number or {num_classes}, one per class, got shape {threshold.shape}.')
@@ -54,7 +63,7 @@ def _checked_threshold(threshold: Threshold, num_classes: int) -> np.ndarray:
     return threshold
 
 
-def _ratio(numerator: Any, denominator: Any) -> np.ndarray:
+def ratio(numerator: Any, denominator: Any) -> np.ndarray:
     """Quotient, with 0 / 0 = 0."""
     denominator = np.asarray(denominator, dtype=np.float64)
     return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator > 0)
@@ -73,7 +82,7 @@ def average_precision(scores: Array, targets: Array) -> np.ndarray:
     Returns:
         (L,) in [0, 1], float64. 0 for a class without positives.
     """
-    scores, targets = _checked(scores, targets)
+    scores, targets = check_scores(scores, targets)
     ap = np.zeros(scores.shape[1])
     for i, (score, target) in enumerate(zip(scores.T, targets.T)):
         known = target >= 0
@@ -92,13 +101,13 @@ def average_precision(scores: Array, targets: Array) -> np.ndarray:
 
 def chance_level(targets: np.ndarray) -> float:
     """mAP in percent of scores that ignore the image: the mean fraction of positives among known targets (N, L)."""
-    return float(100 * _ratio((targets > 0).sum(axis=0), (targets >= 0).sum(axis=0)).mean())
+    return float(100 * ratio((targets > 0).sum(axis=0), (targets >= 0).sum(axis=0)).mean())
 
 
 def _ranking_figures(scores: np.ndarray, targets: np.ndarray, areas: Optional[Array] = None) -> Dict[str, Any]:
     ap = 100 * average_precision(scores, targets)
     present = (targets > 0).any(axis=0)
-    figures = {'mAP': float(ap.mean()), 'mAP_present': float(_ratio(ap.sum(), present.sum())), 'per_class_ap': ap}
+    figures = {'mAP': float(ap.mean()), 'mAP_present': float(ratio(ap.sum(), present.sum())), 'per_class_ap': ap}
     if areas is not None:
         areas = _to_numpy(areas)
         if areas.shape != targets.shape:
@@ -114,10 +123,10 @@ def _decision_figures(predicted: np.ndarray, targets: np.ndarray) -> Dict[str, f
     tp, predictions, positives = (x.sum(axis=0) for x in (predicted & positive, predicted, positive))
     figures = {}
     for kind, precision, recall in (
-        ('C', _ratio(tp, predictions).mean(), _ratio(tp, positives).mean()),
-        ('O', _ratio(tp.sum(), predictions.sum()), _ratio(tp.sum(), positives.sum())),
+        ('C', ratio(tp, predictions).mean(), ratio(tp, positives).mean()),
+        ('O', ratio(tp.sum(), predictions.sum()), ratio(tp.sum(), positives.sum())),
     ):
-        f1 = _ratio(2 * precision * recall, precision + recall)
+        f1 = ratio(2 * precision * recall, precision + recall)
         figures.update({f'{kind}{name}': float(100 * x) for name, x in zip(('P', 'R', 'F1'), (precision, recall, f1))})
     return figures
 
@@ -178,8 +187,8 @@ def multilabel_metrics(
     """
     if topk < 1:
         raise ValueError(f'topk must be at least 1, got {topk}.')
-    scores, targets = _checked(scores, targets)
-    threshold = _checked_threshold(threshold, scores.shape[1])
+    scores, targets = check_scores(scores, targets)
+    threshold = check_threshold(threshold, scores.shape[1])
     ranking = _ranking_figures(scores, targets, areas)
     return {'mAP': ranking['mAP'], **_threshold_figures(scores, targets, threshold, topk, topk_gated), **ranking}
 
@@ -211,7 +220,7 @@ def _gather_rows(rows: torch.Tensor, device: torch.device) -> torch.Tensor:
 def _mean_bce(logits: np.ndarray, targets: np.ndarray) -> float:
     """Mean binary cross-entropy over the known targets, 0 without any."""
     against = np.where(targets > 0, -logits, logits)[targets >= 0]
-    return float(_ratio(np.logaddexp(0, against, dtype=np.float64).sum(), against.size))
+    return float(ratio(np.logaddexp(0, against, dtype=np.float64).sum(), against.size))
 
 
 class MultiLabelEvaluator(MultiLabelClassificationEvaluator):
@@ -241,7 +250,7 @@ class MultiLabelEvaluator(MultiLabelClassificationEvaluator):
         threshold: Threshold = 0.5,
     ) -> None:
         super().__init__(device, max_samples=max_samples)
-        self.threshold = _checked_threshold(threshold, np.size(threshold))
+        self.threshold = check_threshold(threshold, np.size(threshold))
 
     def reset(self) -> None:
         super().reset()
@@ -261,7 +270,7 @@ class MultiLabelEvaluator(MultiLabelClassificationEvaluator):
         if logits.ndim != 2 or target.shape != logits.shape:
             shapes = f'{tuple(logits.shape)} and {tuple(target.shape)}'
             raise ValueError(f'logits and target must both be (images, classes), got {shapes}.')
-        _checked_threshold(self.threshold, logits.shape[1])  # now, not after the whole data set
+        check_threshold(self.threshold, logits.shape[1])  # now, not after the whole data set
         logits, target = self._prepare(logits, target)  # cuts padding, which counts dropped rows as well
         target = target.float().cpu()
         dropped = target.isnan().all(dim=1, keepdim=True)
@@ -294,7 +303,7 @@ class MultiLabelEvaluator(MultiLabelClassificationEvaluator):
             ValueError: For nan logits, or without any rows.
         """
         logits, targets, _ = self.gathered = self._rows(distributed)
-        figures = _ranking_figures(*_checked(logits, targets))
+        figures = _ranking_figures(*check_scores(logits, targets))
         scores = torch.from_numpy(logits).sigmoid().numpy()
         figures.update(_threshold_figures(scores, targets, self.threshold, topk=3, topk_gated=True))
         figures['loss'] = _mean_bce(logits, targets)

@@ -20,15 +20,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from timm.data import create_transform, resolve_input_data_config
-from timm.models import load_checkpoint, load_state_dict
 from timm.utils import ParseKwargs
 
 from .data import BadImageError
 from .data.dataset import read_class_map
 from .data.images import ImageFiles, drop_duplicates, find_images
 from .evaluate import autocast_context
-from .factory import create_model
-from .models._convert import published_globals
+from .factory import load_model
 from .prediction_file import FORMATS, Kept, PredictionFile, keep_rows, output_format
 from .thresholds import load_threshold
 from .training.arguments import add_run_args, read_checkpoint_args
@@ -43,8 +41,13 @@ _DESCRIPTION = (
 )
 
 
-def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Dict[str, Any]]:
-    """Flags, and those that the checkpoint was trained with (empty where it does not say)."""
+def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+    """Flags of the command line over those of the checkpoint, which are in `trained` (empty where it does not say).
+
+    Raises:
+        FileNotFoundError: If the checkpoint does not exist.
+        ValueError: If there is nothing to predict with, or flags contradict.
+    """
     parser = argparse.ArgumentParser(prog='python -m gkgnet_timm predict', description=_DESCRIPTION)
     parser.add_argument(
         'images',
@@ -78,21 +81,19 @@ def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Di
                         help='processes that load images (default: %(default)s)')  # fmt: skip
     parser.set_defaults(class_names=None, amp_dtype='bfloat16', on_bad_image='skip')
     args = parser.parse_args(argv)
-    trained: Dict[str, Any] = {}
-    if args.checkpoint and not args.checkpoint.endswith('.safetensors'):
-        with published_globals():
-            trained = read_checkpoint_args(args.checkpoint)
+    trained = read_checkpoint_args(args.checkpoint) if args.checkpoint else {}
+    parser.set_defaults(trained=trained)
     if trained:
         names = ('model', 'model_kwargs', 'img_size', 'amp', 'amp_dtype', 'channels_last', 'class_names')
         parser.set_defaults(**{name: trained[name] for name in names})
-        args = parser.parse_args(argv)
-        if args.model != trained['model']:
-            raise ValueError(f'Checkpoint {args.checkpoint!r} is of model {trained["model"]!r}, not {args.model!r}.')
+    args = parser.parse_args(argv)
+    if trained and args.model != trained['model']:
+        raise ValueError(f'Checkpoint {args.checkpoint!r} is of model {trained["model"]!r}, not {args.model!r}.')
     if not args.checkpoint and not (args.model and args.pretrained):
         raise ValueError('No weights to predict with: give --checkpoint FILE, or --model NAME --pretrained.')
     if not args.model:
         raise ValueError(f'Checkpoint {args.checkpoint!r} does not say which model it is of, give --model NAME.')
-    if args.use_ema and not trained.get('model_ema'):
+    if args.use_ema and not trained.get('has_ema'):
         raise ValueError('--use-ema needs a checkpoint of train_multilabel.py with an average of the weights.')
     args.format = output_format(args.format, args.output)
     if args.resume and (not args.output or args.format not in ('csv', 'jsonl')):
@@ -100,49 +101,13 @@ def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Di
     for name in ('batch_size', 'topk'):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f'--{name.replace("_", "-")} has to be at least 1, got {getattr(args, name)}.')
-    return args, trained
+    return args
 
 
-def _check_classifier(model: nn.Module, path: str) -> None:
-    """Raise a ValueError where timm has left the classifier as it starts, whose scores would be noise."""
-    with published_globals():
-        stored = [value.flatten() for value in load_state_dict(path).values()]
-    classifier = model.pretrained_cfg.get('classifier') or ()
-    for name in (classifier,) if isinstance(classifier, str) else classifier:
-        weight = model.get_submodule(name).weight.detach().flatten()
-        if not any(len(value) == len(weight) and torch.equal(value.to(weight), weight) for value in stored):
-            raise ValueError(f'Weights {path!r} have no {name!r} of {model.num_classes} classes: weights of a trunk, '
-                             'or of other classes, which --class-map FILE names.')  # fmt: skip
-
-
-def load_model(args: argparse.Namespace, trained: Dict[str, Any]) -> Tuple[nn.Module, List[str]]:
-    """The model of the flags with its weights, and its class names.
-
-    Raises:
-        ValueError: If weights are missing or do not fit.
-    """
-    names = read_class_map(args.class_map) if args.class_map else args.class_names
-    if not trained:
-        args.pretrained_path = args.checkpoint
-        model = create_model(args, len(names) if names else None)
-        if args.checkpoint:
-            _check_classifier(model, args.checkpoint)
-    else:
-        # at the size of the training, for which the weights are
-        flags = dict(vars(args), img_size=trained['img_size'], pretrained=False)
-        model = create_model(argparse.Namespace(**flags), len(names))
-        try:
-            load_checkpoint(model, args.checkpoint, use_ema=args.use_ema)
-        except RuntimeError as error:
-            reason = ' '.join(str(error).split())[:200]
-            raise ValueError(f'Checkpoint {args.checkpoint!r} does not fit {args.model!r}: {reason}') from error
-        if args.img_size != trained['img_size'] and hasattr(model, 'set_input_size'):
-            model.set_input_size(args.img_size)
-    if not names:
-        names = list(model.pretrained_cfg.get('label_names') or ())
-        if len(names) != model.num_classes:
-            names = [f'class {i}' for i in range(model.num_classes)]
-    return model, names
+def class_names_of(model: nn.Module) -> List[str]:
+    """Class names of pretrained weights, or numbers where they have none."""
+    names = list(model.pretrained_cfg.get('label_names') or ())
+    return names if len(names) == model.num_classes else [f'class {i}' for i in range(model.num_classes)]
 
 
 @torch.inference_mode()
@@ -187,10 +152,12 @@ def main(argv: Optional[List[str]] = None) -> None:
     Raises:
         SystemExit: With status 1 behind all else, if images can not be read.
     """
-    args, trained = parse_args(argv)
+    args = parse_args(argv)
     files = find_images(args.images)
     kept = keep_rows(args.output, args.format, files, args.batch_size) if args.resume else Kept([], 0, 0)
-    model, names = load_model(args, trained)
+    names = read_class_map(args.class_map) if args.class_map else args.class_names
+    model = load_model(args, len(names) if names else None, args.use_ema)
+    names = names or class_names_of(model)
     if args.format == 'csv' and any(';' in name for name in names):
         raise ValueError('A class name has the ";" that separates labels in csv, give --format json or jsonl.')
     threshold = np.asarray(load_threshold(args.threshold, names), dtype=np.float32)

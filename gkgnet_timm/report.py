@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from .data.reader import check_names
-from .metrics import Array, Threshold, _checked, _checked_threshold, _ratio, average_precision
+from .metrics import Array, Threshold, average_precision, check_scores, check_threshold, ratio
 from .thresholds import calibrate
 
 __all__ = ['class_report', 'draw_plots', 'load_scores', 'save_scores', 'write_class_report']
@@ -20,7 +20,7 @@ Rows = List[Dict[str, Any]]
 
 
 def _checked_rows(scores: Array, targets: Array, class_names: Sequence[str], files: Optional[Sequence[str]] = None):
-    scores, targets = _checked(scores, targets)
+    scores, targets = check_scores(scores, targets)
     if len(class_names) != scores.shape[1]:
         raise ValueError(f'scores have {scores.shape[1]} classes, but there are {len(class_names)} class names.')
     if files is not None and len(files) != len(scores):
@@ -42,12 +42,12 @@ def class_report(scores: Array, targets: Array, class_names: Sequence[str], thre
         best_threshold, the score in (0, 1) that `calibrate` chooses on these images.
     """
     scores, targets = _checked_rows(scores, targets, class_names)
-    threshold = _checked_threshold(threshold, scores.shape[1])
+    threshold = check_threshold(threshold, scores.shape[1])
     predicted, positive = scores >= threshold.astype(scores.dtype), targets > 0  # in the type of scores, as in metrics
     hits, predictions, positives = (x.sum(axis=0) for x in (predicted & positive, predicted, positive))
     columns = [positives, 100 * average_precision(scores, targets)]
     for numerator, denominator in ((hits, predictions), (hits, positives), (2 * hits, predictions + positives)):
-        columns.append(100 * _ratio(numerator, denominator))
+        columns.append(100 * ratio(numerator, denominator))
     columns.append(calibrate(scores, targets)[0])
     return [dict(zip(COLUMNS, row)) for row in zip(class_names, *(column.tolist() for column in columns))]
 
@@ -151,7 +151,7 @@ def _draw_ap(axes: Any, scores: np.ndarray, targets: np.ndarray, names: List[str
     axes.barh(np.arange(len(ap)), ap[order])
     ticks = np.arange(0, len(ap), -(-len(ap) // MAX_NAMES))
     axes.set_yticks(ticks, [f'{names[i]} ({positives[i]})  {ap[i]:.1f}' for i in order[ticks]], fontsize=8)
-    axes.axvline(mean := _ratio(ap.sum(), (positives > 0).sum()), color='k', ls='--', lw=1)
+    axes.axvline(mean := ratio(ap.sum(), (positives > 0).sum()), color='k', ls='--', lw=1)
     axes.set_title(f'mAP {ap.mean():.2f}, of classes with positives {mean:.2f}')
     axes.set(xlabel='AP in % (positives in brackets)', xlim=(0, 100), ylim=(len(ap) - 0.4, -0.6))
 
@@ -163,7 +163,7 @@ def _confusion(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
     rows = np.vstack([np.ones(len(targets), np.float32), present.T])
     counts, support = rows @ (predicted * absent), rows @ absent
     counts[diagonal], support[diagonal] = (present * ~predicted).sum(axis=0), present.sum(axis=0)
-    return np.where(support > 0, 100 * _ratio(counts, support), np.nan)
+    return np.where(support > 0, 100 * ratio(counts, support), np.nan)
 
 
 def _draw_cooccurrence(axes: Any, scores: np.ndarray, targets: np.ndarray, names: List[str], threshold: Any) -> None:
@@ -206,7 +206,7 @@ def draw_plots(
     from matplotlib.figure import Figure
 
     scores, targets = _checked_rows(scores, targets, class_names)
-    threshold = _checked_threshold(threshold, scores.shape[1])
+    threshold = check_threshold(threshold, scores.shape[1])
     bars, cells = (0.18 * min(len(class_names), most) for most in (MAX_NAMES, MAX_CELLS))  # inches
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, draw, size, arguments in (

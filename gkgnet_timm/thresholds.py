@@ -6,7 +6,7 @@ from typing import List, Sequence, Tuple, Union
 
 import numpy as np
 
-from .metrics import Array, _checked
+from .metrics import Array, check_scores
 
 __all__ = ['calibrate', 'load_threshold', 'save_thresholds']
 
@@ -42,7 +42,7 @@ def calibrate(scores: Array, targets: Array) -> Tuple[np.ndarray, float]:
     Raises:
         ValueError: For nan scores, other targets, or other shapes.
     """
-    scores, targets = _checked(scores, targets)
+    scores, targets = check_scores(scores, targets)
     positive = targets > 0
     per_class = np.array([_best_threshold(scores[:, i], positive[:, i]) for i in range(scores.shape[1])])
     return per_class, _best_threshold(scores.ravel(), positive.ravel())

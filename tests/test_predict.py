@@ -18,6 +18,7 @@ from PIL import Image
 
 import timm
 
+from gkgnet_timm import factory
 from gkgnet_timm import predict as prediction
 from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.class_names import COCO_CLASSES
@@ -323,7 +324,7 @@ def test_scores_that_are_not_finite(trained, photos, monkeypatch):
     def load_nan(model, *_, **__):
         model.head_label.weight.data.fill_(torch.nan)
 
-    monkeypatch.setattr(prediction, 'load_checkpoint', load_nan)
+    monkeypatch.setattr(factory, 'load_checkpoint', load_nan)
     with pytest.raises(ValueError, match="'a/0.png' are not finite"):
         run('a', checkpoint=trained[0])
 
@@ -342,7 +343,7 @@ def test_errors_are_one_line(trained, photos, capsys):
         (['a', '--model', 'gkgnet_576.in1k', '--pretrained'], "'gkgnet_576.in1k'.*[Nn]o pretrained weights"),
         (['a', '--model', 'gkgnet_577', '--pretrained'], "Unknown model 'gkgnet_577'.*gkgnet_576"),
         (['a', '--checkpoint', 'nope.pth'], "'nope.pth' does not exist"),
-        (['a', '--checkpoint', 'nope.safetensors', '--model', 'gkgnet_576'], "'nope.safetensors' do not exist"),
+        (['a', '--checkpoint', 'nope.safetensors', '--model', 'gkgnet_576'], "'nope.safetensors' does not exist"),
         (['a', '--checkpoint', 'other.pth'], "'other.pth' is not a readable checkpoint"),
         (['a', *checkpoint, '--model', 'resnet10t'], "is of model 'gkgnet_ti_224', not 'resnet10t'"),
         (['a', *checkpoint, '--model-kwargs', 'depths=(2,1,1,1)'], 'does not fit'),

@@ -15,6 +15,7 @@ import yaml
 from timm.utils import ParseKwargs, load_checkpoint_metadata
 
 from ..loss import LOSSES
+from ..models._convert import published_globals
 
 __all__ = [
     'KeyValues',
@@ -333,7 +334,8 @@ def _read_config(name: str, actions: Dict[str, argparse.Action]) -> Dict[str, An
 
 
 def read_checkpoint_args(path: str) -> Dict[str, Any]:
-    """Flags that a checkpoint of train_multilabel.py was trained with, and its `class_names`; empty for others.
+    """Flags that a checkpoint of train_multilabel.py was trained with, its `class_names`, and whether it `has_ema`, the
+    average of the weights; empty for others.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -344,14 +346,17 @@ def read_checkpoint_args(path: str) -> Dict[str, Any]:
         raise FileNotFoundError(
             f'Checkpoint {str(path)!r} ' + (f'is a folder, give {last}.' if last.is_file() else 'does not exist.')
         )
+    if str(path).endswith('.safetensors'):
+        return {}
     try:
-        checkpoint = load_checkpoint_metadata(path)
+        with published_globals():
+            checkpoint = load_checkpoint_metadata(path)
     except Exception as error:  # whatever torch raises for a file of another kind
         raise ValueError(
             f'{str(path)!r} is not a readable checkpoint ({type(error).__name__}), take another one of its folder.'
         ) from error
     args = checkpoint.get('args') if isinstance(checkpoint, dict) else None
-    return vars(args) if hasattr(args, 'class_names') else {}
+    return dict(vars(args), has_ema='state_dict_ema' in checkpoint) if hasattr(args, 'class_names') else {}
 
 
 def flag_values(args: argparse.Namespace) -> Dict[str, Any]:
