@@ -1,6 +1,7 @@
 """Commands of the package: `python -m gkgnet_timm COMMAND ...`."""
 
 import importlib
+import os
 import sys
 from typing import List, Optional
 
@@ -25,6 +26,10 @@ def main(argv: Optional[List[str]] = None) -> None:
         sys.exit(0 if argv[:1] in (['-h'], ['--help']) else 2)
     try:
         importlib.import_module(f'gkgnet_timm.{argv[0].replace("-", "_")}').main(argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads the output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing it would fail again
+        sys.exit(141)
     except (OSError, ValueError, BadImageError, TrainingError) as error:
         message = ' '.join(str(error).split())
         if message.startswith('Caught '):  # in a worker process: its traceback, then 'name.of.Error: message'

@@ -320,6 +320,14 @@ def test_resume_after_a_kill(trained, photos):
     assert Path('cut.jsonl').read_bytes() == Path('whole.jsonl').read_bytes()
 
 
+def test_reader_that_stops_early(trained, photos):
+    argv = [sys.executable, '-m', 'gkgnet_timm', 'predict', 'a', '--checkpoint', trained[0], '-j', '0', '-b', '1']
+    environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parent.parent))
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    process.stdout.close()
+    assert 'error' not in process.stderr.read().decode() and process.wait() == 141
+
+
 def test_scores_that_are_not_finite(trained, photos, monkeypatch):
     def load_nan(model, *_, **__):
         model.head_label.weight.data.fill_(torch.nan)
