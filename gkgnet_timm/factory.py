@@ -8,7 +8,13 @@ from typing import Optional
 import torch
 
 import timm
-from timm.models import is_model_in_modules, load_checkpoint, load_state_dict
+from timm.models import (
+    is_model_in_modules,
+    load_checkpoint,
+    load_state_dict,
+    parse_model_name,
+    resolve_model_input_args,
+)
 
 from .models._convert import published_globals
 
@@ -16,13 +22,16 @@ __all__ = ['create_model', 'load_model']
 
 
 def create_model(args: argparse.Namespace, num_classes: Optional[int]) -> torch.nn.Module:
-    """The model of the flags, at their image size. Without a class count it has that of its name.
+    """The model of the flags, at their image size. Without a class count it has that of its weights.
 
     Raises:
         FileNotFoundError: If the file of pretrained weights does not exist.
         ValueError: If timm has no such model, or there are no such weights.
     """
-    name = args.model.partition('.')[0]
+    if parse_model_name(args.model)[0]:  # on the Hub or in a folder
+        name = resolve_model_input_args(args.model)['model_name']
+    else:
+        name = args.model.partition('.')[0]
     if not timm.is_model(name):
         similar = ', '.join(timm.list_models(f'*{name.split("_")[0]}*')[:8]) or 'see timm.list_models()'
         raise ValueError(f'Unknown model {name!r}, similar ones: {similar}.')

@@ -87,7 +87,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         names = ('model', 'model_kwargs', 'img_size', 'amp', 'amp_dtype', 'channels_last', 'class_names')
         parser.set_defaults(**{name: trained[name] for name in names})
     args = parser.parse_args(argv)
-    if trained and args.model != trained['model']:
+    if trained and args.model.partition('.')[0] != trained['model'].partition('.')[0]:
         raise ValueError(f'Checkpoint {args.checkpoint!r} is of model {trained["model"]!r}, not {args.model!r}.')
     if not args.checkpoint and not (args.model and args.pretrained):
         raise ValueError('No weights to predict with: give --checkpoint FILE, or --model NAME --pretrained.')

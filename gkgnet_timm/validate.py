@@ -92,7 +92,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
             parser.set_defaults(split=trained['val_split'], images=trained['val_images'])
         else:
             parser.set_defaults(class_map=None)
-        if given.model not in (None, trained['model']):
+        if (given.model or trained['model']).partition('.')[0] != trained['model'].partition('.')[0]:
             raise ValueError(f'Checkpoint {given.checkpoint!r} is of {trained["model"]}, not of {given.model}.')
     args = parser.parse_args(argv)
     args.amp, args.amp_dtype = bool(args.amp), args.amp_dtype or 'bfloat16'

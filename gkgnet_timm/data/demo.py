@@ -12,6 +12,8 @@ from typing import Callable, Dict, List, Tuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from ..cache import cache_dir
+
 __all__ = ['demo_root', 'draw_scene']
 
 VERSION = 1  # of the drawings, part of the folder name
@@ -141,10 +143,9 @@ def _write_split(root: Path, split: str, count: int, seed: int) -> None:
 def demo_root() -> Path:
     """Folder of the demo data set, drawn on first use.
 
-    It is `demo-v1` in the folder that the environment variable GKGNET_TIMM_CACHE names, by default
-    ~/.cache/gkgnet_timm. It appears whole or not at all, also when several processes draw it at once.
+    It is `demo-v1` in the package's cache. It appears whole or not at all, also when several processes draw it at once.
     """
-    cache = Path(os.environ.get('GKGNET_TIMM_CACHE') or Path.home() / '.cache' / 'gkgnet_timm')
+    cache = cache_dir()
     root = cache / f'demo-v{VERSION}'
     if root.is_dir():
         return root

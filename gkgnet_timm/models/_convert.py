@@ -134,6 +134,7 @@ def complete(state_dict: Dict[str, torch.Tensor], model: nn.Module, branch: Tupl
     if not own:
         return {key: value for key, value in state_dict.items() if not key.startswith(branch)}
     if not any(key.startswith(branch) for key in state_dict):
+        _logger.warning(f'Only the trunk is pretrained: {", ".join(branch)}* start fresh and are to be trained.')
         return {**state_dict, **own}
     return state_dict
 
@@ -164,6 +165,8 @@ def check_tensors(
             raise ValueError(f'Checkpoint has no tensor {key!r}, which this {kind} needs.')
         if key not in expected:
             raise ValueError(f'Checkpoint tensor {key!r} has no place in this {kind}: another variant or option?')
+        if state_dict[key].is_floating_point() and not state_dict[key].isfinite().all():
+            raise ValueError(f'Checkpoint tensor {key!r} has nan or infinite numbers.')
         shape, wanted = tuple(state_dict[key].shape), tuple(expected[key].shape)
         if shape == wanted:
             continue

@@ -15,13 +15,14 @@ import torch.nn as nn
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import get_device_dtype, global_pool_nlc
-from timm.models import build_model_with_cfg, generate_default_cfgs, named_apply, register_model
+from timm.models import generate_default_cfgs, named_apply, register_model
 
 from ..class_names import COCO_CLASSES
 from ..graph import to_map, to_nodes
 from ..layers import Block, checkpoint_block
 from ._compat import feature_take_indices
-from ._convert import check_tensors, complete, convert_keys, published_globals
+from ._convert import check_tensors, complete, convert_keys
+from ._pretrained import HUB_ORG, VIG_FILES, build_model
 from .pvig import VARIANTS, PyramidVigTrunk, check_classifier, check_positive
 
 __all__ = ['GkgNet', 'LabelGraph']
@@ -375,41 +376,42 @@ def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
 _cfg_448 = dict(input_size=(3, 448, 448), pool_size=(14, 14))
 _cfg_576 = dict(input_size=(3, 576, 576), pool_size=(18, 18))
 
-# in1k: the trunk is that of Pyramid ViG, the label branch is fresh
+
+def _in1k(width: str, **kwargs: Any) -> Dict[str, Any]:
+    """The trunk is that of Pyramid ViG, the label branch is fresh."""
+    return _cfg(VIG_FILES[width], description='Trunk of Pyramid ViG, label branch to be trained.', **kwargs)
+
+
+# the first tag of a model is its default
 default_cfgs = generate_default_cfgs(
     {
-        'gkgnet_224.in1k': _cfg(),
-        'gkgnet_448.in1k': _cfg(**_cfg_448),
+        'gkgnet_224.in1k': _in1k('s'),
+        'gkgnet_448.in1k': _in1k('s', **_cfg_448),
         'gkgnet_576.coco2014': _cfg(
+            hf_hub_id=f'{HUB_ORG}/gkgnet_576.coco2014',
+            hf_hub_filename='model.safetensors',  # without a network one file is tried, not two
             label_names=COCO_CLASSES,
             license='other',
             description='The published checkpoint, 87.65 mAP on COCO-2014. For non-commercial use only.',
+            origin_url='https://github.com/jin-s13/GKGNet',
             **_cfg_576,
         ),
-        'gkgnet_576.in1k': _cfg(**_cfg_576),
-        'gkgnet_ti_224.in1k': _cfg(),
-        'gkgnet_ti_448.in1k': _cfg(**_cfg_448),
-        'gkgnet_ti_576.in1k': _cfg(**_cfg_576),
-        'gkgnet_m_224.in1k': _cfg(),
-        'gkgnet_m_448.in1k': _cfg(**_cfg_448),
-        'gkgnet_m_576.in1k': _cfg(**_cfg_576),
-        'gkgnet_b_224.in1k': _cfg(),
-        'gkgnet_b_448.in1k': _cfg(**_cfg_448),
-        'gkgnet_b_576.in1k': _cfg(**_cfg_576),
+        'gkgnet_576.in1k': _in1k('s', **_cfg_576),
+        'gkgnet_ti_224.in1k': _in1k('ti'),
+        'gkgnet_ti_448.in1k': _in1k('ti', **_cfg_448),
+        'gkgnet_ti_576.in1k': _in1k('ti', **_cfg_576),
+        'gkgnet_m_224.in1k': _in1k('m'),
+        'gkgnet_m_448.in1k': _in1k('m', **_cfg_448),
+        'gkgnet_m_576.in1k': _in1k('m', **_cfg_576),
+        'gkgnet_b_224.in1k': _in1k('b'),
+        'gkgnet_b_448.in1k': _in1k('b', **_cfg_448),
+        'gkgnet_b_576.in1k': _in1k('b', **_cfg_576),
     }
 )
 
 
 def _create_gkgnet(variant: str, pretrained: bool = False, **kwargs: Any) -> GkgNet:
-    with published_globals():
-        return build_model_with_cfg(
-            GkgNet,
-            variant,
-            pretrained,
-            pretrained_filter_fn=checkpoint_filter_fn,
-            feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls='getter'),
-            **kwargs,
-        )
+    return build_model(GkgNet, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **kwargs)
 
 
 @register_model

@@ -23,7 +23,6 @@ from timm.layers import (
     get_device_dtype,
 )
 from timm.models import (
-    build_model_with_cfg,
     generate_default_cfgs,
     named_apply,
     register_model,
@@ -31,7 +30,8 @@ from timm.models import (
 
 from ..layers import RelativePosition, Stage, Stem
 from ._compat import feature_take_indices, update_model_input_size
-from ._convert import check_tensors, complete, convert_keys, published_globals
+from ._convert import check_tensors, complete, convert_keys
+from ._pretrained import VIG_FILES, build_model
 
 __all__ = ['PyramidVig']
 
@@ -409,10 +409,10 @@ def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
 
 default_cfgs = generate_default_cfgs(
     {
-        'pvig_ti_224.in1k': _cfg(),
-        'pvig_s_224.in1k': _cfg(),
-        'pvig_m_224.in1k': _cfg(),
-        'pvig_b_224.in1k': _cfg(crop_pct=0.95),
+        'pvig_ti_224.in1k': _cfg(VIG_FILES['ti']),
+        'pvig_s_224.in1k': _cfg(VIG_FILES['s']),
+        'pvig_m_224.in1k': _cfg(VIG_FILES['m']),
+        'pvig_b_224.in1k': _cfg(VIG_FILES['b'], crop_pct=0.95),
     }
 )
 
@@ -426,15 +426,7 @@ VARIANTS = dict(
 
 
 def _create_pvig(variant: str, pretrained: bool = False, **kwargs: Any) -> PyramidVig:
-    with published_globals():
-        return build_model_with_cfg(
-            PyramidVig,
-            variant,
-            pretrained,
-            pretrained_filter_fn=checkpoint_filter_fn,
-            feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls='getter'),
-            **kwargs,
-        )
+    return build_model(PyramidVig, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **kwargs)
 
 
 @register_model

@@ -12,6 +12,7 @@ from typing import Any, Dict, Iterator, List, Optional
 import torch
 import yaml
 
+from timm.models import safe_model_name
 from timm.utils import ParseKwargs, load_checkpoint_metadata
 
 from ..loss import LOSSES
@@ -437,7 +438,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         if not getattr(args, f'{part}_split'):
             raise ValueError(f'--dataset {args.dataset} needs --{part}-split.')
     args.unknown_labels = args.unknown_labels or ('positive' if args.dataset == 'voc' else 'ignore')
-    args.loss = args.loss or ('gkgnet' if args.model.startswith('gkgnet') else 'bce')
+    args.loss = args.loss or ('gkgnet' if safe_model_name(args.model).startswith('gkgnet') else 'bce')
     if args.validation_batch_size is None:
         args.validation_batch_size = args.batch_size
     args.amp, args.amp_dtype = bool(args.amp), args.amp_dtype or 'bfloat16'
@@ -455,5 +456,5 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
             setattr(args, name, os.path.abspath(getattr(args, name)))
     if args.experiment is None:
         size = f'-{args.img_size}' if args.img_size else ''
-        args.experiment = f'{datetime.now():%Y%m%d-%H%M%S}-{args.model}{size}'
+        args.experiment = f'{datetime.now():%Y%m%d-%H%M%S}-{safe_model_name(args.model)}{size}'
     return args

@@ -1,0 +1,157 @@
+"""Where pretrained weights come from: a file that the user has installed, the Hugging Face Hub, GitHub.
+
+timm does the loading. Here is what it leaves to others: an installed file goes before the network, a failure is one
+sentence with its remedy, and what a download has damaged does not stay in the cache.
+"""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any, Optional, Type, TypeVar, Union
+
+import torch
+import torch.nn as nn
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
+
+from timm.models import PretrainedCfg, build_model_with_cfg, load_state_dict, resolve_pretrained_cfg
+
+from ..cache import cache_dir
+from ._convert import published_globals
+
+__all__ = ['GKGNET_FILE', 'HUB_ORG', 'VIG_FILES', 'build_model', 'find_problem', 'installed_file', 'sha256']
+
+HUB_ORG = os.environ.get('GKGNET_TIMM_HUB_ORG') or 'gkgnet-timm'  # a team that mirrors weights names its own
+GKGNET_FILE = 'https://drive.google.com/file/d/1TB_UqqFvpQ2bvy_qau0aKP6GoK9Xlix_/view'
+_VIG_RELEASE = 'https://github.com/huawei-noah/Efficient-AI-Backbones/releases/download/pyramid-vig'
+VIG_FILES = {
+    'ti': f'{_VIG_RELEASE}/pvig_ti_78.5.pth.tar',
+    's': f'{_VIG_RELEASE}/pvig_s_82.1.pth.tar',
+    'm': f'{_VIG_RELEASE}/pvig_m_83.1.pth.tar',
+    'b': f'{_VIG_RELEASE}/pvig_b_83.66.pth.tar',
+}
+_HTTPError = HfHubHTTPError.__bases__[0]  # of the HTTP client that the installed version uses
+_HUB_NAMES = ('model.safetensors', 'pytorch_model.bin')
+
+ModelT = TypeVar('ModelT', bound=nn.Module)
+
+
+def installed_file(cfg: PretrainedCfg) -> Optional[Path]:
+    """Where `convert --install` puts the weights of a tag, None for weights of no published source.
+
+    Tags of one source share the file: that of `pvig_s_224.in1k` is the trunk of `gkgnet_448.in1k` too.
+    """
+    source = cfg.hf_hub_id or cfg.url
+    if cfg.source or not source:
+        return None
+    return cache_dir() / 'weights' / source.rpartition('/')[2].removesuffix('.pth.tar') / _HUB_NAMES[0]
+
+
+def _downloaded_file(cfg: PretrainedCfg, folder: Union[str, Path, None]) -> Optional[Path]:
+    """The file of a tag in the cache of the Hub or of torch.hub, None if it is not there."""
+    if cfg.hf_hub_id:
+        repo, _, revision = cfg.hf_hub_id.partition('@')
+        for name in (cfg.hf_hub_filename, *_HUB_NAMES):
+            path = try_to_load_from_cache(repo, name, folder, revision or None) if name else None
+            if isinstance(path, str):
+                return Path(path)
+        return None
+    path = Path(folder or Path(torch.hub.get_dir(), 'checkpoints'), cfg.url.rpartition('/')[2])
+    return path if path.is_file() else None
+
+
+def sha256(path: Union[str, Path]) -> str:
+    """Hash of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def find_problem(path: Union[str, Path]) -> Optional[str]:
+    """What keeps a file from being weights, None if nothing does. No code in it is run."""
+    with open(path, 'rb') as file:
+        head = file.read(1024).lstrip()
+    if head.startswith(b'<'):
+        return 'a web page in place of a checkpoint, as Google Drive sends one first: download with a browser'
+    # the Hub names files in its cache by the hash that it has announced
+    name = Path(path).resolve().name
+    if re.fullmatch('[0-9a-f]{64}', name) and sha256(path) != name:
+        return 'not what the Hub has announced, by its SHA-256'
+    try:
+        with published_globals():
+            state_dict = load_state_dict(str(path), use_ema=False)
+    except Exception as error:  # torch, pickle, zipfile and safetensors raise a dozen types on other files
+        if code := re.search(r'GLOBAL ([\w.]+)', str(error.__cause__)):
+            return f'a pickle that asks for {code[1]}, which is code and was not run'
+        return f'damaged, or no checkpoint ({type(error.__cause__ or error).__name__})'
+    for name, tensor in state_dict.items():
+        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and not tensor.isfinite().all():
+            return f'broken: tensor {name!r} has nan or infinite numbers'
+    return None
+
+
+def _remedy(cfg: PretrainedCfg) -> str:
+    if cfg.source:
+        return 'Check the name, or, if the repository is private or gated: hf auth login.'
+    convert = 'python -m gkgnet_timm convert FILE --output DIR --install --model'
+    if not cfg.hf_hub_id:
+        width = next((width for width, url in VIG_FILES.items() if url == cfg.url), None)
+        return f'Download it in another way, then, once: {convert} pvig_{width}_224.' if width else 'Check the address.'
+    return f'Convert the published file, {GKGNET_FILE}, once: {convert} gkgnet_576. If it is private: hf auth login.'
+
+
+def _check(path: Path, is_downloaded: bool, error: Optional[Exception] = None) -> None:
+    """Raise a ValueError if a file is not weights, and then have it downloaded anew the next time."""
+    if problem := find_problem(path):
+        anew = ''
+        if is_downloaded:
+            for file in {path.resolve(), path}:  # in the Hub's cache a file and a link to it
+                file.unlink(missing_ok=True)
+            anew = ' It was removed from the cache, the next try downloads it anew.'
+        raise ValueError(f'Weights {str(path)!r} are {problem}.{anew}') from error
+
+
+def build_model(model_cls: Type[ModelT], variant: str, pretrained: bool, **kwargs: Any) -> ModelT:
+    """`build_model_with_cfg` of timm, with installed weights before those of the network.
+
+    Raises:
+        OSError: If weights can not be had: which, from where, why, and what to do.
+        ValueError: If a file is not weights, or not of this model.
+    """
+    overlay = dict(kwargs.pop('pretrained_cfg_overlay', None) or {})
+    file, remote = None, False
+    if pretrained:
+        cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), overlay)
+        installed = installed_file(cfg)
+        if installed and installed.is_file() and not overlay.keys() & {'file', 'state_dict', 'url', 'hf_hub_id'}:
+            overlay['file'] = str(installed)
+        file = overlay.get('file') or cfg.file
+        remote = not file and not cfg.state_dict and bool(cfg.hf_hub_id or cfg.url)
+    cached = _downloaded_file(cfg, kwargs.get('cache_dir')) if remote else None
+    try:
+        with published_globals():
+            model = build_model_with_cfg(
+                model_cls,
+                variant,
+                pretrained,
+                pretrained_cfg_overlay=overlay,
+                feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls='getter'),
+                **kwargs,
+            )
+    except Exception as error:
+        path = _downloaded_file(cfg, kwargs.get('cache_dir')) if remote else Path(file or '', '')
+        path = path / _HUB_NAMES[0] if path and path.is_dir() else path  # a folder of save_for_hf
+        if path and path.is_file():
+            _check(path, remote, error)
+        elif remote and isinstance(error, (OSError, _HTTPError)):
+            where = f'Hugging Face repository {cfg.hf_hub_id!r}' if cfg.hf_hub_id else cfg.url
+            reason = f'{type(error).__name__}: {" ".join(str(error).split())[:160]}'
+            name = f'{cfg.architecture}.{cfg.tag}' if cfg.tag else cfg.architecture
+            raise OSError(f'No weights of {name} from {where} ({reason}). {_remedy(cfg)}') from error
+        raise
+    if remote and not cached:
+        _check(_downloaded_file(cfg, kwargs.get('cache_dir')), True)
+    return model
