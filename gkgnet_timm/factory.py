@@ -11,18 +11,22 @@ import timm
 from timm.models import (
     is_model_in_modules,
     load_checkpoint,
-    load_state_dict,
     parse_model_name,
     resolve_model_input_args,
 )
 
-from .models._convert import published_globals
-
 __all__ = ['create_model', 'load_model']
 
 
-def create_model(args: argparse.Namespace, num_classes: Optional[int]) -> torch.nn.Module:
-    """The model of the flags, at their image size. Without a class count it has that of its weights.
+def create_model(
+    args: argparse.Namespace, num_classes: Optional[int], stored_classes: Optional[int] = None
+) -> torch.nn.Module:
+    """The model of the flags, at their image size.
+
+    Args:
+        args: Flags.
+        num_classes: Classes, None for those of the weights.
+        stored_classes: Classes of a file of weights, None for those that the model has registered.
 
     Raises:
         FileNotFoundError: If the file of pretrained weights does not exist.
@@ -49,6 +53,8 @@ def create_model(args: argparse.Namespace, num_classes: Optional[int]) -> torch.
         if not Path(path).is_file():
             raise FileNotFoundError(f'Pretrained weights {path!r} do not exist.')
         kwargs['pretrained_cfg_overlay'] = dict(file=path)
+        if stored_classes and not ours:  # ours look themselves
+            kwargs['pretrained_cfg_overlay'].update(num_classes=stored_classes)
     try:
         model = timm.create_model(
             args.model, pretrained=args.pretrained or bool(path), num_classes=num_classes, **kwargs
@@ -60,20 +66,6 @@ def create_model(args: argparse.Namespace, num_classes: Optional[int]) -> torch.
     if args.img_size and not ours and hasattr(model, 'set_input_size'):
         model.set_input_size(args.img_size)
     return model
-
-
-def _check_classifier(model: torch.nn.Module, path: str) -> None:
-    """Raise a ValueError where timm has left the classifier as it starts, whose scores would be noise."""
-    with published_globals():
-        stored = [value.flatten() for value in load_state_dict(path).values()]
-    classifier = model.pretrained_cfg.get('classifier') or ()
-    for name in (classifier,) if isinstance(classifier, str) else classifier:
-        weight = model.get_submodule(name).weight.detach().flatten()
-        if not any(len(value) == len(weight) and torch.equal(value.to(weight), weight) for value in stored):
-            raise ValueError(
-                f'Weights {path!r} have no {name!r} of {model.num_classes} classes: weights of a trunk, or of other '
-                'classes, which --class-map FILE names.'
-            )
 
 
 def load_model(args: argparse.Namespace, num_classes: Optional[int], use_ema: bool = False) -> torch.nn.Module:
@@ -93,7 +85,8 @@ def load_model(args: argparse.Namespace, num_classes: Optional[int], use_ema: bo
         creation.img_size, creation.pretrained = args.trained['img_size'], False
     else:
         creation.pretrained_path = args.checkpoint
-    model = create_model(creation, num_classes)
+    # what timm says of its own weights is not true of a file
+    model = create_model(creation, num_classes, num_classes if args.checkpoint else None)
     if args.trained:
         try:
             load_checkpoint(model, args.checkpoint, use_ema=use_ema)
@@ -102,6 +95,9 @@ def load_model(args: argparse.Namespace, num_classes: Optional[int], use_ema: bo
             raise ValueError(f'Checkpoint {args.checkpoint!r} does not fit {args.model!r}: {reason}') from error
         if args.img_size != creation.img_size and hasattr(model, 'set_input_size'):
             model.set_input_size(args.img_size)
-    elif args.checkpoint:
-        _check_classifier(model, args.checkpoint)
+    elif model.pretrained_cfg['num_classes'] != model.num_classes:  # timm leaves the classifier as it starts
+        raise ValueError(
+            f'Weights {args.checkpoint or args.model!r} have no classifier of {model.num_classes} classes, but of '
+            f'{model.pretrained_cfg["num_classes"]}: weights of a trunk, or of other classes, which --class-map FILE names.'
+        )
     return model

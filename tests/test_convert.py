@@ -491,7 +491,7 @@ def test_allow_list_of_the_user_is_kept(save):
         before = set(torch.serialization.get_safe_globals())
         load(path)
         assert set(torch.serialization.get_safe_globals()) == before
-    with pytest.raises(RuntimeError, match='Admitted'):
+    with pytest.raises(ValueError, match='Admitted'):
         load(path)
 
 

@@ -135,6 +135,7 @@ def complete(state_dict: Dict[str, torch.Tensor], model: nn.Module, branch: Tupl
         return {key: value for key, value in state_dict.items() if not key.startswith(branch)}
     if not any(key.startswith(branch) for key in state_dict):
         _logger.warning(f'Only the trunk is pretrained: {", ".join(branch)}* start fresh and are to be trained.')
+        model.pretrained_cfg['num_classes'] = 0  # the weights know none
         return {**state_dict, **own}
     return state_dict
 
@@ -186,7 +187,7 @@ def check_tensors(
             )
     cfg = getattr(model, 'pretrained_cfg', {})
     counts = {len(state_dict[f'{name}.weight']) for name in head if f'{name}.weight' in state_dict}
-    if counts and counts != {cfg.get('num_classes')}:
+    if counts and cfg.get('num_classes') and counts != {cfg['num_classes']}:  # 0: see `complete`
         cfg.update(num_classes=counts.pop())
         cfg.pop('label_names', None)
     return state_dict
