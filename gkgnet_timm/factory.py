@@ -98,6 +98,6 @@ def load_model(args: argparse.Namespace, num_classes: Optional[int], use_ema: bo
     elif model.pretrained_cfg['num_classes'] != model.num_classes:  # timm leaves the classifier as it starts
         raise ValueError(
             f'Weights {args.checkpoint or args.model!r} have no classifier of {model.num_classes} classes, but of '
-            f'{model.pretrained_cfg["num_classes"]}: weights of a trunk, or of other classes, which --class-map FILE names.'
+            f'{model.pretrained_cfg["num_classes"]}: those of a trunk, or of other classes, which --class-map FILE names.'
         )
     return model
