@@ -13,6 +13,7 @@ COMMANDS = {
     'validate': 'evaluate a checkpoint, as validate.py',
     'predict': 'labels of images',
     'check-data': 'count images and classes of a data set and read all of its images',
+    'class-order': 'class names of a published .data file by comparison with COCO',
     'benchmark': 'time and memory of inference, training and loading',
 }
 
@@ -22,7 +23,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] not in COMMANDS:
         print('usage: python -m gkgnet_timm COMMAND [--help]\n')
-        print('\n'.join(f'  {name:<10}  {what}' for name, what in COMMANDS.items()))
+        print('\n'.join(f'  {name:<11}  {what}' for name, what in COMMANDS.items()))
         sys.exit(0 if argv[:1] in (['-h'], ['--help']) else 2)
     try:
         importlib.import_module(f'gkgnet_timm.{argv[0].replace("-", "_")}').main(argv[1:])

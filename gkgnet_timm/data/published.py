@@ -4,14 +4,14 @@ import pickle
 import re
 import reprlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Optional, Sequence, Union
+from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from ..class_names import COCO_CLASSES
 from .reader import LabelReader
 
-__all__ = ['PublishedReader', 'is_inside']
+__all__ = ['PublishedReader', 'is_inside', 'read_records']
 
 _REMEDY = "Expected a pickle of dicts with 'file_name' and a multi-hot 'objects': download or write it anew."
 
@@ -91,6 +91,27 @@ def _find_problem(record: Any, columns: int) -> Optional[str]:
     return None
 
 
+def read_records(path: Union[str, Path]) -> Tuple[List[str], np.ndarray]:
+    """File names and labels (N, L), int8, of a published `.data` file. Nothing in it is run.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds something else.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'Annotation file {str(path)!r} does not exist.')
+    records = _load(path)
+    if not isinstance(records, (list, tuple)) or not records:
+        raise ValueError(f'{str(path)!r} does not hold a sequence of records. {_REMEDY}')
+    files, rows = [], []
+    for number, record in enumerate(records, 1):
+        if problem := _find_problem(record, len(rows[0]) if rows else 0):
+            raise ValueError(f'{str(path)!r}: record {number} {problem}. {_REMEDY}')
+        files.append(record['file_name'])
+        rows.append(record['objects'])
+    return files, np.array(rows, dtype=np.int8)
+
+
 class PublishedReader(LabelReader):
     """Images and labels of a published `.data` file: a pickle of records with `file_name` and a multi-hot `objects`.
 
@@ -99,7 +120,8 @@ class PublishedReader(LabelReader):
     Column order: the file has no class names, so that its columns are the classes in ascending COCO category id is an
     assumption. An older file of the same form has them in another order. Training and figures over all classes are the
     same for any order, but a published checkpoint scored with labels in another order than its own is scored wrongly.
-    Compare with COCO's json first, and give `class_names` in the order of the columns if they differ.
+    Compare with COCO's json first (`python -m gkgnet_timm class-order`), and give `class_names` in the order of the
+    columns if they differ.
 
     Args:
         annotations: `.data` file.
@@ -114,22 +136,12 @@ class PublishedReader(LabelReader):
     def __init__(
         self, annotations: Union[str, Path], images: Union[str, Path], class_names: Optional[Sequence[str]] = None
     ):
-        if not Path(annotations).is_file():
-            raise FileNotFoundError(f'Annotation file {str(annotations)!r} does not exist.')
         if not Path(images).is_dir():
             raise FileNotFoundError(f'Image folder {str(images)!r} does not exist.')
-        records = _load(annotations)
-        if not isinstance(records, (list, tuple)) or not records:
-            raise ValueError(f'{str(annotations)!r} does not hold a sequence of records. {_REMEDY}')
-        files, rows = [], []
-        for number, record in enumerate(records, 1):
-            if problem := _find_problem(record, len(rows[0]) if rows else 0):
-                raise ValueError(f'{str(annotations)!r}: record {number} {problem}. {_REMEDY}')
-            files.append(record['file_name'])
-            rows.append(record['objects'])
-        if class_names is None and len(rows[0]) == len(COCO_CLASSES):
+        files, targets = read_records(annotations)
+        if class_names is None and targets.shape[1] == len(COCO_CLASSES):
             class_names = COCO_CLASSES
-        if len(class_names or ()) != len(rows[0]):
-            counts = f'{len(rows[0])} columns, there are {len(class_names or ())} class names'
+        if len(class_names or ()) != targets.shape[1]:
+            counts = f'{targets.shape[1]} columns, there are {len(class_names or ())} class names'
             raise ValueError(f'{str(annotations)!r} has {counts}. Give a name for each column with --class-map FILE.')
-        super().__init__(images, files, np.array(rows, dtype=np.int8), class_names, annotations)
+        super().__init__(images, files, targets, class_names, annotations)
