@@ -2,8 +2,9 @@
 
 import argparse
 import copy
+import json
 from pathlib import Path
-from typing import Optional
+from typing import List, Optional, Tuple
 
 import torch
 
@@ -15,7 +16,26 @@ from timm.models import (
     resolve_model_input_args,
 )
 
-__all__ = ['create_model', 'load_model']
+from .label_rows import init_labels_by_name
+from .training.arguments import read_checkpoint_args
+
+__all__ = ['create_model', 'create_model_by_labels', 'load_model']
+
+
+def _stored_names(path: str) -> List[str]:
+    """Class names that come with weights, in our checkpoints or in the config.json that timm writes beside a
+    safetensors file. Empty where there are none."""
+    if not path.endswith('.safetensors'):
+        return read_checkpoint_args(path).get('class_names', [])
+    config = Path(path).with_name('config.json')
+    if not config.is_file():
+        return []
+    try:
+        content = json.loads(config.read_text(encoding='utf-8'))
+        names = content.get('label_names') or content.get('pretrained_cfg', {}).get('label_names')
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f'{str(config)!r} beside the weights is not the config of a timm model ({error}).') from error
+    return names if isinstance(names, list) else []  # timm has also mappings of some classes
 
 
 def create_model(
@@ -53,7 +73,10 @@ def create_model(
         if not Path(path).is_file():
             raise FileNotFoundError(f'Pretrained weights {path!r} do not exist.')
         kwargs['pretrained_cfg_overlay'] = dict(file=path)
-        if stored_classes and not ours:  # ours look themselves
+        names = _stored_names(path) if num_classes is None else []
+        if names:
+            kwargs['pretrained_cfg_overlay'].update(num_classes=len(names), label_names=names)
+        elif stored_classes and not ours:  # ours look themselves
             kwargs['pretrained_cfg_overlay'].update(num_classes=stored_classes)
     try:
         model = timm.create_model(
@@ -66,6 +89,16 @@ def create_model(
     if args.img_size and not ours and hasattr(model, 'set_input_size'):
         model.set_input_size(args.img_size)
     return model
+
+
+def _check_classifier(model: torch.nn.Module, source: str, remedy: str) -> None:
+    """Raise a ValueError where timm has left the classifier as it starts, whose scores would be noise."""
+    known = model.pretrained_cfg['num_classes']
+    if known != model.num_classes:
+        raise ValueError(
+            f'Weights {source!r} have no classifier of {model.num_classes} classes, but of {known}: those of a trunk, or '
+            f'of other classes, {remedy}.'
+        )
 
 
 def load_model(args: argparse.Namespace, num_classes: Optional[int], use_ema: bool = False) -> torch.nn.Module:
@@ -95,9 +128,31 @@ def load_model(args: argparse.Namespace, num_classes: Optional[int], use_ema: bo
             raise ValueError(f'Checkpoint {args.checkpoint!r} does not fit {args.model!r}: {reason}') from error
         if args.img_size != creation.img_size and hasattr(model, 'set_input_size'):
             model.set_input_size(args.img_size)
-    elif model.pretrained_cfg['num_classes'] != model.num_classes:  # timm leaves the classifier as it starts
-        raise ValueError(
-            f'Weights {args.checkpoint or args.model!r} have no classifier of {model.num_classes} classes, but of '
-            f'{model.pretrained_cfg["num_classes"]}: those of a trunk, or of other classes, which --class-map FILE names.'
-        )
+    else:
+        _check_classifier(model, args.checkpoint or args.model, 'which --class-map FILE names')
     return model
+
+
+def create_model_by_labels(args: argparse.Namespace, class_names: List[str]) -> Tuple[torch.nn.Module, List[str]]:
+    """The pretrained model of the flags for other classes, and those of them that its weights know by name.
+
+    Raises:
+        FileNotFoundError: If the file of pretrained weights does not exist.
+        ValueError: If there are no such weights, they do not name their classes, or share none.
+    """
+    flag, path = '--init-labels-by-name', args.pretrained_path
+    model = create_model(args, None)
+    names = model.pretrained_cfg.get('label_names')
+    if not names:
+        raise ValueError(
+            f'{flag}: weights {path or args.model!r} do not name their classes. Give --pretrained-path with a '
+            "checkpoint of train_multilabel.py, or a safetensors file with 'label_names' in config.json beside it."
+        )
+    _check_classifier(model, path or args.model, f'leave out {flag}')
+    known = init_labels_by_name(model, class_names)
+    if not known:
+        raise ValueError(
+            f'{flag}: none of the {len(class_names)} classes ({", ".join(class_names[:3])}, ...) is one of the '
+            f'{len(names)} of the pretrained weights ({", ".join(names[:3])}, ...), leave it out.'
+        )
+    return model, known

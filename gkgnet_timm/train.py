@@ -19,7 +19,7 @@ from timm.task import MultiLabelClassificationTask, evaluation_sample_limit
 from .data import create_dataset, create_eval_loader, create_train_loader, create_train_transform, start_epoch
 from .data.check import check_files, check_splits, class_counts, describe
 from .evaluate import autocast_context, evaluate
-from .factory import create_model
+from .factory import create_model, create_model_by_labels
 from .loss import create_loss
 from .metrics import MultiLabelEvaluator
 from .training.arguments import blame, data_kwargs, flag_values, parse_args
@@ -116,7 +116,15 @@ def create_loaders(
 def create_task(args: argparse.Namespace, train_set: Any, device: torch.device) -> MultiLabelClassificationTask:
     """Model and loss of the flags, before they are compiled and distributed."""
     torch.manual_seed(args.seed)
-    model = create_model(args, len(args.class_names)).to(device)
+    if args.init_labels_by_name and not args.resume:
+        model, known = create_model_by_labels(args, args.class_names)
+        if utils.is_primary(args):
+            count = f'{len(known)} of {len(args.class_names)}'
+            shown = ', '.join(known[:8]) + (', ...' if len(known) > 8 else '')
+            print(f'Rows of {count} classes are those of the pretrained weights: {shown}')
+    else:
+        model = create_model(args, len(args.class_names))
+    model.to(device)
     if args.channels_last:
         model.to(memory_format=torch.channels_last)
     if args.grad_checkpointing:

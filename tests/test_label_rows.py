@@ -1,16 +1,23 @@
 """Classes that pretrained weights know by name keep their rows."""
 
+import json
 import re
 
 import pytest
 import torch
-from filler import fill_model
+from filler import fill_model, published_pvig
+from safetensors.torch import save_file
 from tiny import assert_close, create, images
 
 import timm
-from timm.models import get_pretrained_cfg, save_for_hf
+from timm.models import get_pretrained_cfg, load_state_dict, save_for_hf
+from timm.models._registry import _model_pretrained_cfgs as registry
+from timm.utils import init_distributed_device
 
+from gkgnet_timm import train as training
+from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.class_names import COCO_CLASSES, VOC_CLASSES
+from gkgnet_timm.data import demo
 from gkgnet_timm.label_rows import init_labels_by_name
 from gkgnet_timm.predict import class_names_of
 
@@ -206,3 +213,155 @@ def test_errors():
         model = Convolutional()
         model.pretrained_cfg['classifier'] = classifier
         fails("'classifier' of the model's cfg", model, NEW)
+
+
+# in training
+
+TINY = ['--img-size', '32', '-b', '8', '--epochs', '1', '-j', '0', '--device', 'cpu']
+TINY += ['--model-kwargs', 'depths=(1, 1, 1, 1)', 'dims=(8, 16, 24, 32)', 'k=3', 'label_k=3']
+SHAPES = list(demo.SHAPES)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Train in the folder of an experiment."""
+    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setattr(demo, 'SPLITS', {'train': 10, 'val': 5})
+
+    def run(experiment, *flags):
+        training.main(['-c', 'demo', *TINY, '--output', str(tmp_path), '--experiment', experiment, *flags])
+        return tmp_path / experiment / 'last.pth.tar'
+
+    return run
+
+
+@pytest.fixture
+def other_classes(tmp_path, run):
+    """Flags of the demo images as a table of other classes: two of the shapes and a new one, in another order."""
+    run('source')
+    folder = next((tmp_path / 'cache').rglob('train'))
+    files = sorted(path.name for path in folder.glob('*.*'))
+    known = [SHAPES[5], SHAPES[1].upper()]
+    classes = [known[0], 'cloud', known[1]]
+    for split, part in (('train', files[:6]), ('val', files[6:])):
+        rows = [f'{name},{i % 2},{(i + 1) % 2},{i % 3 % 2}' for i, name in enumerate(part)]
+        (tmp_path / f'{split}.csv').write_text('\n'.join([f'image,{",".join(classes)}', *rows]))
+    flags = ['--dataset', 'csv', '--data-dir', str(folder), '--init-labels-by-name']
+    for split in ('train', 'val'):
+        flags += [f'--{split}-split', str(tmp_path / f'{split}.csv')]
+    return flags, classes, dict(zip(known, (5, 1)))
+
+
+def create_started(flags):
+    """The model that training would start from, in evaluation mode."""
+    args = training.parse_args(['-c', 'demo', *TINY, *flags])
+    device = init_distributed_device(args)
+    train_set, _ = training.create_datasets(args, None)
+    return training.create_task(args, train_set, device).get_trainable_module().double().eval()
+
+
+@pytest.mark.parametrize('model', ['gkgnet_ti_224', 'resnet10t'])
+def test_training_starts_with_what_is_known(tmp_path, run, other_classes, model, capsys):
+    flags, classes, places = other_classes
+    own = ['--model', model, '--model-kwargs', '--epochs', '1'] if model == 'resnet10t' else []
+    checkpoint = run('source', *own)
+    source = create_started(own)
+    source.load_state_dict(load_state_dict(str(checkpoint)))
+    flags = [*flags, *own, '--pretrained-path', str(checkpoint)]
+    capsys.readouterr()
+    started = create_started(flags)
+    known = ', '.join(places)
+    assert f'Rows of 2 of 3 classes are those of the pretrained weights: {known}\n' in capsys.readouterr().out
+    batch = images(2, 32)
+    assert_close(logits(started, batch)[:, [0, 2]], logits(source, batch)[:, list(places.values())], 1e-12)
+    run('target', *flags)
+    names = torch.load(tmp_path / 'target' / 'last.pth.tar', weights_only=False)['args'].class_names
+    assert names == classes
+
+
+def test_resume_does_not_look_at_names(tmp_path, run, other_classes, capsys):
+    flags, _, _ = other_classes
+    checkpoint = tmp_path / 'source' / 'last.pth.tar'
+    target = run('target', *flags, '--pretrained-path', str(checkpoint))
+    assert 'Rows of 2' in capsys.readouterr().out
+    training.main(['--resume', str(target), '--epochs', '2'])
+    printed = capsys.readouterr().out
+    assert 'Rows of' not in printed and 'Continue behind epoch 1' in printed
+
+
+def test_weights_that_name_their_classes(tmp_path, run, other_classes, monkeypatch, capsys):
+    """config.json beside a safetensors file; a cfg of the class count of the file; a cfg of pretrained weights."""
+    flags, _, _ = other_classes
+    weights = load_state_dict(str(tmp_path / 'source' / 'last.pth.tar'))
+    folder = tmp_path / 'export'
+    folder.mkdir()
+    file = folder / 'model.safetensors'
+    save_file(weights, file)
+    path = [*flags, '--pretrained-path', str(file)]
+    with pytest.raises(ValueError, match='model.safetensors.*do not name their classes.*config.json'):
+        create_started(path)
+    for config in (dict(label_names=SHAPES), dict(pretrained_cfg=dict(label_names=SHAPES))):
+        (folder / 'config.json').write_text(json.dumps(config))
+        reference = create_started(path).state_dict()
+    assert torch.equal(reference['head_label.weight'][2].float(), weights['head_label.weight'][1])
+    for content in ('no json', '[]'):
+        (folder / 'config.json').write_text(content)
+        with pytest.raises(ValueError, match='config.json. beside the weights is not'):
+            create_started(path)
+    (folder / 'config.json').unlink()
+
+    cfg = get_pretrained_cfg('gkgnet_ti_224')
+    cfg.num_classes, cfg.label_names = len(SHAPES), SHAPES
+    monkeypatch.setitem(registry, 'gkgnet_ti_224', cfg)
+    assert torch.equal(create_started(path).state_dict()['head_label.weight'], reference['head_label.weight'])
+    torch.save(
+        {key: value for key, value in weights.items() if not key.startswith(('label_', 'head_'))},
+        file.with_suffix('.pth'),
+    )
+    with pytest.raises(ValueError, match="model.pth' have no 'head_label' of 8 classes.*leave out --init-labels"):
+        create_started([*flags, '--pretrained-path', str(file.with_suffix('.pth'))])
+    cfg.file, cfg.hf_hub_id = str(file), None
+    capsys.readouterr()
+    started = create_started([*flags, '--pretrained']).state_dict()
+    assert torch.equal(started['head_patch.weight'][::2], reference['head_patch.weight'][::2])
+    assert 'Rows of 2 of 3' in capsys.readouterr().out
+
+
+def test_predict_takes_the_names_beside_the_weights(tmp_path, run, capsys):
+    save_file(load_state_dict(str(run('source'))), tmp_path / 'model.safetensors')
+    (tmp_path / 'config.json').write_text(json.dumps(dict(label_names=[f'a {name}' for name in SHAPES])))
+    picture = str(next((tmp_path / 'cache').rglob('*.*g')))
+    flags = [*TINY[TINY.index('--model-kwargs') :], '--img-size', '32', '--device', 'cpu', '--format', 'json']
+    capsys.readouterr()
+    model = ['--model', 'gkgnet_ti_224', '--checkpoint', str(tmp_path / 'model.safetensors')]
+    command(['predict', picture, *model, *flags, '--threshold', '0.001'])
+    (row,) = json.loads(capsys.readouterr().out)
+    assert {label['label'] for label in row['labels']} == {f'a {name}' for name in SHAPES}
+
+
+def test_errors_of_training(tmp_path, run, capsys):
+    checkpoint = run('source')
+    (tmp_path / 'a.csv').write_text('image,eel\n1.png,1\n')
+    (tmp_path / 'b.csv').write_text('image,eel\n2.png,1\n')
+    torch.save(published_pvig(), tmp_path / 'pvig.pth')
+    csv = ['--dataset', 'csv', '--data-dir', str(tmp_path), '--train-split', 'a.csv', '--val-split', 'b.csv']
+    csv += ['--on-bad-image', 'skip']
+    by_name = ['train', '-c', 'demo', *TINY, '--output', str(tmp_path), '--init-labels-by-name']
+    path = ['--pretrained-path', str(checkpoint)]
+    cases = [
+        (by_name, '--init-labels-by-name needs pretrained weights.*--pretrained-path FILE'),
+        (
+            [*by_name, *path, *csv],
+            r'none of the 1 classes \(eel, ...\) is one of the 8 of the pretrained.*leave it out',
+        ),
+        ([*by_name, '--model', 'resnet10t', '--model-kwargs', *path], "'resnet10t' from .*last.pth.tar"),
+        ([*by_name, '--model-kwargs', '--pretrained-path', str(tmp_path / 'pvig.pth')], 'pvig.pth.* do not name'),
+        ([*by_name, '--pretrained-path', 'nope.pth'], 'nope.pth'),
+    ]
+    for argv, message in cases:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            command(argv)
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert error.count('\n') == 1 and re.search(message, error), (argv, error)

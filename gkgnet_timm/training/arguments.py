@@ -151,6 +151,11 @@ def _create_parser() -> argparse.ArgumentParser:
     flag(group, '--model', default='gkgnet_224', metavar='NAME', help='any timm model')
     switch(group, '--pretrained', help='start from the pretrained weights of its tag')
     flag(group, '--pretrained-path', metavar='FILE', help='start from this file: Pyramid ViG, GKGNet, or a checkpoint')
+    switch(
+        group,
+        '--init-labels-by-name',
+        help='classes that the pretrained weights know by name keep their label nodes and score rows',
+    )
     flag(
         group,
         '--pos-embed-init',
@@ -437,6 +442,8 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
                 setattr(args, f'{part}_images', images[i])
         if not getattr(args, f'{part}_split'):
             raise ValueError(f'--dataset {args.dataset} needs --{part}-split.')
+    if args.init_labels_by_name and not (args.pretrained or args.pretrained_path or resume):
+        raise ValueError('--init-labels-by-name needs pretrained weights: give --pretrained or --pretrained-path FILE.')
     args.unknown_labels = args.unknown_labels or ('positive' if args.dataset == 'voc' else 'ignore')
     args.loss = args.loss or ('gkgnet' if safe_model_name(args.model).startswith('gkgnet') else 'bce')
     if args.validation_batch_size is None:
