@@ -1,9 +1,9 @@
-"""Entry points of `torch.hub.load`: every model of gkgnet_timm."""
+"""Entry points of `torch.hub.load`: every model of gkgnet_timm, which takes the arguments of `timm.create_model`."""
 
 import timm as _timm
 
 import gkgnet_timm as _gkgnet_timm  # noqa: F401
 
-dependencies = ['torch', 'timm']
+dependencies = ['torch', 'torchvision', 'timm', 'huggingface_hub', 'safetensors']
 
 globals().update({name: _timm.model_entrypoint(name) for name in _timm.list_models(module=['gkgnet', 'pvig'])})

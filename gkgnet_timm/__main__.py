@@ -14,6 +14,8 @@ COMMANDS = {
     'predict': 'labels of images',
     'check-data': 'count images and classes of a data set and read all of its images',
     'class-order': 'class names of a published .data file by comparison with COCO',
+    'convert': 'published or trained weights as a folder that timm loads, or as its pretrained ones',
+    'push': 'upload such a folder to the Hugging Face Hub',
     'benchmark': 'time and memory of inference, training and loading',
 }
 

@@ -83,7 +83,7 @@ def create_model(
             args.model, pretrained=args.pretrained or bool(path), num_classes=num_classes, **kwargs
         )
     # weights without a source, tensors that do not fit, unknown arguments, files of another kind
-    except (RuntimeError, TypeError, KeyError, AttributeError) as error:
+    except (RuntimeError, TypeError, KeyError, AttributeError, ValueError) as error:
         source = f' from {path!r}' if path else ''
         raise ValueError(f'Model {args.model!r}{source}: {" ".join(str(error).split())[:300]}') from error
     if args.img_size and not ours and hasattr(model, 'set_input_size'):
@@ -96,8 +96,8 @@ def _check_classifier(model: torch.nn.Module, source: str, remedy: str) -> None:
     known = model.pretrained_cfg['num_classes']
     if known != model.num_classes:
         raise ValueError(
-            f'Weights {source!r} have no classifier of {model.num_classes} classes, but of {known}: those of a trunk, or '
-            f'of other classes, {remedy}.'
+            f'Weights {source!r} have no classifier of {model.num_classes} classes, but of {known}: those of a trunk, '
+            f'or of other classes, {remedy}.'
         )
 
 

@@ -318,7 +318,9 @@ def test_weights_that_name_their_classes(tmp_path, run, other_classes, monkeypat
         {key: value for key, value in weights.items() if not key.startswith(('label_', 'head_'))},
         file.with_suffix('.pth'),
     )
-    with pytest.raises(ValueError, match="model.pth' have no 'head_label' of 8 classes.*leave out --init-labels"):
+    with pytest.raises(
+        ValueError, match="model.pth' have no classifier of 8 classes, but of 0.*leave out --init-labels"
+    ):
         create_started([*flags, '--pretrained-path', str(file.with_suffix('.pth'))])
     cfg.file, cfg.hf_hub_id = str(file), None
     capsys.readouterr()

@@ -366,7 +366,7 @@ def test_errors_are_one_line(trained, photos, capsys):
         (['a', '--model', 'gkgnet_577', '--pretrained'], "Unknown model 'gkgnet_577'.*gkgnet_576"),
         (['a', '--checkpoint', 'nope.pth'], "'nope.pth' does not exist"),
         (['a', '--checkpoint', 'nope.safetensors', '--model', 'gkgnet_576'], "'nope.safetensors' does not exist"),
-        (['a', '--checkpoint', 'other.pth'], "'other.pth' is not a readable checkpoint"),
+        (['a', '--checkpoint', 'other.pth'], "'other.pth' is damaged, or no checkpoint"),
         (['a', *checkpoint, '--model', 'resnet10t'], "is of model 'gkgnet_ti_224', not 'resnet10t'"),
         (['a', *checkpoint, '--model-kwargs', 'depths=(2,1,1,1)'], 'does not fit'),
         (['a', *checkpoint, '--class-map', 'nope.txt'], 'nope.txt'),

@@ -3,7 +3,6 @@
 import colorsys
 import json
 import math
-import os
 import shutil
 import tempfile
 from pathlib import Path

@@ -17,6 +17,7 @@ from timm.utils import ParseKwargs, load_checkpoint_metadata
 
 from ..loss import LOSSES
 from ..models._convert import published_globals
+from ..models._pretrained import find_problem
 
 __all__ = [
     'KeyValues',
@@ -359,7 +360,7 @@ def read_checkpoint_args(path: str) -> Dict[str, Any]:
             checkpoint = load_checkpoint_metadata(path)
     except Exception as error:  # whatever torch raises for a file of another kind
         raise ValueError(
-            f'{str(path)!r} is not a readable checkpoint ({type(error).__name__}), take another one of its folder.'
+            f'{str(path)!r} is {find_problem(path) or "no readable checkpoint"}. If it is of a training, take another one of its folder.'
         ) from error
     args = checkpoint.get('args') if isinstance(checkpoint, dict) else None
     return dict(vars(args), has_ema='state_dict_ema' in checkpoint) if hasattr(args, 'class_names') else {}
