@@ -146,7 +146,8 @@ def create_model_by_labels(args: argparse.Namespace, class_names: List[str]) -> 
     if not names:
         raise ValueError(
             f'{flag}: weights {path or args.model!r} do not name their classes. Give --pretrained-path with a '
-            "checkpoint of train_multilabel.py, or a safetensors file with 'label_names' in config.json beside it."
+            "checkpoint of train_multilabel.py, or a safetensors file with 'label_names' in config.json beside it; "
+            'with the published GKGNet file --model gkgnet_576, at any --img-size.'
         )
     _check_classifier(model, path or args.model, f'leave out {flag}')
     known = init_labels_by_name(model, class_names)
