@@ -20,7 +20,16 @@ from timm.models import PretrainedCfg, build_model_with_cfg, load_state_dict, re
 from ..cache import cache_dir
 from ._convert import published_globals
 
-__all__ = ['GKGNET_FILE', 'HUB_ORG', 'VIG_FILES', 'build_model', 'find_problem', 'installed_file', 'sha256']
+__all__ = [
+    'GKGNET_FILE',
+    'HTTPError',
+    'HUB_ORG',
+    'VIG_FILES',
+    'build_model',
+    'find_problem',
+    'installed_file',
+    'sha256',
+]
 
 HUB_ORG = os.environ.get('GKGNET_TIMM_HUB_ORG') or 'gkgnet-timm'  # a team that mirrors weights names its own
 GKGNET_FILE = 'https://drive.google.com/file/d/1TB_UqqFvpQ2bvy_qau0aKP6GoK9Xlix_/view'
@@ -31,7 +40,7 @@ VIG_FILES = {
     'm': f'{_VIG_RELEASE}/pvig_m_83.1.pth.tar',
     'b': f'{_VIG_RELEASE}/pvig_b_83.66.pth.tar',
 }
-_HTTPError = HfHubHTTPError.__bases__[0]  # of the HTTP client that the installed version uses
+HTTPError = HfHubHTTPError.__bases__[0]  # of the HTTP client that the installed version uses
 _HUB_NAMES = ('model.safetensors', 'pytorch_model.bin')
 
 ModelT = TypeVar('ModelT', bound=nn.Module)
@@ -146,7 +155,7 @@ def build_model(model_cls: Type[ModelT], variant: str, pretrained: bool, **kwarg
         path = path / _HUB_NAMES[0] if path and path.is_dir() else path  # a folder of save_for_hf
         if path and path.is_file():
             _check(path, remote, error)
-        elif remote and isinstance(error, (OSError, _HTTPError)):
+        elif remote and isinstance(error, (OSError, HTTPError)):
             where = f'Hugging Face repository {cfg.hf_hub_id!r}' if cfg.hf_hub_id else cfg.url
             reason = f'{type(error).__name__}: {" ".join(str(error).split())[:160]}'
             name = f'{cfg.architecture}.{cfg.tag}' if cfg.tag else cfg.architecture
