@@ -116,7 +116,11 @@ def create_loaders(
 def create_task(args: argparse.Namespace, train_set: Any, device: torch.device) -> MultiLabelClassificationTask:
     """Model and loss of the flags, before they are compiled and distributed."""
     torch.manual_seed(args.seed)
-    if args.init_labels_by_name and not args.resume:
+    if args.resume:  # its weights are loaded over
+        model = create_model(
+            argparse.Namespace(**vars(args) | dict(pretrained=False, pretrained_path=None)), len(args.class_names)
+        )
+    elif args.init_labels_by_name:
         model, known = create_model_by_labels(args, args.class_names)
         if utils.is_primary(args):
             count = f'{len(known)} of {len(args.class_names)}'

@@ -432,3 +432,5 @@ def test_hubconf_has_our_models_and_no_other():
     assert names == {'dependencies', *timm.list_models(module=['gkgnet', 'pvig'])}
     model = torch.hub.load(str(ROOT), 'gkgnet_ti_224', source='local', num_classes=3, img_size=64)
     assert model.num_classes == 3
+    for name in names - {'dependencies'}:  # what `torch.hub.help` shows
+        assert timm.model_entrypoint(name).__doc__

@@ -359,8 +359,9 @@ def read_checkpoint_args(path: str) -> Dict[str, Any]:
         with published_globals():
             checkpoint = load_checkpoint_metadata(path)
     except Exception as error:  # whatever torch raises for a file of another kind
+        problem = find_problem(path) or 'no readable checkpoint'
         raise ValueError(
-            f'{str(path)!r} is {find_problem(path) or "no readable checkpoint"}. If it is of a training, take another one of its folder.'
+            f'{str(path)!r} is {problem}. If it is of a training, take another one of its folder.'
         ) from error
     args = checkpoint.get('args') if isinstance(checkpoint, dict) else None
     return dict(vars(args), has_ema='state_dict_ema' in checkpoint) if hasattr(args, 'class_names') else {}
