@@ -56,6 +56,24 @@ def _unit_groups(x: torch.Tensor, num_groups: int) -> torch.Tensor:
     return F.normalize(x, dim=-1, eps=1e-12).reshape(B * num_groups, N, C // num_groups)
 
 
+def _largest(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """Indices of the largest scores of each row, largest first: (..., M) -> (..., count).
+
+    Where torch would partition the row, the `count` blocks with the largest maxima hold all of them, and are searched
+    instead. Blocks are strided, so that the maxima are taken over whole rows of memory.
+    """
+    M = scores.shape[-1]
+    size = 9 if M % 9 == 0 else 8 if M % 8 == 0 else 1
+    if count * 64 <= M or count >= M // size or size == 1:
+        return scores.topk(count, dim=-1)[1]
+    step = M // size  # block b is b, b + step, b + 2 * step, ...
+    maxima = scores.unflatten(-1, [size, step]).amax(-2)  # (..., M) -> (..., size, step) -> (..., step)
+    blocks = maxima.topk(count, dim=-1, sorted=False)[1].unsqueeze(-2)  # (..., 1, count)
+    offsets = torch.arange(0, M, step, device=scores.device).unsqueeze(-1)  # (size, 1)
+    columns = (blocks + offsets).flatten(-2)  # (..., size, count) -> (..., size * count)
+    return columns.gather(-1, scores.gather(-1, columns).topk(count, dim=-1)[1])
+
+
 @register_notrace_function
 def knn_neighbors(
     x: torch.Tensor,
@@ -87,31 +105,43 @@ def knn_neighbors(
     queries = _unit_groups(x.detach(), num_groups)  # (BG, N, C/G)
     keys = _unit_groups(y.detach(), num_groups).transpose(1, 2)  # (BG, C/G, M)
     k, dilation = limit_neighbors(k, dilation, M)
-    nearest = (k - 1) * dilation + 1
 
     # a chunk is a number of whole grid rows, so that its position term is a plain sum of the two tables
     H, W = N, 1
+    row_table, col_table = keys, keys
     if position is not None:
         H, W = position[0].shape[0], position[1].shape[0]
+        # twice in a row, so that a chunk can begin with the candidates near it: later ones rarely change its top-k
+        keys = torch.cat([keys, keys], dim=2)  # (BG, C/G, 2M)
+        row_table = torch.cat([position[0], position[0]], dim=1).to(keys.dtype).unsqueeze(1)  # (H, 1, 2M)
+        col_table = torch.cat([position[1], position[1]], dim=1).to(keys.dtype)  # (W, 2M)
     # On a CPU a chunk has to stay in cache between the product and the top-k, elsewhere it only bounds memory.
     budget = 1 << 20 if x.device.type == 'cpu' else 1 << 26
-    step = min(H, max(1, budget // (BG * W * M)))
-    buffer = queries.new_empty(BG, step * W, M)
-    neighbors = []
-    for start in range(0, H, step):
-        stop = min(start + step, H)
-        scores = buffer[:, : (stop - start) * W]  # (BG, rows * W, M)
-        beta = 0
-        if position is not None:
-            row_table = position[0][start:stop].to(scores.dtype).unsqueeze(1)  # (rows, 1, M)
-            col_table = position[1].to(scores.dtype)  # (W, M)
-            # (rows, 1, M) + (W, M) -> (BG, rows, W, M), the view of scores
-            torch.add(row_table.expand(BG, -1, -1, -1), col_table, out=scores.view(BG, stop - start, W, M))
-            beta = 1
-        # the in-place product is one that autocast leaves alone
-        scores.baddbmm_(queries[:, start * W : stop * W], keys, beta=beta, alpha=2)
-        neighbors.append(scores.topk(nearest, dim=-1)[1][:, :, ::dilation])  # (BG, rows * W, k)
-    return torch.cat(neighbors, dim=1).view(B, num_groups, N, k)
+    graphs = min(BG, max(1, budget // (W * M)))
+    rows = min(H, max(1, budget // (graphs * W * M)))
+    buffer = queries.new_empty(graphs, rows * W, M)
+    neighbors = torch.empty(BG, N, k, dtype=torch.long, device=x.device)
+    for first in range(0, BG, graphs):
+        last = min(first + graphs, BG)
+        for start in range(0, H, rows):
+            stop = min(start + rows, H)
+            begin = 0
+            scores = buffer[: last - first, : (stop - start) * W]  # (graphs, rows * W, M)
+            if position is not None:
+                begin = max(0, start * M // H - M // 12)
+                near = row_table[start:stop, :, begin : begin + M].expand(last - first, -1, -1, -1)
+                # (rows, 1, M) + (W, M) -> (graphs, rows, W, M), the view of scores
+                torch.add(near, col_table[:, begin : begin + M], out=scores.view(last - first, stop - start, W, M))
+            # the in-place product is one that autocast leaves alone
+            scores.baddbmm_(
+                queries[first:last, start * W : stop * W],
+                keys[first:last, :, begin : begin + M],
+                beta=0 if position is None else 1,
+                alpha=2,
+            )
+            nearest = _largest(scores, (k - 1) * dilation + 1)[:, :, ::dilation]  # (graphs, rows * W, k)
+            neighbors[first:last, start * W : stop * W] = (nearest + begin) % M
+    return neighbors.view(B, num_groups, N, k)
 
 
 @register_notrace_function
