@@ -33,8 +33,11 @@ def _to_numpy(x: Any) -> np.ndarray:
     return np.asarray(x)
 
 
-def check_scores(scores: Array, targets: Array) -> Tuple[np.ndarray, np.ndarray]:
-    """Scores in float32 or float64 and int8 targets, both (N, L) with N and L above 0, or a ValueError."""
+def check_scores(scores: Array, targets: Array, finite: bool = False) -> Tuple[np.ndarray, np.ndarray]:
+    """Scores in float32 or float64 and int8 targets, both (N, L) with N and L above 0, or a ValueError.
+
+    Infinite scores rank and are let through, unless all must be finite.
+    """
     scores, targets = _to_numpy(scores), _to_numpy(targets)
     if scores.ndim != 2 or scores.shape != targets.shape:
         raise ValueError(f'scores and targets must both be (images, classes), got {scores.shape} and {targets.shape}.')
@@ -42,10 +45,10 @@ def check_scores(scores: Array, targets: Array) -> Tuple[np.ndarray, np.ndarray]
         raise ValueError(f'Nothing to evaluate: scores and targets are {scores.shape}.')
     if scores.dtype not in (np.float32, np.float64):
         scores = scores.astype(np.float32)
-    unscored = np.isnan(scores)
+    unscored = ~np.isfinite(scores) if finite else np.isnan(scores)
     if unscored.any():
         row, column = np.argwhere(unscored)[0]
-        raise ValueError(f'scores have nan, first in row {row}, column {column}.')
+        raise ValueError(f'scores have nan{" or inf" if finite else ""}, first in row {row}, column {column}.')
     invalid = (targets != 0) & (targets != 1) & (targets != -1)
     if invalid.any():
         row, column = np.argwhere(invalid)[0]
@@ -250,7 +253,7 @@ class MultiLabelEvaluator(MultiLabelClassificationEvaluator):
         threshold: Threshold = 0.5,
     ) -> None:
         super().__init__(device, max_samples=max_samples)
-        self.threshold = check_threshold(threshold, np.size(threshold))
+        self.threshold = check_threshold(threshold, _to_numpy(threshold).size)
 
     def reset(self) -> None:
         super().reset()
@@ -300,10 +303,10 @@ class MultiLabelEvaluator(MultiLabelClassificationEvaluator):
         """The figures by `metric_names`, over the rows of all ranks if distributed.
 
         Raises:
-            ValueError: For nan logits, or without any rows.
+            ValueError: For logits that are not finite, or without any rows.
         """
         logits, targets, _ = self.gathered = self._rows(distributed)
-        figures = _ranking_figures(*check_scores(logits, targets))
+        figures = _ranking_figures(*check_scores(logits, targets, finite=True))
         scores = torch.from_numpy(logits).sigmoid().numpy()
         figures.update(_threshold_figures(scores, targets, self.threshold, topk=3, topk_gated=True))
         figures['loss'] = _mean_bce(logits, targets)

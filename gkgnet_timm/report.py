@@ -1,6 +1,7 @@
 """What an evaluation leaves behind: figures of every class, scores to evaluate again, and plots."""
 
 import csv
+import warnings
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -53,12 +54,14 @@ def class_report(scores: Array, targets: Array, class_names: Sequence[str], thre
 
 
 def write_class_report(path: Union[str, Path], rows: Rows) -> None:
-    """Write the rows of `class_report` as CSV, with 4 decimals."""
+    """Write the rows of `class_report` as CSV: figures with 4 decimals, thresholds, often tiny, with 6 digits."""
     with open(path, 'w', newline='', encoding='utf-8') as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for row in rows:
-            writer.writerow(f'{value:.4f}' if isinstance(value, float) else value for value in row.values())
+            cells = {name: f'{value:.4f}' if isinstance(value, float) else value for name, value in row.items()}
+            cells['best_threshold'] = f'{row["best_threshold"]:.6g}'
+            writer.writerow(cells.values())
 
 
 def save_scores(
@@ -78,7 +81,7 @@ def load_scores(path: Union[str, Path]) -> Tuple[np.ndarray, np.ndarray, List[st
     """Read a file of `save_scores`, or one like it from elsewhere. No code in it is run.
 
     Returns:
-        Probabilities (N, L), targets (N, L) int8, N file names and L class names.
+        Probabilities (N, L) in the float32 or float64 of the file, targets (N, L) int8, N file names and L class names.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -103,12 +106,13 @@ def load_scores(path: Union[str, Path]) -> Tuple[np.ndarray, np.ndarray, List[st
             raise ValueError(f'{source}: {key} must be {what} in {ndim} dimensions, got {dtype} of shape {shape}.')
     try:
         class_names = check_names(names['classes'], 'classes')
-        scores, targets = _checked_rows(arrays['scores'], arrays['targets'], class_names, names['files'])
+        scores = arrays['scores'].astype(arrays['scores'].dtype.newbyteorder('='))
+        scores, targets = _checked_rows(scores, arrays['targets'], class_names, names['files'])
         if scores.min() < 0 or scores.max() > 1:
             raise ValueError(f'scores must be probabilities, got {scores.min():g} to {scores.max():g}.')
     except ValueError as error:
         raise ValueError(f'{source}: {error}') from error
-    return scores.astype(np.float32), targets, names['files'], class_names
+    return scores, targets, names['files'], class_names
 
 
 def _short(name: str) -> str:
@@ -216,4 +220,6 @@ def draw_plots(
     ):
         FigureCanvasAgg(figure := Figure(figsize=size))
         draw(figure.subplots(), scores, targets, [_short(name) for name in class_names], *arguments)
-        figure.savefig(Path(folder) / f'{name}.png', dpi=100, bbox_inches='tight')
+        with warnings.catch_warnings():  # a name that the font lacks is a row of boxes, and no more than that
+            warnings.filterwarnings('ignore', 'Glyph .* missing from font')
+            figure.savefig(Path(folder) / f'{name}.png', dpi=100, bbox_inches='tight')

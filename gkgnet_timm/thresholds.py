@@ -72,7 +72,7 @@ def load_threshold(value: Union[str, float, Path], class_names: List[str]) -> Un
     if not Path(value).is_file():
         raise FileNotFoundError(f'Threshold {str(value)!r} is neither a number nor a file.')
     try:
-        classes = json.loads(Path(value).read_text(encoding='utf-8'))['classes']
+        classes = json.loads(Path(value).read_text(encoding='utf-8-sig'))['classes']
         thresholds = {str(name): float(threshold) for name, threshold in classes.items()}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f'{str(value)!r} is not a calibration file, make one by validate.py --calibrate.') from error

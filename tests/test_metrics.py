@@ -266,6 +266,16 @@ def test_logits_rank():
     assert evaluator.compute()['mAP'] == 100
 
 
+@pytest.mark.parametrize('threshold', [torch.tensor(0.7), torch.tensor([0.7, 0.2]), torch.tensor([0.7, 0.2]).double()])
+def test_threshold_of_the_evaluator_as_a_tensor(threshold):
+    metrics = []
+    for form in (threshold, threshold.numpy()):
+        evaluator = MultiLabelEvaluator(threshold=form)
+        evaluator.update(torch.tensor([[0.5, -0.5]]), torch.ones(1, 2))
+        metrics.append(evaluator.compute())
+    assert metrics[0] == metrics[1] and metrics[0]['OR'] == (50 if threshold.ndim else 0)
+
+
 def test_dropped_rows_and_padding():
     nan = float('nan')
     logits = torch.tensor([[2.0, 1.0], [nan, nan], [-1.0, 3.0], [9.0, 9.0]])
@@ -431,6 +441,8 @@ def test_bad_input_of_the_evaluator():
         target[1, 1] = value
         with pytest.raises(ValueError, match=f'got {float(value)} in row 1, column 1 of a batch'):
             evaluator.update(logits, target)
-    evaluator.update(logits * float('nan'), logits)
-    with pytest.raises(ValueError, match='scores have nan, first in row 0, column 0'):
-        evaluator.compute()
+    for value in ('nan', 'inf', '-inf'):
+        evaluator.reset()
+        evaluator.update(torch.tensor([[0.0, 0.0], [0.0, float(value)]]), torch.zeros(2, 2))
+        with pytest.raises(ValueError, match='scores have nan or inf, first in row 1, column 1'):
+            evaluator.compute()

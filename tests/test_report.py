@@ -75,6 +75,9 @@ def test_class_report_file(tmp_path):
     assert list(read[0]) == ['name', 'positives', 'AP', 'precision', 'recall', 'F1', 'best_threshold']
     assert [row['name'] for row in read] == [row['name'] for row in rows]
     assert read[0]['positives'] == str(rows[0]['positives']) and read[0]['AP'] == f'{rows[0]["AP"]:.4f}'
+    assert float(read[0]['best_threshold']) == pytest.approx(rows[0]['best_threshold'], rel=1e-5)
+    write_class_report(tmp_path / 'tiny.csv', class_report([[3e-7], [1e-7]], [[1], [0]], ['rare']))
+    assert (tmp_path / 'tiny.csv').read_text().splitlines()[1].endswith(',2e-07')
 
 
 def test_wrong_number_of_names(tmp_path):
@@ -116,8 +119,18 @@ def test_scores_from_elsewhere(tmp_path, dtype, target_dtype):
     arrays = content(targets=np.ones((3, 2), target_dtype))
     np.savez(tmp_path / 'a.npz', **{**arrays, 'scores': np.asfortranarray(arrays['scores'].astype(dtype))}, more=[1])
     scores, targets, *_ = load_scores(tmp_path / 'a.npz')
-    assert scores.dtype == np.float32 and targets.dtype == np.int8 and (targets == 1).all()
-    assert (scores == arrays['scores'].astype(dtype).astype(np.float32)).all()
+    assert scores.dtype == (np.float64 if dtype == '>f8' else np.float32)
+    assert targets.dtype == np.int8 and (targets == 1).all()
+    assert (scores == arrays['scores'].astype(dtype)).all()
+
+
+def test_scores_rank_as_they_were_stored(tmp_path):
+    """In float32 all of these are 1."""
+    scores = 1 - np.array([[1e-9], [2e-9], [3e-9]])
+    save_scores(tmp_path / 'a.npz', scores, [[1], [0], [0]], list('xyz'), ['a'])
+    loaded = load_scores(tmp_path / 'a.npz')
+    assert loaded[0].dtype == np.float64 and (loaded[0] == scores).all()
+    assert multilabel_metrics(*loaded[:2])['mAP'] == 100
 
 
 def assert_refused(path, message):
@@ -237,6 +250,13 @@ def test_plots(tmp_path, images, classes):
     assert all(100 < length < 4000 for size in sizes.values() for length in size)
     assert sizes['ap_by_class.png'][1] >= 10 * min(classes, 200)
     assert min(sizes['cooccurrence.png']) >= 10 * min(classes, 100)
+
+
+def test_plots_with_names_that_the_font_lacks(tmp_path, capfd):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        draw_plots(tmp_path, [[0.5, 0.1]], [[1, 0]], ['猫', 'ไก่'])
+    assert len(list(tmp_path.iterdir())) == 3 and capfd.readouterr().err.count('\n') <= 1
 
 
 def test_plots_without_positives(tmp_path):

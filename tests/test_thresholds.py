@@ -89,6 +89,8 @@ def test_file(tmp_path):
     (tmp_path / 'b.json').write_text(json.dumps(dict(classes=dict(zip(names[::-1], thresholds[::-1].tolist())))))
     assert (load_threshold(tmp_path / 'b.json', names) == thresholds).all()
     assert load_threshold('0.3', names) == load_threshold(0.3, names) == 0.3
+    (tmp_path / 'c.json').write_bytes(b'\xef\xbb\xbf' + (tmp_path / 'a.json').read_bytes())  # as Windows saves it
+    assert (load_threshold(tmp_path / 'c.json', names) == thresholds).all()
 
 
 @pytest.mark.parametrize('value', ['0', '1', '1.5', '-1', 'nan', 'inf', 2, 0.0, '2\n'])
