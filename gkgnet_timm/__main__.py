@@ -1,5 +1,6 @@
 """Commands of the package: `python -m gkgnet_timm COMMAND ...`."""
 
+import difflib
 import importlib
 import os
 import sys
@@ -23,10 +24,18 @@ COMMANDS = {
 def main(argv: Optional[List[str]] = None) -> None:
     """Run a command. What is wrong with its input ends it with one line on stderr and status 2."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] not in COMMANDS:
+    if sys.stdout is None:  # files that are opened would take its place, and what is printed end up in them
+        print('error: stdout is closed, send it to a file or to /dev/null', file=sys.stderr)
+        sys.exit(2)
+    if not argv or argv[0] in ('-h', '--help'):
         print('usage: python -m gkgnet_timm COMMAND [--help]\n')
         print('\n'.join(f'  {name:<11}  {what}' for name, what in COMMANDS.items()))
-        sys.exit(0 if argv[:1] in (['-h'], ['--help']) else 2)
+        sys.exit(0 if argv else 2)
+    if argv[0] not in COMMANDS:
+        similar = difflib.get_close_matches(argv[0], COMMANDS, n=1)
+        expected = f'{similar[0]!r}?' if similar else f'expected one of {", ".join(COMMANDS)}'
+        print(f'error: unknown command {argv[0]!r}, {expected}', file=sys.stderr)
+        sys.exit(2)
     try:
         importlib.import_module(f'gkgnet_timm.{argv[0].replace("-", "_")}').main(argv[1:])
         sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import difflib
 import json
 from pathlib import Path
 from typing import List, Optional, Tuple
@@ -57,7 +58,7 @@ def create_model(
     else:
         name = args.model.partition('.')[0]
     if not timm.is_model(name):
-        similar = ', '.join(timm.list_models(f'*{name.split("_")[0]}*')[:8]) or 'see timm.list_models()'
+        similar = ', '.join(difflib.get_close_matches(name, timm.list_models())) or 'none, see timm.list_models()'
         raise ValueError(f'Unknown model {name!r}, similar ones: {similar}.')
     kwargs = dict(args.model_kwargs)
     for key, flag in (('drop_rate', 'drop'), ('drop_path_rate', 'drop_path')):

@@ -421,6 +421,30 @@ def test_benchmark_training_and_loading(capsys):
     assert '| published | 64 | 1 |' in capsys.readouterr().out
 
 
+def test_unknown_command(capsys):
+    for name, message in (('valdate', "'validate'?"), ('xyz', 'expected one of train, validate, predict')):
+        with pytest.raises(SystemExit) as stopped:
+            command([name, '--checkpoint', 'x'])
+        error = capsys.readouterr().err
+        assert stopped.value.code == 2 and error.count('\n') == 1
+        assert f'unknown command {name!r}' in error and message in error
+
+
+def test_similar_models(capsys):
+    for name, similar in (('gkgnet448', 'gkgnet_448'), ('resnet_50', 'resnet50'), ('qqqqqqqqqq', 'timm.list_models()')):
+        with pytest.raises(ValueError, match=f"Unknown model '{name}', .*{re.escape(similar)}"):
+            train([*TINY, '--model', name])
+
+
+@pytest.mark.parametrize('argv', [['predict', 'a', '--checkpoint', 'b'], ['validate', '--scores-in', 'a'], ['--help']])
+def test_closed_stdout(argv):
+    shell = 'exec "$@" >&-'
+    result = subprocess.run(
+        ['sh', '-c', shell, '-', sys.executable, '-m', 'gkgnet_timm', *argv], capture_output=True, text=True, cwd=ROOT
+    )
+    assert result.returncode == 2 and result.stderr.count('\n') == 1 and 'stdout is closed' in result.stderr
+
+
 @pytest.mark.parametrize('door', ['train_multilabel.py', 'validate.py'])
 def test_scripts_are_doors_to_the_package(door):
     result = subprocess.run([sys.executable, str(ROOT / door), '--help'], capture_output=True, text=True, cwd=ROOT)
