@@ -20,7 +20,7 @@ from .factory import load_model
 from .metrics import MultiLabelEvaluator, multilabel_metrics
 from .report import load_scores
 from .thresholds import load_threshold
-from .training.arguments import data_kwargs
+from .training.arguments import blame, data_kwargs
 
 __all__ = ['Evaluation', 'autocast_context', 'evaluate', 'evaluate_model', 'evaluate_scores']
 
@@ -103,7 +103,8 @@ def evaluate_model(args: argparse.Namespace) -> Evaluation:
     num_classes = len(dataset.class_names)
     threshold = load_threshold(args.threshold, dataset.class_names)
     model = load_model(args, num_classes)
-    config = resolve_input_data_config(model, args=vars(args))
+    with blame('--mean, --std'):
+        config = resolve_input_data_config(model, args=vars(args))
     if utils.is_primary(args):
         trained_size = args.trained.get('img_size')
         print(_describe_preprocessing(config, resolve_input_data_config(model, args=dict(img_size=trained_size))))
@@ -115,9 +116,13 @@ def evaluate_model(args: argparse.Namespace) -> Evaluation:
         model = model if kind == 'raw' else load_model(args, num_classes, use_ema=True)
         model.to(device, memory_format=torch.channels_last if args.channels_last else torch.preserve_format)
         evaluator = MultiLabelEvaluator(device, max_samples=evaluation_sample_limit(loader), threshold=threshold)
-        metrics[kind] = evaluate(model, loader, evaluator, autocast, args, args.flip)
+        try:
+            metrics[kind] = evaluate(model, loader, evaluator, autocast, args, args.flip)
+        except ValueError as error:
+            raise ValueError(f'{args.checkpoint or args.model!r} can not be evaluated: {error}') from error
         logits, targets, positions = evaluator.gathered
-        scores[kind] = 1 / (1 + np.exp(-logits.astype(np.float64)))  # exact enough to rank as the logits do
+        with np.errstate(over='ignore'):  # of exp, whose inf is a score of 0
+            scores[kind] = 1 / (1 + np.exp(-logits.astype(np.float64)))  # exact enough to rank as the logits do
     files = [str(position) for position in positions]
     if isinstance(dataset, MultiLabelDataset):
         if utils.is_primary(args):
@@ -137,7 +142,10 @@ def evaluate_scores(args: argparse.Namespace) -> Evaluation:
     """Evaluate the file of scores of the flags."""
     scores, targets, files, class_names = load_scores(args.scores_in)
     threshold = load_threshold(args.threshold, class_names)
-    metrics = multilabel_metrics(scores, targets, threshold)
+    # as those of a model, which hold probabilities of float32 against the threshold and rank by more digits
+    metrics = multilabel_metrics(scores.astype(np.float32), targets, threshold)
+    ranking = multilabel_metrics(scores, targets, threshold)
+    metrics.update({name: ranking[name] for name in ('mAP', 'mAP_present')})
     del metrics['per_class_ap']
     origin = dict(scores=args.scores_in)
     return Evaluation(dict(raw=metrics), dict(raw=scores), targets, files, class_names, threshold, origin)

@@ -14,6 +14,7 @@ import torch
 import timm
 from timm import utils
 
+from .data.dataset import DATASETS, TIMM_DATASETS
 from .evaluate import evaluate_model, evaluate_scores
 from .metrics import chance_level
 from .report import class_report, draw_plots, save_scores, write_class_report
@@ -24,11 +25,18 @@ from .training.arguments import (
     KeyValues,
     add_data_args,
     add_run_args,
+    blame,
+    check_device,
+    check_outputs,
+    check_ranges,
+    check_weights,
     read_checkpoint_args,
 )
 
-TRAINED = ('dataset', 'data_dir', 'class_map', 'num_classes', 'drop_unlabelled', 'input_key', 'target_key')
-TRAINED += ('target_format', 'model', 'model_kwargs', 'img_size', 'amp', 'amp_dtype', 'channels_last')
+TRAINED_MODEL = ('model', 'model_kwargs', 'img_size', 'amp', 'amp_dtype', 'channels_last', 'class_names')
+TRAINED_DATA = ('dataset', 'data_dir', 'class_map', 'num_classes', 'drop_unlabelled', 'input_key', 'target_key')
+TRAINED_DATA += ('target_format',)
+OF_ONE_MODEL = ('metrics_by_class', 'calibrate', 'scores_out', 'plots')  # of several each would replace the last one's
 CHECKPOINTS = ('*.pth.tar', '*.pth', '*.pt', '*.safetensors')
 
 
@@ -53,7 +61,7 @@ def _create_parser() -> argparse.ArgumentParser:
     group.add_argument('--img-size', type=int, metavar='N', help='image side in pixels')
     group.add_argument('--crop-pct', type=float, metavar='PCT', help='part of the resized image that is kept')
     group.add_argument('--crop-mode', choices=('squash', 'border', 'center'))
-    group.add_argument('--interpolation', metavar='NAME', help='bilinear, bicubic, ...')
+    group.add_argument('--interpolation', choices=('nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming'))
     group.add_argument('--mean', type=float, nargs='+', metavar='MEAN')
     group.add_argument('--std', type=float, nargs='+', metavar='STD')
     group.add_argument('--flip', action='store_true', help='mean logits of each image and its mirror image')
@@ -81,32 +89,28 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     """
     parser = _create_parser()
     given = parser.parse_args(argv)
-    trained = {}
-    if given.checkpoint and not Path(given.checkpoint).is_dir():
-        trained = read_checkpoint_args(given.checkpoint)
+    folder = os.path.isdir(given.checkpoint or '')
+    trained = read_checkpoint_args(given.checkpoint) if given.checkpoint and not folder else {}
     parser.set_defaults(trained=trained)
     if trained:
-        parser.set_defaults(**{name: trained[name] for name in (*TRAINED, 'class_names')})
         parser.set_defaults(batch_size=trained['validation_batch_size'])
+        parser.set_defaults(**{name: trained[name] for name in TRAINED_MODEL})
         if given.dataset in (None, trained['dataset']):
+            parser.set_defaults(**{name: trained[name] for name in TRAINED_DATA})
             parser.set_defaults(split=trained['val_split'], images=trained['val_images'])
-        else:
-            parser.set_defaults(class_map=None)
-        if (given.model or trained['model']).partition('.')[0] != trained['model'].partition('.')[0]:
-            raise ValueError(f'Checkpoint {given.checkpoint!r} is of {trained["model"]}, not of {given.model}.')
     args = parser.parse_args(argv)
     args.amp, args.amp_dtype = bool(args.amp), args.amp_dtype or 'bfloat16'
-    for flag in ('results_file', 'metrics_by_class', 'calibrate', 'scores_out'):  # now, not after all images
-        path = getattr(args, flag)
-        if path and not Path(path).absolute().parent.is_dir():
-            raise FileNotFoundError(f'--{flag.replace("_", "-")} {path!r}: there is no such folder.')
-    if args.use_ema and not trained.get('has_ema') and not os.path.isdir(args.checkpoint or ''):
-        source = args.scores_in or args.checkpoint or args.model
-        raise ValueError(f'--use-ema: {source!r} holds no average of the weights.')
-    if args.scores_in:
+    check_ranges(args)
+    check_outputs(args, ('results_file', 'metrics_by_class', 'calibrate', 'scores_out'), ('plots',))
+    if args.dataset and args.dataset not in DATASETS and not args.dataset.startswith(TIMM_DATASETS):
+        raise ValueError(f'Unknown --dataset {args.dataset!r}, expected {", ".join(DATASETS + TIMM_DATASETS)}.')
+    if args.scores_in and args.use_ema:
+        raise ValueError(f'--use-ema: {args.scores_in!r} holds scores, no average of the weights.')
+    if args.scores_in or folder:  # each of the folder says the rest
         return args
-    if not args.checkpoint and not (args.model and args.pretrained):
-        raise ValueError('Nothing to evaluate: give --checkpoint FILE, --model NAME --pretrained, or --scores-in FILE.')
+    check_weights(args)
+    if args.checkpoint and not args.dataset:
+        raise ValueError(f'Checkpoint {args.checkpoint!r} does not say what it was trained on, give --dataset NAME.')
     args.dataset = args.dataset or 'demo'
     if args.dataset != 'demo' and not args.data_dir and not args.dataset.startswith('hf'):
         raise ValueError(f'--dataset {args.dataset} needs --data-dir.')
@@ -172,23 +176,29 @@ def validate(args: argparse.Namespace) -> Dict[str, Any]:
     return result
 
 
-def write_results(path: str, results: List[Dict[str, Any]], results_format: Optional[str]) -> None:
-    """Write results as json, one or a list, or as csv with a row for each."""
-    if (results_format or Path(path).suffix.lstrip('.')) == 'csv':
+def write_results(path: str, output: Union[Dict[str, Any], List[Dict[str, Any]]], form: Optional[str]) -> None:
+    """Write a result or a list of them as json, or as csv with a row for each."""
+    if (form or Path(path).suffix.lstrip('.')) == 'csv':
+        results = output if isinstance(output, list) else [output]
         with open(path, 'w', newline='') as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(key for result in results for key in result)))
             writer.writeheader()
             writer.writerows(results)
     else:
-        Path(path).write_text(json.dumps(results if len(results) > 1 else results[0], indent=4) + '\n')
+        Path(path).write_text(json.dumps(output, indent=4) + '\n')
 
 
 def main(argv: Optional[List[str]] = None) -> Union[Dict[str, Any], List[Dict[str, Any]]]:
     """Evaluate as the flags say, returns what is printed: the result, or those of several models, best first."""
     argv = sys.argv[1:] if argv is None else list(argv)
     args = parse_args(argv)
-    utils.init_distributed_device(args)
     jobs = [{}] if args.scores_in else list_jobs(args)
+    files = ', '.join(f'--{name.replace("_", "-")}' for name in OF_ONE_MODEL if getattr(args, name))
+    if files and len(jobs) > 1:
+        raise ValueError(f'{files}: for one model only, these are {len(jobs)}. Give one --checkpoint or --model.')
+    with blame(f'--device {args.device!r}'):
+        device = utils.init_distributed_device(args)
+    check_device(device)
     results, failed = [], []
     for job in jobs:
         try:
@@ -196,20 +206,21 @@ def main(argv: Optional[List[str]] = None) -> Union[Dict[str, Any], List[Dict[st
             for name in ('device', 'distributed', 'rank', 'local_rank', 'world_size'):
                 setattr(job_args, name, getattr(args, name))
             results.append(validate(job_args))
-        except (OSError, ValueError) as error:
+        except Exception as error:  # whatever one raises, the figures of the others are not lost
             if len(jobs) == 1:
                 raise
             failed.append(next(iter(job.values())))
-            print(f'{failed[-1]}: {error}', flush=True)
+            print(f'{failed[-1]}: {type(error).__name__}: {" ".join(str(error).split())}', flush=True)
     if not results:
         raise ValueError(f'None of {len(jobs)} models could be evaluated.')
     results.sort(key=lambda result: result['mAP'], reverse=True)
+    output = results if len(jobs) > 1 else results[0]
     if utils.is_primary(args):
         if args.results_file:
-            write_results(args.results_file, results, args.results_format)
-        print(f'--result\n{json.dumps(results if len(jobs) > 1 else results[0], indent=4)}')
+            write_results(args.results_file, output, args.results_format)
+        print(f'--result\n{json.dumps(output, indent=4)}')
     if args.distributed:
         torch.distributed.destroy_process_group()
     if failed:
         raise ValueError(f'{len(failed)} of {len(jobs)} models could not be evaluated: {", ".join(failed)}.')
-    return results if len(jobs) > 1 else results[0]
+    return output

@@ -12,6 +12,7 @@ from test_scripts import TINY
 import timm
 from timm.data import create_transform, resolve_model_data_config
 
+from gkgnet_timm import validate as validation
 from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.data import demo
 from gkgnet_timm.train import main as train
@@ -122,6 +123,80 @@ def test_folder_of_checkpoints(run, tmp_path, capsys):
     assert captured.out.count('"mAP"') == 4
 
 
+def test_folder_with_a_checkpoint_that_breaks(run, tmp_path, capsys, monkeypatch):
+    """Whatever it raises, the others are evaluated; what remains is a list, also of one."""
+    for name in ('a.pth.tar', 'b.pth.tar'):
+        (tmp_path / name).write_bytes((run / 'last.pth.tar').read_bytes())
+
+    def evaluate_some(args):
+        if args.checkpoint.endswith('a.pth.tar'):
+            raise IndexError('out\nof range')
+        return evaluate_model(args)
+
+    evaluate_model = validation.evaluate_model
+    monkeypatch.setattr(validation, 'evaluate_model', evaluate_some)
+    table = tmp_path / 'results.json'
+    with pytest.raises(ValueError, match='1 of 2 models could not be evaluated: .*a.pth.tar'):
+        validate(['--checkpoint', str(tmp_path), '-j', '0', '--results-file', str(table)])
+    printed = capsys.readouterr().out
+    assert 'a.pth.tar: IndexError: out of range\n' in printed
+    (result,) = json.loads(table.read_text())
+    assert json.loads(printed.partition('--result\n')[2]) == [result] and result['checkpoint'].endswith('b.pth.tar')
+
+
+@pytest.mark.parametrize('flag', ['--scores-out', '--calibrate', '--metrics-by-class', '--plots'])
+def test_files_of_one_model_are_not_for_several(flag, run, tmp_path, capsys):
+    for argv in (['--checkpoint', str(run)], ['--model', 'pvig_*', '--pretrained', '--dataset', 'demo']):
+        with pytest.raises(ValueError, match=f'{flag}: for one model only, these are'):
+            validate([*argv, '-j', '0', flag, str(tmp_path / 'out')])
+    assert not capsys.readouterr().out and not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('scale', [1.4, 100])
+def test_scores_reproduce_the_figures_of_large_logits(scale, run, tmp_path, recwarn):
+    """Their probabilities are often 1 in float32; of yet larger ones in float64 too, and exp overflows on the way."""
+    state = torch.load(run / 'last.pth.tar', weights_only=False)
+    torch.manual_seed(1)
+    for key in ('state_dict', 'state_dict_ema'):
+        for name in ('head_label', 'head_patch'):
+            for part in ('weight', 'bias'):
+                state[key][f'{name}.{part}'] = scale * torch.randn_like(state[key][f'{name}.{part}'])
+    torch.save(state, tmp_path / 'large.pth.tar')
+    path = str(tmp_path / 'scores.npz')
+    flags = ['--checkpoint', str(tmp_path / 'large.pth.tar'), '-j', '0']
+    result, again = validate([*flags, '--scores-out', path]), validate(['--scores-in', path])
+    with np.load(path) as stored:
+        scores = stored['scores']
+    assert scores.dtype == np.float64 and np.count_nonzero(scores.astype(np.float32) == 1) > 10
+    for name in ('CF1', 'OF1', 'CF1_top3', 'OF1_top3', 'CP_top3', *(('mAP', 'mAP_present') if scale < 2 else ())):
+        assert again[name] == result[name], name
+    assert not [warning for warning in recwarn if 'overflow' in str(warning.message)]
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf])
+def test_scores_that_are_not_finite(value, run, tmp_path):
+    state = torch.load(run / 'last.pth.tar', weights_only=False)
+    state['state_dict']['head_label.bias'].fill_(value)
+    torch.save(state, tmp_path / 'broken.pth.tar')
+    with pytest.raises(
+        ValueError, match='broken.pth.tar.* can not be evaluated: scores have nan or inf, first in row 0'
+    ):
+        validate(['--checkpoint', str(tmp_path / 'broken.pth.tar'), '-j', '0'])
+
+
+def test_other_data_set_than_that_of_the_training(run, checkpoint, tmp_path, monkeypatch):
+    """The folder and the classes of the checkpoint's are not taken for it."""
+    state = torch.load(run / 'last.pth.tar', weights_only=False)
+    state['args'].data_dir, state['args'].drop_unlabelled = str(run), True
+    torch.save(state, tmp_path / 'last.pth.tar')
+    flags = ['--checkpoint', str(tmp_path / 'last.pth.tar')]
+    with pytest.raises(ValueError, match='--dataset voc needs --data-dir'):
+        validate([*flags, '--dataset', 'voc'])
+    other, same = (validation.parse_args([*flags, *more]) for more in (['--dataset', 'voc', '--data-dir', 'x'], []))
+    assert not other.drop_unlabelled and other.split == '2007/test' and other.class_names == list(demo.SHAPES)
+    assert same.drop_unlabelled and same.data_dir == str(run)
+
+
 def test_weights_of_other_origin(run, tmp_path):
     state = torch.load(run / 'last.pth.tar', weights_only=False)['state_dict']
     torch.save(state, tmp_path / 'plain.pth')
@@ -137,11 +212,13 @@ def test_errors_are_one_line(run, checkpoint, tmp_path, capsys):
     state = torch.load(run / 'last.pth.tar', weights_only=False)
     del state['state_dict_ema']
     torch.save(state, tmp_path / 'raw.pth.tar')
+    torch.save(state['state_dict'], tmp_path / 'plain.pth')
+    plain = ['--checkpoint', str(tmp_path / 'plain.pth')]
     cases = [
         ([*checkpoint, '--threshold', '2'], 'between 0 and 1'),
         ([*checkpoint, '--threshold', 'nope.json'], "'nope.json'"),
         ([*checkpoint, '--threshold', str(tmp_path / 't.json')], 'other classes'),
-        ([*checkpoint, '--model', 'resnet18'], 'is of gkgnet_ti_224, not of resnet18'),
+        ([*checkpoint, '--model', 'resnet18'], "is of model 'gkgnet_ti_224', not 'resnet18'"),
         ([*checkpoint, '--results-file', '/nowhere/r.json'], 'no such folder'),
         (['--checkpoint', str(tmp_path / 'raw.pth.tar'), '--use-ema'], 'no average of the weights'),
         (['--checkpoint', str(tmp_path / 'empty')], 'no checkpoint'),
@@ -149,10 +226,42 @@ def test_errors_are_one_line(run, checkpoint, tmp_path, capsys):
         (['--scores-in', str(tmp_path / 't.json')], 't.json'),
         (['--model', 'nope*', '--pretrained'], 'no checkpoint or pretrained model'),
         (['--model', 'nope.txt', '--pretrained'], 'nope.txt'),
+        ([], 'No weights'),
+        ([*plain, '--dataset', 'demo'], 'does not say which model it is of, give --model NAME'),
+        ([*plain, '--model', 'gkgnet_ti_224'], 'does not say what it was trained on, give --dataset NAME'),
+        ([*checkpoint, '--dataset', 'vok'], "Unknown --dataset 'vok', expected demo, coco, voc"),
+        ([*checkpoint, '--device', 'foo'], "--device 'foo'"),
+        ([*checkpoint, '--device', 'cuda:99'], "--device 'cuda:99'"),
+        ([*checkpoint, '--device', 'meta'], "--device 'meta'"),
+        ([*checkpoint, '--mean', '0.5', '0.5'], '--mean, --std'),
+        ([*checkpoint, '--results-file', str(tmp_path)], f"--results-file '{tmp_path}' is a folder"),
+        ([*checkpoint, '--scores-out', str(tmp_path)], '--scores-out'),
+        ([*checkpoint, '--metrics-by-class', str(tmp_path)], '--metrics-by-class'),
+        ([*checkpoint, '--calibrate', str(tmp_path)], '--calibrate'),
+        ([*checkpoint, '--plots', str(tmp_path / 't.json')], "'t.json' is a file, give a folder"),
+        ([*checkpoint, '--plots', str(tmp_path / 't.json' / 'new')], "'t.json' is a file, give a folder"),
+        (['--scores-in', 'nope.npz', '--use-ema'], '--use-ema'),
     ]
+    for flag, *values in (
+        ('--crop-pct', '0', '-1', 'nan', '1.6'),
+        ('--batch-size', '0'),
+        ('--workers', '-1'),
+        ('--img-size', '0', '-32'),
+        ('--num-samples', '0'),
+        ('--num-classes', '0'),
+    ):
+        cases += [([*checkpoint, f'{flag}={value}'], f'{flag} has to be') for value in values]
     for argv, message in cases:
         capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:
             command(['validate', *argv])
         error = capsys.readouterr().err
         assert stopped.value.code == 2 and error.count('\n') == 1 and message in error, (argv, error)
+    with pytest.raises(SystemExit) as stopped:
+        command(['validate', *checkpoint, '--interpolation', 'foo'])
+    assert stopped.value.code == 2 and "invalid choice: 'foo'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming'])
+def test_interpolation(name, checkpoint):
+    assert validate([*checkpoint, '--interpolation', name, '--crop-mode', 'border'])['images'] == 11
