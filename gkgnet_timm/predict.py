@@ -10,7 +10,7 @@ The same in Python:
 import argparse
 import os
 import sys
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
@@ -20,16 +20,23 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from timm.data import create_transform, resolve_input_data_config
-from timm.utils import ParseKwargs
 
 from .data import BadImageError
 from .data.dataset import read_class_map
 from .data.images import ImageFiles, drop_duplicates, find_images
 from .evaluate import autocast_context
 from .factory import load_model
-from .prediction_file import FORMATS, Kept, PredictionFile, keep_rows, output_format
+from .prediction_file import FORMATS, Kept, PredictionFile, check_again, keep_rows, output_format
 from .thresholds import load_threshold
-from .training.arguments import add_run_args, read_checkpoint_args
+from .training.arguments import (
+    KeyValues,
+    add_run_args,
+    check_device,
+    check_outputs,
+    check_ranges,
+    check_weights,
+    read_checkpoint_args,
+)
 
 Prediction = Tuple[str, np.ndarray, str]  # file, scores (L,), why it can not be read
 
@@ -62,7 +69,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     group.add_argument('--use-ema', action='store_true', help='the average of the weights in the checkpoint')
     group.add_argument('--model', metavar='NAME', help='any timm model')
     group.add_argument('--pretrained', action='store_true', help='the pretrained weights of --model')
-    group.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='KEY=VALUE')
+    group.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')
     group.add_argument('--img-size', type=int, metavar='N', help='image side in pixels')
     group.add_argument('--class-map', metavar='FILE', help='class names, one on each line, for weights without them')
     group = parser.add_argument_group('labels')
@@ -87,20 +94,12 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         names = ('model', 'model_kwargs', 'img_size', 'amp', 'amp_dtype', 'channels_last', 'class_names')
         parser.set_defaults(**{name: trained[name] for name in names})
     args = parser.parse_args(argv)
-    if trained and args.model.partition('.')[0] != trained['model'].partition('.')[0]:
-        raise ValueError(f'Checkpoint {args.checkpoint!r} is of model {trained["model"]!r}, not {args.model!r}.')
-    if not args.checkpoint and not (args.model and args.pretrained):
-        raise ValueError('No weights to predict with: give --checkpoint FILE, or --model NAME --pretrained.')
-    if not args.model:
-        raise ValueError(f'Checkpoint {args.checkpoint!r} does not say which model it is of, give --model NAME.')
-    if args.use_ema and not trained.get('has_ema'):
-        raise ValueError('--use-ema needs a checkpoint of train_multilabel.py with an average of the weights.')
+    check_ranges(args)
+    check_weights(args)
     args.format = output_format(args.format, args.output)
     if args.resume and (not args.output or args.format not in ('csv', 'jsonl')):
         raise ValueError('--resume goes on with an --output FILE of format csv or jsonl only.')
-    for name in ('batch_size', 'topk'):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise ValueError(f'--{name.replace("_", "-")} has to be at least 1, got {getattr(args, name)}.')
+    check_outputs(args, ('output',))
     return args
 
 
@@ -114,8 +113,9 @@ def class_names_of(model: nn.Module) -> List[str]:
 def predict(
     model: nn.Module, files: List[str], data_config: Dict[str, Any], args: argparse.Namespace
 ) -> Iterator[List[Prediction]]:
-    """Batches of a file, its scores (L,) and why it can not be read, '' for all others."""
-    device = torch.device(args.device)
+    """Batches of a file, its scores (L,), nan where the model's are not finite, and why it can not be read, '' for all
+    others."""
+    device = check_device(args.device)
     # arrays of bytes, normalised below as timm's loader of the evaluation does
     dataset = ImageFiles(files, create_transform(**data_config, use_prefetcher=True))
     workers = args.workers if len(files) > args.batch_size else 0
@@ -131,8 +131,9 @@ def predict(
     for images, errors in loader:
         images = images.to(device, non_blocking=True).float().sub_(mean).div_(std).contiguous(memory_format=layout)
         with autocast():
-            logits = model(images)
-        yield list(zip(islice(remaining, len(errors)), logits.float().sigmoid().cpu().numpy(), errors))
+            logits = model(images).float()
+        scores = logits.sigmoid().masked_fill(~logits.isfinite(), torch.nan)  # or inf would be a score of 1
+        yield list(zip(islice(remaining, len(errors)), scores.cpu().numpy(), errors))
 
 
 def _row(prediction: Prediction, names: List[str], threshold: np.ndarray, topk: Optional[int]) -> Dict[str, Any]:
@@ -146,6 +147,18 @@ def _row(prediction: Prediction, names: List[str], threshold: np.ndarray, topk: 
     return dict(file=file, labels=[dict(label=names[i], score=round(float(scores[i]), 6)) for i in chosen])
 
 
+def _rows(
+    batch: List[Prediction], names: List[str], threshold: np.ndarray, args: argparse.Namespace
+) -> List[Dict[str, Any]]:
+    """Rows of a batch. An unreadable image is reported, or ends the run where the flags say so."""
+    for file, _, error in batch:
+        if error and args.on_bad_image == 'error':
+            raise BadImageError(f'Cannot read image {file!r}: {error}')
+        if error:
+            tqdm.write(f'Cannot read image {file!r}: {error}', file=sys.stderr)
+    return [_row(prediction, names, threshold, args.topk) for prediction in batch]
+
+
 def main(argv: Optional[List[str]] = None) -> None:
     """Predict as the flags say.
 
@@ -155,7 +168,14 @@ def main(argv: Optional[List[str]] = None) -> None:
     args = parse_args(argv)
     files = find_images(args.images)
     kept = keep_rows(args.output, args.format, files, args.batch_size) if args.resume else Kept([], 0, 0)
-    names = read_class_map(args.class_map) if args.class_map else args.class_names
+    names = args.class_names
+    if args.class_map:
+        names = read_class_map(args.class_map)
+        if args.class_names not in (None, names):
+            raise ValueError(
+                f'--class-map {args.class_map!r} has other names than checkpoint {args.checkpoint!r}, which brings its '
+                'own: leave it out.'
+            )
     model = load_model(args, len(names) if names else None, args.use_ema)
     names = names or class_names_of(model)
     if args.format == 'csv' and any(';' in name for name in names):
@@ -164,18 +184,17 @@ def main(argv: Optional[List[str]] = None) -> None:
     data_config = resolve_input_data_config(model, args=vars(args))
     todo = drop_duplicates(files, done=kept.files)
     unreadable = kept.unreadable
-    bar = tqdm(total=len(files), initial=len(files) - len(todo), unit='img', disable=None)  # none but on a terminal
-    with bar, PredictionFile(args.output, args.format, todo, kept.size) as output:
-        for batch in predict(model, todo, data_config, args):
-            for file, _, error in batch:
-                if not error:
-                    continue
-                if args.on_bad_image == 'error':
-                    raise BadImageError(f'Cannot read image {file!r}: {error}')
-                tqdm.write(f'Cannot read image {file!r}: {error}', file=sys.stderr)
-                unreadable += 1
-            output.write([_row(prediction, names, threshold, args.topk) for prediction in batch])
-            bar.update(len(batch))
+    batches = (_rows(x, names, threshold, args) for x in predict(model, [*kept.again, *todo], data_config, args))
+    # no bar but on a terminal
+    with tqdm(total=len(files), initial=len(files) - len(todo), unit='img', disable=None) as bar:
+        if kept.again:
+            check_again(args.output, args.format, next(batches), kept)
+        first = list(islice(batches, 1))  # before the output is opened, which a run that fails at once leaves as it is
+        with PredictionFile(args.output, args.format, todo, kept.size) as output:
+            for rows in chain(first, batches):
+                unreadable += sum('error' in row for row in rows)
+                output.write(rows)
+                bar.update(len(rows))
     if unreadable:
         print(f'{unreadable} of {len(kept.files) + len(todo)} images can not be read.', file=sys.stderr)
         sys.exit(1)

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Se
 
 from tqdm import tqdm
 
-__all__ = ['FORMATS', 'Kept', 'PredictionFile', 'keep_rows', 'output_format']
+__all__ = ['FORMATS', 'Kept', 'PredictionFile', 'check_again', 'keep_rows', 'output_format']
 
 FORMATS = ('table', 'csv', 'json', 'jsonl')
 _COLUMNS = ['file', 'labels', 'scores', 'error']
@@ -19,11 +19,13 @@ Row = Dict[str, Any]  # file, and labels (a list of label and score) or error
 
 
 class Kept(NamedTuple):
-    """What an interrupted run has left: its files, how many of them are unreadable, and the bytes they take."""
+    """What an interrupted run has left. Its last batch is done again, to see that this run is the same one."""
 
     files: List[str]
-    unreadable: int
-    size: int
+    unreadable: int  # of them
+    size: int  # in bytes
+    again: Sequence[str] = ()  # the last ones of the files, none if all has been done
+    start: int = 0  # of their rows
 
 
 def output_format(name: Optional[str], path: Optional[str]) -> str:
@@ -57,6 +59,16 @@ def _csv_line(values: Sequence[str]) -> str:
 
 def _printable(text: str) -> str:
     return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _record(row: Row, form: str) -> str:
+    """A row of csv or jsonl."""
+    if form == 'jsonl':
+        return json.dumps(row, ensure_ascii=False) + '\n'
+    labels = row.get('labels', [])
+    names = ';'.join(label['label'] for label in labels)
+    scores = ';'.join(f'{label["score"]}' for label in labels)
+    return _csv_line([row['file'], names, scores, row.get('error', '')])
 
 
 class PredictionFile:
@@ -104,16 +116,12 @@ class PredictionFile:
             self.stream.flush()
 
     def _line(self, row: Row) -> str:
-        if self.form == 'jsonl':
-            return json.dumps(row, ensure_ascii=False) + '\n'
+        if self.form in ('csv', 'jsonl'):
+            return _record(row, self.form)
         if self.form == 'json':
             separator, self.separator = self.separator, ',\n'
             return separator + json.dumps(row, ensure_ascii=False)
         labels = row.get('labels', [])
-        if self.form == 'csv':
-            names = ';'.join(label['label'] for label in labels)
-            scores = ';'.join(f'{label["score"]}' for label in labels)
-            return _csv_line([row['file'], names, scores, row.get('error', '')])
         text = '  '.join(f'{_printable(label["label"])} {label["score"]:.2f}' for label in labels) or '-'
         text = _printable(f'unreadable: {row["error"]}') if 'error' in row else text
         return f'{_printable(row["file"]):<{self.width}}  {text}\n'
@@ -143,10 +151,11 @@ def keep_rows(path: str, form: str, files: Sequence[str], batch_size: int) -> Ke
         batch_size: Images in a batch.
 
     Raises:
-        ValueError: If the file is not an output of this format.
+        ValueError: If the file is not an output of this format, or has rows of other files.
     """
     rows = []
     size = 0
+    again = []
     if os.path.isfile(path):
         with open(path, 'rb') as file:
             for i, record in enumerate(_records(file, form)):
@@ -163,7 +172,27 @@ def keep_rows(path: str, form: str, files: Sequence[str], batch_size: int) -> Ke
                 except (ValueError, KeyError, TypeError, StopIteration, csv.Error):
                     raise ValueError(f'Can not resume: row {i + 1} of {path!r} is not {form} of predict.') from None
     head, rows = (rows[:1], rows[1:]) if form == 'csv' else ([], rows)
-    if not {os.path.abspath(name) for name in files} <= {os.path.abspath(name) for name, _, _ in rows}:
+    asked, done = set(map(os.path.abspath, files)), {os.path.abspath(name): name for name, _, _ in rows}
+    if other := next((name for key, name in done.items() if key not in asked), None):
+        raise ValueError(
+            f'Can not resume: {path!r} has a row of {other!r}, which is not among the images. Give those of before, or '
+            'another --output.'
+        )
+    if len(done) < len(asked):
         rows = rows[: len(rows) // batch_size * batch_size]
-    size = (rows or head or [(None, None, 0)])[-1][2]
-    return Kept([name for name, _, _ in rows], sum(bad for _, bad, _ in rows), size)
+        again = rows[-batch_size:]
+    start, size = ((part or head or [(None, None, 0)])[-1][2] for part in (rows[: len(rows) - len(again)], rows))
+    unreadable = sum(bad for _, bad, _ in rows)
+    return Kept([name for name, _, _ in rows], unreadable, size, [name for name, _, _ in again], start)
+
+
+def check_again(path: str, form: str, rows: Sequence[Row], kept: Kept) -> None:
+    """Raise a ValueError unless the batch that has been done again is the same to the byte."""
+    with open(path, 'rb') as file:
+        file.seek(kept.start)
+        before = file.read(kept.size - kept.start)
+    if ''.join(_record(row, form) for row in rows).encode(errors=_encoding_errors(form)) != before:
+        raise ValueError(
+            f'Can not resume: other flags, model or images than the run that began {path!r}, whose rows from '
+            f'{kept.again[0]!r} on would be others now. Give the same ones, or another --output.'
+        )

@@ -22,7 +22,7 @@ from gkgnet_timm import factory
 from gkgnet_timm import predict as prediction
 from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.class_names import COCO_CLASSES
-from gkgnet_timm.data import create_dataset, create_eval_loader, demo
+from gkgnet_timm.data import BadImageError, create_dataset, create_eval_loader, demo
 from gkgnet_timm.data.images import find_images
 from gkgnet_timm.evaluate import autocast_context
 from gkgnet_timm.predict import main as predict
@@ -313,6 +313,43 @@ def test_resume_with_more_images(trained, photos):
     assert sorted(Path(row['file']).name for row in rows) == sorted(os.listdir('a'))
 
 
+@pytest.mark.parametrize('form', ['csv', 'jsonl'])
+def test_resume_of_another_run(form, trained, photos):
+    """Rows of other flags, of another model or of other images are not mixed with those of before."""
+    output = f'o.{form}'
+    state = torch.load(trained[0], weights_only=False)
+    state['state_dict']['head_label.bias'] += 0.1
+    torch.save(state, 'other.pth.tar')
+    run('a', '--output', output, '--threshold', '1e-9', checkpoint=trained[0])
+    whole = Path(output).read_bytes()
+    cut = b''.join(whole.splitlines(keepends=True)[: 5 + (form == 'csv')])
+    Path('names.txt').write_text('\n'.join(f'a/{i}.png' for i in (0, 1, 3, 4, 5, 6)))
+    for images, flags, checkpoint, message in (
+        (
+            'a',
+            ['--threshold', '1e-9'],
+            'other.pth.tar',
+            f"other flags, model or images .*'{output}'.*'a/2.png'.*--output",
+        ),
+        ('a', ['--threshold', '1e-9', '--use-ema'], trained[0], 'other flags'),
+        ('a', ['--threshold', '1e-9', '--topk', '2'], trained[0], 'other flags'),
+        ('a', ['--threshold', '1e-9', '--img-size', '64'], trained[0], 'other flags'),
+        ('a', ['--threshold', '0.9999'], trained[0], 'other flags'),
+        ('names.txt', ['--threshold', '1e-9'], trained[0], f"'{output}' has a row of 'a/2.png'.* another --output"),
+    ):
+        Path(output).write_bytes(cut)
+        with pytest.raises(ValueError, match=message) as error:
+            run(images, '--output', output, '--resume', *flags, checkpoint=checkpoint)
+        assert '\n' not in str(error.value) and Path(output).read_bytes() == cut
+    run('a', '--output', output, '--resume', '--threshold', '1e-9', checkpoint=trained[0])
+    assert Path(output).read_bytes() == whole
+    run('a', '--output', output, '--resume', checkpoint='other.pth.tar')  # nothing left to do
+    assert Path(output).read_bytes() == whole
+    with pytest.raises(ValueError, match="a row of 'a/2.png'"):
+        run('names.txt', '--output', output, '--resume', checkpoint=trained[0])
+    assert Path(output).read_bytes() == whole
+
+
 def test_resume_after_a_kill(trained, photos):
     for i in range(40):
         save_image(photos / 'many' / f'{i:02d}.png', i)
@@ -343,13 +380,48 @@ def test_reader_that_stops_early(trained, photos):
     assert 'error' not in process.stderr.read().decode() and process.wait() == 141
 
 
-def test_scores_that_are_not_finite(trained, photos, monkeypatch):
-    def load_nan(model, *_, **__):
-        model.head_label.weight.data.fill_(torch.nan)
+@pytest.mark.parametrize('value', [torch.nan, torch.inf, -torch.inf])
+def test_scores_that_are_not_finite(value, trained, photos, monkeypatch):
+    def load_broken(model, *_, **__):
+        model.head_label.bias.data.fill_(value)
 
-    monkeypatch.setattr(factory, 'load_checkpoint', load_nan)
+    run('a', '--output', 'o.jsonl', checkpoint=trained[0])
+    finished = Path('o.jsonl').read_bytes()
+    monkeypatch.setattr(factory, 'load_checkpoint', load_broken)
     with pytest.raises(ValueError, match="'a/0.png' are not finite"):
-        run('a', checkpoint=trained[0])
+        run('a', '--output', 'o.jsonl', checkpoint=trained[0])
+    assert Path('o.jsonl').read_bytes() == finished
+
+
+def test_output_is_not_touched_by_a_run_that_fails_at_once(trained, photos):
+    run('a', '--output', 'o.jsonl', checkpoint=trained[0])
+    finished = Path('o.jsonl').read_bytes()
+    Path('a/0.png').write_bytes(b'no image')
+    for flags in (['--device', 'foo'], ['--device', 'meta'], ['-j', '-1'], ['--on-bad-image', 'error']):
+        with pytest.raises((ValueError, BadImageError)):
+            predict(['a', '--output', 'o.jsonl', '--checkpoint', trained[0], '-j', '0', *flags])
+        assert Path('o.jsonl').read_bytes() == finished
+
+
+def test_image_that_the_transform_can_not_take(trained, photos, monkeypatch, capsys):
+    """As one whose sides are too different to be resized."""
+
+    def create_transform(**kwargs):
+        transform = timm.data.create_transform(**kwargs)
+
+        def transform_some(image):
+            if image.size == (32, 42):
+                raise MemoryError
+            return transform(image)
+
+        return transform_some
+
+    save_image(photos / 'a' / '1.png', 0, (42, 32))
+    monkeypatch.setattr(prediction, 'create_transform', create_transform)
+    with pytest.raises(SystemExit) as stopped:
+        run('a', '--output', 'o.jsonl', checkpoint=trained[0])
+    assert stopped.value.code == 1 and "Cannot read image 'a/1.png': MemoryError" in capsys.readouterr().err
+    assert ['error' in row for row in rows_of('o.jsonl')] == [False, True, *[False] * 5]
 
 
 def test_errors_are_one_line(trained, photos, capsys):
@@ -357,6 +429,8 @@ def test_errors_are_one_line(trained, photos, capsys):
     save_thresholds('other.json', ['cat'], np.array([0.5]), 0.5)
     Path('names.txt').write_text('a;b\n' + '\n'.join('cdefghi'))
     Path('other.pth').write_bytes(b'no checkpoint')
+    torch.save(torch.load(trained[0], weights_only=False)['state_dict'], 'plain.pth')
+    plain = ['--checkpoint', 'plain.pth', '--model', 'gkgnet_ti_224', *FLAGS]
     Path('rows.jsonl').write_text('{"file": "a/0.png", "labels": []}\n{"name": "a/1.png"}\n')
     Path('rows.csv').write_text('image,labels\n')
     Path('twice.csv').write_text(2 * 'file,labels,scores,error\n')
@@ -370,7 +444,14 @@ def test_errors_are_one_line(trained, photos, capsys):
         (['a', *checkpoint, '--model', 'resnet10t'], "is of model 'gkgnet_ti_224', not 'resnet10t'"),
         (['a', *checkpoint, '--model-kwargs', 'depths=(2,1,1,1)'], 'does not fit'),
         (['a', *checkpoint, '--class-map', 'nope.txt'], 'nope.txt'),
-        (['a', *checkpoint, '--class-map', 'names.txt', '--format', 'csv'], '";" that separates'),
+        (['a', *plain, '--class-map', 'names.txt', '--format', 'csv'], '";" that separates'),
+        (['a', *checkpoint, '--class-map', 'names.txt'], "--class-map 'names.txt' has other names.*leave it out"),
+        (['a', '--checkpoint', 'plain.pth'], "'plain.pth' does not say which model it is of, give --model NAME"),
+        (['a', *checkpoint, '--device', 'foo'], "--device 'foo'"),
+        (['a', *checkpoint, '--device', 'cuda:99'], "--device 'cuda:99'"),
+        (['a', *checkpoint, '--workers=-1'], '--workers has to be at least 0, got -1'),
+        (['a', *checkpoint, '--img-size', '0'], '--img-size has to be at least 1, got 0'),
+        (['a', *checkpoint, '--output', 'a', '--format', 'csv'], "--output 'a' is a folder"),
         (['a', *checkpoint, '--img-size', '33'], '33'),
         (['a', *checkpoint, '--threshold', 'other.json'], "'other.json' is of other classes: 1 where the model has 8"),
         (['a', *checkpoint, '--threshold', '2'], '--threshold.*got 2'),
@@ -379,19 +460,22 @@ def test_errors_are_one_line(trained, photos, capsys):
         (['a', *checkpoint, '-b', '0'], '--batch-size has to be'),
         (['a', 'nothing/*.jpg', *checkpoint], r"Nothing found: 'nothing/\*.jpg' is no image"),
         (['a', *checkpoint, '--output', 'o.xml'], "'o.xml' does not end in .*--format"),
-        (['a', *checkpoint, '--output', 'nowhere/o.csv'], 'nowhere/o.csv'),
+        (['a', *checkpoint, '--output', 'nowhere/o.csv'], "--output 'nowhere/o.csv': there is no such folder"),
         (['a', *checkpoint, '--resume'], '--resume'),
         (['a', *checkpoint, '--resume', '--output', 'o.json'], '--resume.*csv or jsonl'),
         (['a', *checkpoint, '--resume', '--output', 'rows.jsonl'], "row 2 of 'rows.jsonl' is not jsonl"),
         (['a', *checkpoint, '--resume', '--output', 'rows.csv'], "row 1 of 'rows.csv' is not csv"),
         (['a', *checkpoint, '--resume', '--output', 'twice.csv'], "row 2 of 'twice.csv' is not csv"),
-        (['a', *FLAGS, '--model', 'gkgnet_576', '--pretrained', '--use-ema'], '--use-ema needs a checkpoint'),
+        (
+            ['a', *FLAGS, '--model', 'gkgnet_576', '--pretrained', '--use-ema'],
+            "--use-ema: 'gkgnet_576' holds no average",
+        ),
     ]
     before = {path: path.read_bytes() for path in photos.glob('*.*')}
     for argv, message in cases:
         capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:
-            command(['predict', *argv, '-j', '0'] if '-b' in argv else ['predict', *argv, '-j', '0', '-b', '2'])
+            command(['predict', *(['-j', '0'] if '-b' in argv else ['-j', '0', '-b', '2']), *argv])
         assert stopped.value.code == 2, argv
         printed = capsys.readouterr()
         assert printed.err.count('\n') == 1 and re.search(message, printed.err), (argv, printed.err)
@@ -400,6 +484,9 @@ def test_errors_are_one_line(trained, photos, capsys):
     with pytest.raises(SystemExit) as stopped:
         command(['predict', 'a', *checkpoint, '--format', 'xml'])
     assert stopped.value.code == 2 and "invalid choice: 'xml'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        command(['predict', 'a', *checkpoint, '--model-kwargs', 'k'])
+    assert stopped.value.code == 2 and "expected KEY=VALUE, got 'k'" in capsys.readouterr().err
 
 
 def test_help_tells_the_columns(capsys):

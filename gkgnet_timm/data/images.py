@@ -79,11 +79,10 @@ class ImageFiles(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tuple[Any, str]:
-        reason = ''
         try:
             with open(self.paths[index], 'rb') as file:
-                image = _decode(file, 'RGB')
-        except Exception as error:  # damaged files make decoders raise anything, and one must not end a long run
+                return self.transform(_decode(file, 'RGB')), ''
+        # damaged files make decoders raise anything, extreme sizes the transform, and one must not end a long run
+        except Exception as error:
             reason = ' '.join(str(error).split()) or type(error).__name__
-            image = Image.new('RGB', (32, 32))
-        return self.transform(image), reason
+        return self.transform(Image.new('RGB', (32, 32))), reason
