@@ -7,6 +7,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from timm.layers import ConvNormAct, DropPath, to_2tuple
 from timm.models import checkpoint, register_notrace_module
@@ -14,7 +15,17 @@ from timm.models import checkpoint, register_notrace_module
 from .graph import interleave, knn_neighbors, max_relative, to_map, to_nodes
 from .position import relative_position_tables, resample_pos_embed
 
-__all__ = ['Block', 'FeedForward', 'GraphConv', 'Grapher', 'RelativePosition', 'Stage', 'Stem', 'checkpoint_block']
+__all__ = [
+    'Block',
+    'ConvBnAct',
+    'FeedForward',
+    'GraphConv',
+    'Grapher',
+    'RelativePosition',
+    'Stage',
+    'Stem',
+    'checkpoint_block',
+]
 
 STRIDE = 32  # of the last stage
 
@@ -76,6 +87,22 @@ def prepare_images(
     return x
 
 
+class ConvBnAct(ConvNormAct):
+    """timm's convolution, BatchNorm and activation, of which `timm.utils.reparameterize_model` makes two of three."""
+
+    def reparameterize(self) -> None:
+        """Fold the running statistics into the convolution, for inference.
+
+        Raises:
+            ValueError: In training mode, whose statistics are those of the batch.
+        """
+        if self.training:
+            raise ValueError('A model in training mode can not be reparameterized, call eval() first.')
+        if isinstance(self.bn, _BatchNorm):
+            self.conv = fuse_conv_bn_eval(self.conv, self.bn)
+            self.bn = self.bn.act
+
+
 @register_notrace_module  # sizes decide what happens
 class Stem(nn.Module):
     """Three convolutions to stride 4, plus the absolute position embedding."""
@@ -97,9 +124,9 @@ class Stem(nn.Module):
         self.dynamic_img_size = dynamic_img_size
         self.dynamic_img_pad = dynamic_img_pad
         conv_args = dict(kernel_size=3, bias=True, act_layer=nn.GELU, **dd)
-        self.conv1 = ConvNormAct(in_chans, dim // 2, stride=2, **conv_args)
-        self.conv2 = ConvNormAct(dim // 2, dim, stride=2, **conv_args)
-        self.conv3 = ConvNormAct(dim, dim, apply_act=False, **conv_args)
+        self.conv1 = ConvBnAct(in_chans, dim // 2, stride=2, **conv_args)
+        self.conv2 = ConvBnAct(dim // 2, dim, stride=2, **conv_args)
+        self.conv3 = ConvBnAct(dim, dim, apply_act=False, **conv_args)
         self.pos_embed = nn.Parameter(torch.zeros(1, dim, self.img_size[0] // 4, self.img_size[1] // 4, **dd))
 
     def set_input_size(self, img_size: Union[int, Tuple[int, int]]) -> None:
@@ -183,7 +210,7 @@ class GraphConv(nn.Module):
         self.k = k
         self.dilation = dilation
         self.num_groups = num_groups
-        self.conv = ConvNormAct(2 * dim, 2 * dim, groups=4, bias=True, act_layer=nn.GELU, device=device, dtype=dtype)
+        self.conv = ConvBnAct(2 * dim, 2 * dim, groups=4, bias=True, act_layer=nn.GELU, device=device, dtype=dtype)
 
     def forward(
         self,
@@ -216,9 +243,9 @@ class Grapher(nn.Module):
         dd = {'device': device, 'dtype': dtype}
         super().__init__()
         self.reduction = reduction
-        self.fc1 = ConvNormAct(dim, dim, bias=True, apply_act=False, **dd)
+        self.fc1 = ConvBnAct(dim, dim, bias=True, apply_act=False, **dd)
         self.graph_conv = GraphConv(dim, k, dilation, num_groups, **dd)
-        self.fc2 = ConvNormAct(2 * dim, dim, bias=True, apply_act=False, **dd)
+        self.fc2 = ConvBnAct(2 * dim, dim, bias=True, apply_act=False, **dd)
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
 
     def forward(
@@ -242,8 +269,8 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, drop_path: float = 0.0, device=None, dtype=None):
         dd = {'device': device, 'dtype': dtype}
         super().__init__()
-        self.fc1 = ConvNormAct(dim, 4 * dim, bias=True, act_layer=nn.GELU, **dd)
-        self.fc2 = ConvNormAct(4 * dim, dim, bias=True, apply_act=False, **dd)
+        self.fc1 = ConvBnAct(dim, 4 * dim, bias=True, act_layer=nn.GELU, **dd)
+        self.fc2 = ConvBnAct(4 * dim, dim, bias=True, apply_act=False, **dd)
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -340,7 +367,7 @@ class Stage(nn.Module):
         super().__init__()
         self.grad_checkpointing = False
         if downsample:
-            self.downsample = ConvNormAct(in_dim, dim, 3, stride=2, bias=True, apply_act=False, **dd)
+            self.downsample = ConvBnAct(in_dim, dim, 3, stride=2, bias=True, apply_act=False, **dd)
         else:
             self.downsample = nn.Identity()
         self.relative_position = RelativePosition(dim, reduction, grid_size, **dd)

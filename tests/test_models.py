@@ -13,6 +13,7 @@ from tiny import FAMILIES, TI, assert_close, create, images
 import timm
 from timm.data import resolve_data_config
 from timm.models import get_model_args
+from timm.utils import reparameterize_model
 
 import gkgnet_timm
 from gkgnet_timm.dense import use_dense_graph
@@ -461,3 +462,16 @@ def test_classifier_names_of_the_cfg(name):
         names, classifier = (names,), (classifier,)
     assert tuple(model.get_submodule(n) for n in names) == classifier
     assert all(module.weight.shape[0] == 5 for module in classifier)
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_reparameterized_model_is_the_same(name):
+    model = create(name, depths=(1, 1, 2, 1))
+    folded = reparameterize_model(model)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules()), 'a copy is folded'
+    x = images(2, 64)
+    assert_close(folded(x), model(x))
+    assert_close(torch.jit.script(reparameterize_model(folded))(x), model(x))
+    with pytest.raises(ValueError, match='call eval'):
+        reparameterize_model(model.train())

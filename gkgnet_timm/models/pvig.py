@@ -17,7 +17,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 from timm.layers import (
-    ConvNormAct,
     SelectAdaptivePool2d,
     calculate_drop_path_rates,
     get_device_dtype,
@@ -28,7 +27,7 @@ from timm.models import (
     register_model,
 )
 
-from ..layers import RelativePosition, Stage, Stem
+from ..layers import ConvBnAct, RelativePosition, Stage, Stem
 from ._compat import feature_take_indices, update_model_input_size
 from ._convert import check_tensors, complete, convert_keys
 from ._pretrained import VIG_FILES, build_model
@@ -196,7 +195,7 @@ class PyramidVigHead(nn.Module):
         super().__init__()
         self.hidden_size = hidden_size
         self.global_pool = SelectAdaptivePool2d(pool_type=pool_type)
-        self.pre_logits = ConvNormAct(in_features, hidden_size, bias=True, act_layer=nn.GELU, **dd)
+        self.pre_logits = ConvBnAct(in_features, hidden_size, bias=True, act_layer=nn.GELU, **dd)
         self.flatten = nn.Flatten(1) if pool_type else nn.Identity()
         self.drop = nn.Dropout(drop_rate)
         self.fc = nn.Linear(hidden_size, num_classes, **dd) if num_classes > 0 else nn.Identity()
