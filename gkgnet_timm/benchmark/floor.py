@@ -1,0 +1,98 @@
+"""The arithmetic floor: multiply-adds of a model over the rate at which the machine multiplies matrices."""
+
+import functools
+import time
+from typing import Any, Callable, Optional, Sequence
+
+import torch
+from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+
+from ..dense import use_dense_graph
+from ..models.pvig import PyramidVigTrunk
+from .case import create_timm_model
+
+__all__ = ['matrix_product_rate', 'multiply_adds', 'seconds_of']
+
+MAX_SECONDS = 0.5  # of one matrix product
+
+
+def seconds_of(function: Callable[[], Any], device: str) -> float:
+    """Seconds of a call: of the work on the device between two events on a GPU, of the clock elsewhere."""
+    if torch.device(device).type != 'cuda':
+        start = time.perf_counter()
+        function()
+        return time.perf_counter() - start
+    with torch.cuda.device(device):
+        torch.cuda.synchronize()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        function()
+        end.record()
+        end.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def _conv_backward(
+    grad: Sequence[int],
+    x: Sequence[int],
+    weight: Sequence[int],
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+    output_mask: Sequence[bool],
+    **kwargs: Any,
+) -> int:
+    # that of torch counts every group of a grouped convolution as if it had all channels
+    return sum(output_mask[:2]) * conv_flop_count(x, weight, grad, transposed=transposed)
+
+
+@functools.lru_cache(maxsize=None)
+def multiply_adds(name: str, img_size: int, num_classes: int, is_training: bool) -> Optional[float]:
+    """Multiply-adds of convolutions and matrix products for an image, None for a model that can't be traced.
+
+    Nothing is computed, tensors have shapes only. The kNN product is counted on the dense graph, so that the number is
+    that of the method and not of its implementation. A training step is forward and backward pass.
+    """
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _conv_backward})
+    # without no_grad, in which the counter trips over parameters that require a gradient
+    model = create_timm_model(name, img_size, num_classes).train(is_training).requires_grad_(is_training)
+    batch_size = 2  # BatchNorm in training refuses a single value
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            if isinstance(model, PyramidVigTrunk):
+                use_dense_graph(model)
+            with counter:
+                logits = model(torch.empty(batch_size, 3, img_size, img_size))
+                if is_training:
+                    logits.sum().backward()
+    except Exception:  # whatever a model of timm raises for tensors without numbers
+        return None
+    return counter.get_total_flops() / 2 / batch_size
+
+
+def matrix_product_rate(device: str, dtype: str) -> float:
+    """Multiply-adds a second of the best of several large matrix products, with the threads of this process.
+
+    On a GPU float32 products may use TF32 if convolutions may, which is the default of torch.
+    """
+    sizes = (1024, 2048, 4096, 8192) if torch.device(device).type == 'cuda' else (512, 1024, 2048)
+    allow_tf32 = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    best = 0.0
+    try:
+        for size in sizes:
+            a, b = torch.randn(2, size, size, device=device).to(getattr(torch, dtype)).unbind()
+            out = torch.empty_like(a)
+            for _ in range(4):
+                seconds = seconds_of(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), device)
+                best = max(best, size**3 / seconds)
+            if 8 * seconds > MAX_SECONDS:  # a type that the machine has no instructions for
+                break
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = allow_tf32
+    return best

@@ -1,0 +1,135 @@
+"""Figures of cases: memory and construction in a fresh process each, time in turn in this one."""
+
+import gc
+import multiprocessing
+import re
+import resource
+import statistics
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Tuple
+
+import torch
+
+from .case import Case, create_model, create_step
+from .floor import multiply_adds, seconds_of
+
+__all__ = ['measure']
+
+
+def _rss_gb(is_peak: bool) -> float:
+    status = Path('/proc/self/status')
+    if status.is_file():  # Linux, where getrusage starts from the peak of the parent process
+        pattern = r'VmHWM:\s+(\d+) kB' if is_peak else r'VmRSS:\s+(\d+) kB'
+        return int(re.search(pattern, status.read_text())[1]) * 1024 / 1e9
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def measure_memory(case: Case, threads: int) -> Dict[str, float]:
+    """Construction and peak memory in GB of this process, which has to be a fresh one.
+
+    Returns:
+        base_gb: Memory before the model: torch and timm on the CPU, 0 on a GPU.
+        construct_s, construct_gb: Time and additional memory at its peak to make the model.
+        first_s: Time of the first pass or step, compilation included.
+        peak_gb: Peak memory up to the end of a pass or step. On the CPU it is that of the process, on a GPU that of the
+            tensors in the second pass or step.
+    """
+    torch.set_num_threads(threads)
+    on_gpu = torch.device(case.device).type == 'cuda'
+    torch.zeros(1, device=case.device)  # starts a GPU up
+    base = 0.0 if on_gpu else _rss_gb(is_peak=False)
+    start = time.perf_counter()
+    model = create_model(case)
+    if on_gpu:
+        torch.cuda.synchronize(case.device)
+    figures = dict(base_gb=base, construct_s=time.perf_counter() - start)
+    peak = torch.cuda.max_memory_allocated(case.device) / 1e9 if on_gpu else _rss_gb(is_peak=True)
+    figures['construct_gb'] = max(peak - base, 0.0)
+    step = create_step(case, model)
+    start = time.perf_counter()
+    step()
+    if on_gpu:
+        torch.cuda.synchronize(case.device)
+    figures['first_s'] = time.perf_counter() - start
+    if case.is_training or on_gpu:  # with the state of the optimizer from the first, and without its search of kernels
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats(case.device)
+        step()
+    figures['peak_gb'] = torch.cuda.max_memory_allocated(case.device) / 1e9 if on_gpu else _rss_gb(is_peak=True)
+    return figures
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, BrokenProcessPool):
+        return 'its process was killed, as for want of memory'
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def _in_fresh_process(function: Callable[..., Dict[str, float]], *args: Any) -> Dict[str, float]:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('spawn')) as pool:
+        return pool.submit(function, *args).result()
+
+
+def _median_seconds(rows: List[Dict[str, Any]], cases: List[Case], repeat: int) -> None:
+    """Add `seconds` of every repetition, all cases in turn. What fails in the warm-up gets an `error` and drops out."""
+    runs: List[Tuple[Dict[str, Any], Case, Callable[[], None]]] = []
+    for row, case in zip(rows, cases):
+        if 'error' in row:
+            continue
+        try:
+            step = create_step(case, create_model(case))
+            # a first pass compiles and allocates, on a GPU the clock has to rise too
+            for _ in range(5 if case.device != 'cpu' else 2 if case.mode == 'compiled' or case.is_training else 1):
+                seconds_of(step, case.device)
+        except Exception as error:  # out of memory beside the others, say
+            row['error'] = _one_line(error)
+            continue
+        row['seconds'] = []
+        runs.append((row, case, step))
+    for _ in range(repeat):
+        for row, case, step in runs:
+            row['seconds'].append(seconds_of(step, case.device))
+
+
+def measure(cases: List[Case], repeat: int) -> List[Dict[str, Any]]:
+    """Rows of cases at one size, batch size and type, one for each.
+
+    A case that can't run has a one-line `error` in place of its figures.
+
+    Args:
+        cases: What to measure; the dense graph of a model is the yardstick of its other cases.
+        repeat: Timed passes of each.
+    """
+    rows: List[Dict[str, Any]] = []
+    for case in cases:
+        row = asdict(case)
+        try:
+            row |= _in_fresh_process(measure_memory, case, torch.get_num_threads())
+        except Exception as error:  # whatever a model of timm raises for a size that it does not take
+            row['error'] = _one_line(error)
+        rows.append(row)
+    _median_seconds(rows, cases, repeat)
+    gc.collect()
+    torch.compiler.reset()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    dense = {row['model']: row for row in rows if row['mode'] == 'dense' and 'error' not in row}
+    for row in rows:
+        if 'error' in row:
+            continue
+        median = statistics.median(row['seconds'])
+        row |= dict(latency_ms=1e3 * median, images_per_s=row['batch_size'] / median)
+        arguments = (row[key] for key in ('model', 'img_size', 'num_classes', 'is_training'))
+        row['multiply_adds'] = multiply_adds(*arguments)
+        if row['is_ours'] and row['model'] in dense:
+            yardstick = dense[row['model']]
+            row['time_vs_dense'] = median / statistics.median(yardstick['seconds'])
+            row['memory_vs_dense'] = row['peak_gb'] / yardstick['peak_gb']
+    return rows
