@@ -1,4 +1,4 @@
-"""Training, validation, data check and benchmark as a user calls them."""
+"""Training, validation and data check as a user calls them."""
 
 import csv
 import json
@@ -17,7 +17,6 @@ import timm
 
 from gkgnet_timm import train as training
 from gkgnet_timm.__main__ import main as command
-from gkgnet_timm.benchmark import main as benchmark
 from gkgnet_timm.data import demo
 from gkgnet_timm.train import main as train
 from gkgnet_timm.training import progress
@@ -220,7 +219,6 @@ def test_errors_are_one_line(tmp_path, capsys, coco_folder):
         (['validate', '--checkpoint', checkpoint, *coco, '--split', 'val'], 'knows 8 classes'),
         (['check-data', *coco, '--split', 'val'], '1 images can not be read'),
         (['check-data', *coco, '--split', 'nope'], 'instances_nope.json'),
-        (['benchmark', '--models', 'resnet18'], "'resnet18'"),
     ]
     for argv, message in cases:
         capsys.readouterr()
@@ -402,23 +400,6 @@ def test_check_data(coco_folder, capsys):
         command(['check-data', '--dataset', 'coco', '--data-dir', str(coco_folder), '--split', 'val', '-j', '0'])
     captured = capsys.readouterr()
     assert '003.png' in captured.out and '1 images can not be read' in captured.err
-
-
-def test_benchmark_table(tmp_path, capsys):
-    command(['benchmark', '--models', 'gkgnet_ti_224', '--repeat', '1', '--json', str(tmp_path / 'rows.json')])
-    (row,) = json.loads((tmp_path / 'rows.json').read_text())
-    assert row['model'] == 'gkgnet_ti_224' and row['img_size'] == 224
-    assert 0 < row['forward_s'] and 0 < row['peak_rss_gb'] < row['dense_peak_rss_gb'] + 1
-    assert '| gkgnet_ti_224 | 224 |' in capsys.readouterr().out
-
-
-def test_benchmark_training_and_loading(capsys):
-    (row,) = benchmark(['training', '--models', 'gkgnet_ti_224', '-b', '2', '--repeat', '1'])
-    assert row['images_per_s'] > 0 and row['checkpointing_images_per_s'] > 0
-    assert 0.1 < row['checkpointing_peak_gb'] < row['peak_gb']
-    timm_row, ours = benchmark(['loading', '--repeat', '1', '--img-size', '64', '-j', '1'])
-    assert timm_row['pipeline'] == 'timm' and timm_row['time_vs_timm'] == 1 and ours['time_vs_timm'] > 0
-    assert '| published | 64 | 1 |' in capsys.readouterr().out
 
 
 def test_unknown_command(capsys):

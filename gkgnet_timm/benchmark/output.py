@@ -119,7 +119,7 @@ def draw_plot(path: str, rows: List[Dict[str, Any]], title: str) -> None:
         axes.set_xscale('log')
         axes.set_yscale('log')
         axes.set_xticks(sizes, [str(size) for size in sizes])
-        axes.minorticks_off()
+        axes.set_xticks([], minor=True)
         axes.yaxis.set_major_formatter('{x:g}')
         axes.yaxis.set_minor_formatter('{x:g}')
         axes.tick_params(axis='y', which='minor', left=True, labelsize='small')
