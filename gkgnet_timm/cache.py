@@ -8,4 +8,4 @@ __all__ = ['cache_dir']
 
 def cache_dir() -> Path:
     """Folder that the environment variable GKGNET_TIMM_CACHE names, by default ~/.cache/gkgnet_timm."""
-    return Path(os.environ.get('GKGNET_TIMM_CACHE') or Path.home() / '.cache' / 'gkgnet_timm')
+    return Path(os.environ.get('GKGNET_TIMM_CACHE') or '~/.cache/gkgnet_timm').expanduser()

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch.nn as nn
 
 import timm
 from timm.data import resolve_input_data_config
-from timm.models import PretrainedCfg, get_pretrained_cfg, is_model_in_modules, load_state_dict, save_for_hf
+from timm.models import PretrainedCfg, get_pretrained_cfg, load_state_dict, save_for_hf
 from timm.utils import ParseKwargs
 
 from .data.dataset import read_class_map
@@ -52,10 +53,20 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
                 f'{args.checkpoint!r} says itself that it is of {args.trained["model"]!r}, leave --model out.'
             )
         args.model, args.model_kwargs = args.trained['model'], args.trained['model_kwargs']
+    beside = Path(args.checkpoint).with_name('config.json')
+    if args.checkpoint.endswith('.safetensors') and beside.is_file():
+        raise ValueError(
+            f'{args.checkpoint!r} is in a folder that timm loads as it is, by the name local-dir:{beside.parent}.'
+        )
     if not args.model:
         raise ValueError(f'{args.checkpoint!r} does not say what model it is of, give --model NAME.')
+    ours = timm.list_models(module=['gkgnet', 'pvig'])
+    if not args.trained and args.model not in (*ours, *timm.list_pretrained('gkgnet*'), *timm.list_pretrained('pvig*')):
+        raise ValueError(f'--model {args.model!r} is none that weights can be converted to: {", ".join(ours)}.')
     if args.use_ema and not args.trained.get('has_ema'):
         raise ValueError(f'--use-ema: {args.checkpoint!r} holds no average of the weights.')
+    if Path(args.output).exists() and not Path(args.output).is_dir():
+        raise ValueError(f'--output {args.output!r} is a file, give a folder.')
     args.img_size = args.trained.get('img_size')
     args.pretrained = False
     return args
@@ -64,9 +75,6 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
 def _load_published(args: argparse.Namespace) -> Tuple[nn.Module, List[str]]:
     """A model with the weights of a file of other origin, and what became of the tensors of the file."""
     name = args.model.partition('.')[0]
-    if not is_model_in_modules(name, ('gkgnet', 'pvig')) or not timm.is_model(name):
-        ours = ', '.join(timm.list_models(module=['gkgnet', 'pvig']))
-        raise ValueError(f'--model {args.model!r} is none that weights can be converted to: {ours}.')
     try:
         with published_globals():
             state_dict = load_state_dict(args.checkpoint, use_ema=False)
@@ -106,75 +114,89 @@ def _name_labels(model: nn.Module, cfg: PretrainedCfg, order: Optional[str]) -> 
     return names if len(names) == model.num_classes else ()
 
 
-def _install_path(args: argparse.Namespace, cfg: PretrainedCfg, of_tag: bool) -> Path:
-    """Where to install, or a ValueError if these are not the weights of the tag."""
-    file = installed_file(cfg)
-    is_trunk = cfg.url and not args.model.startswith('pvig')
-    if not of_tag or args.model_kwargs or is_trunk or file is None:
-        raise ValueError(
-            f'--install is for the weights that {cfg.architecture}.{cfg.tag} names, these are others: load them by '
-            f"create_model('local-dir:{args.output}', pretrained=True)."
-        )
-    return file
+def _license_of(model: nn.Module, trained: Dict[str, Any]) -> Optional[str]:
+    """Licence of the weights that a training started from, None if that is not known."""
+    return model.pretrained_cfg.get('license') if trained['pretrained'] and not trained['pretrained_path'] else None
+
+
+def _write(folder: Path, model: nn.Module, config: Dict[str, Any], data_config: Dict[str, Any]) -> None:
+    """Write the three files, if the model that they make gives the same outputs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob('.convert-*'):  # of a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix='.convert-', dir=folder) as draft:
+        save_for_hf(model, draft, config, safe_serialization=True, data_config=data_config)
+        Path(draft, 'README.md').write_text(model_card(json.loads(Path(draft, 'config.json').read_text())))
+        shutil.copymode(Path(draft, 'config.json'), Path(draft, 'model.safetensors'))  # safetensors leaves it private
+        image = torch.randn(1, *data_config['input_size'], generator=torch.Generator().manual_seed(0))
+        loaded = timm.create_model(f'local-dir:{draft}', pretrained=True)
+        if not torch.equal(loaded.eval()(image), model.eval()(image)):
+            raise ValueError(f'{folder}: the model that was written gives other outputs than the one that was read.')
+        (folder / 'model.safetensors').unlink(missing_ok=True)  # a kill from here on leaves none with another config
+        for name in ('config.json', 'README.md', 'model.safetensors'):
+            os.replace(Path(draft, name), folder / name)
+
+
+def _install(weights: Path, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix='.install-', dir=target.parent) as draft:  # of this process alone
+            os.replace(shutil.copy(weights, draft), target)
+    except OSError as error:
+        raise OSError(f'--install: {str(target)!r} can not be written ({error.strerror}). Its place follows '
+                      'GKGNET_TIMM_CACHE.') from error  # fmt: skip
 
 
 @torch.inference_mode()
-def convert(args: argparse.Namespace) -> Path:
-    """Convert as the flags say; returns the folder.
+def convert(args: argparse.Namespace) -> None:
+    """Convert as the flags say.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not weights of the model, or the model loaded from the folder is another one.
     """
-    cfg = get_pretrained_cfg(args.model)
-    config: Dict[str, Any] = dict(
-        converted_from=dict(file=Path(args.checkpoint).name, sha256=sha256(args.checkpoint), ema=args.use_ema)
-    )
+    source = dict(file=Path(args.checkpoint).name, sha256=sha256(args.checkpoint), ema=args.use_ema)
+    config: Dict[str, Any] = dict(converted_from=source)
+    target, known = None, {}
     if args.trained:
         names = args.trained['class_names']
         model = load_model(args, len(names), args.use_ema)
         report = [f'{len(model.state_dict())} tensors taken']
         recipe = {key: args.trained[key] for key in RECIPE if args.trained[key] not in (None, False, 0)}
-        config['training'] = {key: Path(value).name if key == 'train_split' else value for key, value in recipe.items()}
+        recipe['train_split'] = re.sub(r'^([/~]|\w:\\).*[/\\]', '', str(args.trained['train_split']))  # no folders
+        config['training'] = recipe
+        known = dict(license=_license_of(model, args.trained))
     else:
+        cfg = get_pretrained_cfg(args.model)
         model, report = _load_published(args)
         names = _name_labels(model, cfg, args.class_order)
+        # the file of a tag whose weights are of this kind: all of a GKGNet are no trunk
+        if model.num_classes == cfg.num_classes and list(names) == list(cfg.label_names or names):
+            if cfg.hf_hub_id or args.model.startswith('pvig'):
+                known = dict(tag=cfg.tag, license=cfg.license, origin_url=cfg.origin_url)
+                target = None if args.model_kwargs else installed_file(cfg)
+    if args.install and not target:
+        raise ValueError(
+            f'--install is for the published weights of a model of this name, {args.checkpoint!r} has others: load '
+            f"them by create_model('local-dir:{args.output}', pretrained=True)."
+        )
+    for key, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f'{args.checkpoint!r}: tensor {key!r} has nan or infinite numbers.')
     if names:
         config['label_names'] = list(names)
-    data_config = resolve_input_data_config(model, args=args.trained)
-    of_tag = not args.trained and model.num_classes == cfg.num_classes and list(names) == list(cfg.label_names or names)
-    target = _install_path(args, cfg, of_tag) if args.install else None
-    # what the tag says of its own weights is not known of others
-    unknown = (
-        ('description', 'label_names') if of_tag else ('description', 'label_names', 'tag', 'license', 'origin_url')
-    )
-    model.pretrained_cfg = {key: value for key, value in model.pretrained_cfg.items() if key not in unknown}
-    if args.trained.get('pretrained'):
-        model.pretrained_cfg['license'] = cfg.license
-
-    output = Path(args.output)
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix='.convert-', dir=output) as draft:
-        save_for_hf(model, draft, config, safe_serialization=True, data_config=data_config)
-        Path(draft, 'README.md').write_text(model_card(json.loads(Path(draft, 'config.json').read_text())))
-        shutil.copymode(Path(draft, 'config.json'), Path(draft, 'model.safetensors'))  # safetensors leaves it private
-        image = torch.randn(1, *data_config['input_size'], generator=torch.Generator().manual_seed(0))
-        expected = model.eval()(image)
-        del model
-        if not torch.equal(timm.create_model(f'local-dir:{draft}', pretrained=True).eval()(image), expected):
-            raise ValueError(f'{args.checkpoint!r}: the converted model gives other outputs than this file.')
-        for name in ('config.json', 'README.md', 'model.safetensors'):
-            os.replace(Path(draft, name), output / name)
+    # what a tag says of its own weights is not known of others
+    said = dict.fromkeys(('description', 'label_names', 'tag', 'license', 'origin_url')) | known
+    cfg_of_weights = {**model.pretrained_cfg, **said}
+    model.pretrained_cfg = {key: value for key, value in cfg_of_weights.items() if value is not None or key not in said}
+    name, output = model.pretrained_cfg['architecture'], Path(args.output)
+    _write(output, model, config, resolve_input_data_config(model, args=args.trained))
     size = (output / 'model.safetensors').stat().st_size / 1e6
-    print(f'{", ".join(report)}; {args.model}, {len(expected[0])} classes, {size:.1f} MB: {output}')
+    print(f'{", ".join(report)}; {name}, {model.num_classes} classes, {size:.1f} MB: {output}')
     print('Loaded again, the outputs are the same bit for bit.')
-    if target:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_suffix('.tmp')
-        shutil.copyfile(output / 'model.safetensors', draft)
-        os.replace(draft, target)
-        print(f'Installed as {target}: create_model({cfg.architecture!r}, pretrained=True) loads it from now on.')
-    return output
+    if args.install:
+        _install(output / 'model.safetensors', target)
+        print(f'Installed as {target.resolve()}: create_model({name!r}, pretrained=True) loads it from now on.')
 
 
 def main(argv: Optional[List[str]] = None) -> None:

@@ -115,6 +115,13 @@ def load_model(args: argparse.Namespace, num_classes: Optional[int], use_ema: bo
         ValueError: If it does not fit the model, or has no classifier of so many classes.
     """
     creation = copy.copy(args)
+    if str(args.checkpoint).endswith('.safetensors'):
+        folder = Path(args.checkpoint).parent
+        if (folder / 'config.json').is_file():
+            raise ValueError(
+                f'Weights {args.checkpoint!r} are of a folder that says their size, preprocessing and classes: give '
+                f'--model local-dir:{folder} --pretrained in place of --checkpoint.'
+            )
     if args.trained:  # create the model at the size that the weights are of
         creation.img_size, creation.pretrained = args.trained['img_size'], False
     else:

@@ -201,9 +201,6 @@ def model_card(config: Dict[str, Any], repo_id: Optional[str] = None, results: O
     if cfg.get('origin_url'):
         facts.append(f'- Origin: {_link(cfg["origin_url"])}')
     intro = f'A model for {task} {config["num_classes"]} classes.'
-    # of a tag that training started from, it would be of other weights
-    if cfg.get('description') and 'training' not in config:
-        intro += f' {_text(cfg["description"])}'
     classes = ''
     if names:
         lines = [json.dumps(label, ensure_ascii=not label.isprintable()) for label in names]

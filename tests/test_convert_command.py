@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -178,8 +179,12 @@ def test_own_checkpoint(trained, tmp_path, capsys, kind):
     config = json.loads((tmp_path / 'out' / 'config.json').read_text())
     assert config['training']['epochs'] == 1 and config['training']['dataset'] == 'demo'
     assert str(tmp_path) not in json.dumps(config) and str(trained.parent.parent) not in json.dumps(config)
-    # and again from what has been written
-    command(['convert', str(tmp_path / 'out' / 'model.safetensors'), '--model', 'gkgnet_ti_224', '--model-kwargs',
+    # and again from weights without a config, which goes over the folder
+    shutil.copy(tmp_path / 'out' / 'model.safetensors', tmp_path / 'plain.safetensors')
+    with pytest.raises(SystemExit):
+        command(['convert', str(tmp_path / 'out' / 'model.safetensors'), '--output', str(tmp_path / 'again')])
+    assert f'local-dir:{tmp_path / "out"}' in capsys.readouterr().err
+    command(['convert', str(tmp_path / 'plain.safetensors'), '--model', 'gkgnet_ti_224', '--model-kwargs',
              'dims=(8,16,40,64)', 'depths=(1,1,1,1)', 'img_size=32', '--output', str(tmp_path / 'again')])  # fmt: skip
     again = load_file(tmp_path / 'again' / 'model.safetensors')
     assert all(torch.equal(weights[key], again[key]) for key in weights)
@@ -203,6 +208,9 @@ def test_errors_are_one_line(trained, tmp_path, monkeypatch, capsys):
     torch.save({**gkgnet_file(), 'x': Payload('marker')}, 'payload.pth')
     torch.save({**gkgnet_file(), 'backbone.label_lt.weight': torch.full((80, 64), torch.nan)}, 'nan.pth')
     Path('cut.pth').write_bytes(Path('good.pth').read_bytes()[:-5000])
+    own = torch.load(trained, weights_only=False)
+    own['state_dict']['stem.conv1.conv.weight'][0] = torch.nan
+    torch.save(own, 'own_nan.pth')
     Path('page.pth').write_text('<!DOCTYPE html>')
     Path('three.txt').write_text('a\nb\nc')
     cases = [
@@ -210,15 +218,17 @@ def test_errors_are_one_line(trained, tmp_path, monkeypatch, capsys):
         (['good.pth'], "'good.pth' does not say what model"),
         (['good.pth', '--model', 'resnet18'], "'resnet18' is none that weights can be converted to: gkgnet_224"),
         (['good.pth', '--model', 'gkgnet_577'], "'gkgnet_577' is none"),
+        (['good.pth', '--model', 'gkgnet_576.nope'], "'gkgnet_576.nope' is none"),
+        (['own_nan.pth'], "'own_nan.pth': tensor 'stem.conv1.conv.weight' has nan"),
         (['good.pth', '--model', 'pvig_ti_224', *small], 'good.pth'),
         (['good.pth', '--model', 'gkgnet_ti_224'], 'good.pth'),
         (['good.pth', '--model', 'gkgnet_ti_224', *small, '--use-ema'], 'no average'),
         (['good.pth', '--model', 'gkgnet_ti_224', *small, '--class-order', 'three.txt'], 'has 3 names.*80 classes'),
         (['good.pth', '--model', 'gkgnet_ti_224', *small, '--class-order', 'no.txt'], "'no.txt'"),
-        (['good.pth', '--model', 'gkgnet_576', *small, '--install'], '--install is for .* gkgnet_576.coco2014 names'),
+        (['good.pth', '--model', 'gkgnet_576', *small, '--install'], '--install is for .*good.pth'),
         (['20.pth', '--model', 'gkgnet_576', *small, '--install'], '--install is for'),
-        (['good.pth', '--model', 'gkgnet_224', *small, '--install'], 'gkgnet_224.in1k names, these are others'),
-        ([str(trained), '--install'], 'gkgnet_ti_224.in1k names, these are others'),
+        (['good.pth', '--model', 'gkgnet_224', *small, '--install'], '--install is for .*good.pth'),
+        ([str(trained), '--install'], '--install is for .*last.pth.tar.*local-dir:out'),
         ([str(trained), '--model', 'gkgnet_576'], 'leave --model out'),
         (['trunk.pth', '--model', 'gkgnet_ti_224', *small], 'trunk.pth.*--model pvig_'),
         (['payload.pth', '--model', 'gkgnet_ti_224', *small], 'payload.pth.* code and was not run'),
@@ -232,3 +242,39 @@ def test_errors_are_one_line(trained, tmp_path, monkeypatch, capsys):
         error = capsys.readouterr().err.replace('Only the trunk is pretrained', '')
         assert stopped.value.code == 2 and error.count('\n') == 1 and re.search(message, error), (argv, error)
     assert not Path('marker').exists() and not list(Path().rglob('*.safetensors')), 'nothing is left behind'
+
+
+def test_weights_of_another_tag_are_not_said_to_be_of_it(tmp_path, capsys):
+    """Neither the licence of the trunk for a GKGNet, nor a name."""
+    torch.save(gkgnet_file(), tmp_path / 'f.pth')
+    for name in ('gkgnet_448', 'gkgnet_576.in1k'):
+        argv = ['--model', name, '--model-kwargs', *NARROW, '--output', str(tmp_path / 'out')]
+        command(['convert', str(tmp_path / 'f.pth'), *argv])
+        config = json.loads((tmp_path / 'out' / 'config.json').read_text())
+        assert not {'tag', 'license', 'origin_url', 'description'} & config['pretrained_cfg'].keys()
+        assert 'label_names' not in config and 'apache' not in (tmp_path / 'out' / 'README.md').read_text()
+
+
+def test_training_from_a_folder(trained, tmp_path, monkeypatch):
+    """It has the licence of the weights that it started from."""
+    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(trained.parent.parent / 'cache'))
+    monkeypatch.setattr(demo, 'SPLITS', {'train': 19, 'val': 11})
+    start = tmp_path / 'start'
+    command(['convert', str(trained), '--output', str(start)])
+    config = json.loads((start / 'config.json').read_text())
+    config['pretrained_cfg']['license'] = 'mit'
+    (start / 'config.json').write_text(json.dumps(config))
+    flags = ['-c', 'demo', '--model', f'local-dir:{start}', '--pretrained', '-b', '8', '--epochs', '1', '-j', '0']
+    train([*flags, '--img-size', '32', '--device', 'cpu', '--output', str(tmp_path), '--experiment', 'run'])
+    command(['convert', str(tmp_path / 'run' / 'last.pth.tar'), '--output', str(tmp_path / 'end')])
+    config = json.loads((tmp_path / 'end' / 'config.json').read_text())
+    assert config['architecture'] == 'gkgnet_ti_224' and config['pretrained_cfg']['license'] == 'mit'
+    assert str(tmp_path) not in json.dumps(config)
+
+
+def test_what_a_killed_run_has_left_goes_with_the_next(trained, tmp_path):
+    left = tmp_path / 'out' / '.convert-x' / 'model.safetensors'
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b'half')
+    command(['convert', str(trained), '--output', str(tmp_path / 'out')])
+    assert sorted(os.listdir(tmp_path / 'out')) == ['README.md', 'config.json', 'model.safetensors']

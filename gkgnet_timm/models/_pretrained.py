@@ -7,6 +7,7 @@ sentence with its remedy, and what a download has damaged does not stay in the c
 import hashlib
 import os
 import re
+import textwrap
 from pathlib import Path
 from typing import Any, Optional, Type, TypeVar, Union
 
@@ -112,11 +113,11 @@ def _remedy(cfg: PretrainedCfg) -> str:
     return f'Convert the published file, {GKGNET_FILE}, once: {convert} gkgnet_576. If it is private: hf auth login.'
 
 
-def _check(path: Path, is_downloaded: bool, error: Optional[Exception] = None) -> None:
-    """Raise a ValueError if a file is not weights, and then have it downloaded anew the next time."""
+def _check(path: Path, origin: str, error: Optional[Exception] = None) -> None:
+    """Raise a ValueError if a file is not weights. One that is 'downloaded' is removed, to be downloaded anew."""
     if problem := find_problem(path):
-        anew = ''
-        if is_downloaded:
+        anew = ' Delete it or install it again: python -m gkgnet_timm convert.' if origin == 'installed' else ''
+        if origin == 'downloaded':
             for file in {path.resolve(), path}:  # in the Hub's cache a file and a link to it
                 file.unlink(missing_ok=True)
             anew = ' It was removed from the cache, the next try downloads it anew.'
@@ -131,14 +132,18 @@ def build_model(model_cls: Type[ModelT], variant: str, pretrained: bool, **kwarg
         ValueError: If a file is not weights, or not of this model.
     """
     overlay = dict(kwargs.pop('pretrained_cfg_overlay', None) or {})
-    file, remote = None, False
+    file, origin = None, 'given'
     if pretrained:
         cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), overlay)
         installed = installed_file(cfg)
         if installed and installed.is_file() and not overlay.keys() & {'file', 'state_dict', 'url', 'hf_hub_id'}:
-            overlay['file'] = str(installed)
+            overlay['file'], origin = str(installed), 'installed'
         file = overlay.get('file') or cfg.file
-        remote = not file and not cfg.state_dict and bool(cfg.hf_hub_id or cfg.url)
+        if file and not Path(file).is_file() and cfg.source != 'local-dir':
+            raise FileNotFoundError(f'Weights {str(file)!r} are no file.')
+        if not file and not cfg.state_dict and (cfg.hf_hub_id or cfg.url):
+            origin = 'downloaded'
+    remote = origin == 'downloaded'
     cached = _downloaded_file(cfg, kwargs.get('cache_dir')) if remote else None
     try:
         with published_globals():
@@ -154,13 +159,13 @@ def build_model(model_cls: Type[ModelT], variant: str, pretrained: bool, **kwarg
         path = _downloaded_file(cfg, kwargs.get('cache_dir')) if remote else Path(file or '', '')
         path = path / _HUB_NAMES[0] if path and path.is_dir() else path  # a folder of save_for_hf
         if path and path.is_file():
-            _check(path, remote, error)
+            _check(path, origin, error)
         elif remote and isinstance(error, (OSError, HTTPError)):
             where = f'Hugging Face repository {cfg.hf_hub_id!r}' if cfg.hf_hub_id else cfg.url
-            reason = f'{type(error).__name__}: {" ".join(str(error).split())[:160]}'
+            reason = f'{type(error).__name__}: {textwrap.shorten(str(error), 160)}'
             name = f'{cfg.architecture}.{cfg.tag}' if cfg.tag else cfg.architecture
             raise OSError(f'No weights of {name} from {where} ({reason}). {_remedy(cfg)}') from error
         raise
     if remote and not cached:
-        _check(_downloaded_file(cfg, kwargs.get('cache_dir')), True)
+        _check(_downloaded_file(cfg, kwargs.get('cache_dir')), origin)
     return model
