@@ -5,7 +5,8 @@ B batch, N query nodes, M candidate nodes, C channels, G groups, k neighbours, H
 
 Papers: GKGNet, arXiv 2308.14378, section 3 (Group KNN, cross-level graph); Vision GNN, arXiv 2206.00272, section 3.
 
-The obvious versions, which hold every distance and every gathered neighbour, are in `gkgnet_timm.dense`.
+Nodes on a GPU go through the kernels of `gkgnet_timm.ops`, all others through the eager functions here. The obvious
+versions, which hold every distance and every gathered neighbour, are in `gkgnet_timm.dense`.
 """
 
 from typing import Optional, Tuple
@@ -14,6 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from timm.models import register_notrace_function
+
+from . import ops
 
 __all__ = ['interleave', 'knn_neighbors', 'limit_neighbors', 'max_relative', 'to_map', 'to_nodes']
 
@@ -74,37 +77,20 @@ def _largest(scores: torch.Tensor, count: int) -> torch.Tensor:
     return columns.gather(-1, scores.gather(-1, columns).topk(count, dim=-1)[1])
 
 
-@register_notrace_function
-def knn_neighbors(
+def search_neighbors(
     x: torch.Tensor,
     y: torch.Tensor,
     k: int,
-    dilation: int = 1,
-    num_groups: int = 1,
-    position: Optional[Tuple[torch.Tensor, torch.Tensor]] = None,
+    dilation: int,
+    num_groups: int,
+    position: Optional[Tuple[torch.Tensor, torch.Tensor]],
 ) -> torch.Tensor:
-    """k nearest candidates of every query, separately in every channel group (GKGNet, section 3.2, Group KNN).
-
-    Nearest means smallest |x|^2 - 2 x.y + |y|^2 - position between the L2-normalised groups. The norms are 1, so
-    2 x.y + position is ranked. The search runs over chunks of queries, and no gradient goes through it.
-
-    Args:
-        x: Queries (B, N, C).
-        y: Candidates (B, M, C).
-        k: Number of neighbours; all M when there are fewer.
-        dilation: Keep every dilation-th of the k * dilation nearest; shortened when M is smaller than that.
-        num_groups: Number of contiguous channel groups G, each with a graph of its own. 1 is the graph of ViG.
-        position: The tables (H, M) and (W, M) of `gkgnet_timm.position.relative_position_tables`, N = H * W.
-
-    Returns:
-        Indices of the candidates (B, G, N, min(k, M)), nearest first.
-    """
+    """`knn_neighbors` in eager PyTorch, over chunks of queries, for k and dilation that fit."""
     B, N, C = x.shape
     M = y.shape[1]
     BG = B * num_groups
     queries = _unit_groups(x.detach(), num_groups)  # (BG, N, C/G)
     keys = _unit_groups(y.detach(), num_groups).transpose(1, 2)  # (BG, C/G, M)
-    k, dilation = limit_neighbors(k, dilation, M)
 
     # a chunk is a number of whole grid rows, so that its position term is a plain sum of the two tables
     H, W = N, 1
@@ -145,6 +131,72 @@ def knn_neighbors(
 
 
 @register_notrace_function
+def knn_neighbors(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    k: int,
+    dilation: int = 1,
+    num_groups: int = 1,
+    position: Optional[Tuple[torch.Tensor, torch.Tensor]] = None,
+) -> torch.Tensor:
+    """k nearest candidates of every query, separately in every channel group (GKGNet, section 3.2, Group KNN).
+
+    Nearest means smallest |x|^2 - 2 x.y + |y|^2 - position between the L2-normalised groups. The norms are 1, so
+    2 x.y + position is ranked. The N x M of them are never held at once, and no gradient goes through the search.
+
+    Args:
+        x: Queries (B, N, C).
+        y: Candidates (B, M, C).
+        k: Number of neighbours; all M when there are fewer.
+        dilation: Keep every dilation-th of the k * dilation nearest; shortened when M is smaller than that.
+        num_groups: Number of contiguous channel groups G, each with a graph of its own. 1 is the graph of ViG.
+        position: The tables (H, M) and (W, M) of `gkgnet_timm.position.relative_position_tables`, N = H * W.
+
+    Returns:
+        Indices of the candidates (B, G, N, min(k, M)), nearest first.
+    """
+    k, dilation = limit_neighbors(k, dilation, y.shape[1])
+    if not torch.jit.is_scripting():
+        if ops.kernels_apply(x, y) and (k - 1) * dilation < ops.MAX_NEAREST:
+            row_table, col_table = (None, None) if position is None else position
+            return ops.knn_neighbors(x.detach(), y.detach(), k, dilation, num_groups, row_table, col_table)
+    return search_neighbors(x, y, k, dilation, num_groups, position)
+
+
+def gather_max(rows: torch.Tensor, neighbors: torch.Tensor, keep_winner: bool) -> Tuple[torch.Tensor, torch.Tensor]:
+    """The largest neighbour per channel, by k gathers of whole rows: nothing of size (N, k, C) is held.
+
+    Args:
+        rows: Groups of candidates (B * M * G, C / G): group g of candidate j of image b is row (b * M + j) * G + g.
+        neighbors: Indices into M per channel group (B, G, N, k).
+        keep_winner: Whether the row is wanted for each channel.
+
+    Returns:
+        Largest neighbours (B * N * G, C / G), and the rows that they are from, of the same shape if kept.
+    """
+    B, G, N, k = neighbors.shape
+    M = rows.shape[0] // (B * G)
+    source = rows.detach()
+    image = torch.arange(B, device=rows.device).view(B, 1, 1, 1)
+    group = torch.arange(G, device=rows.device).view(1, G, 1, 1)
+    index = (neighbors + image * M) * G + group  # (B, G, N, k)
+    index = index.permute(3, 0, 2, 1).reshape(k, B * N * G)  # (B, G, N, k) -> (k, B, N, G) -> (k, B * N * G)
+
+    largest = source.index_select(0, index[0])  # (B * N * G, C/G)
+    winner = index[0].unsqueeze(1)
+    if keep_winner:
+        winner = winner.repeat(1, source.shape[1])
+    # one buffer for all gathers: fresh memory for each would cost more than the gather
+    gathered = torch.empty_like(largest)
+    for j in range(1, k):
+        torch.index_select(source, 0, index[j], out=gathered)
+        if keep_winner:
+            winner = torch.where(gathered > largest, index[j].unsqueeze(1), winner)
+        torch.maximum(largest, gathered, out=largest)
+    return largest, winner
+
+
+@register_notrace_function
 def max_relative(x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
     """Max-relative aggregation: per channel the largest y_j - x_i over the neighbours j of i (ViG, section 3.1).
 
@@ -159,28 +211,14 @@ def max_relative(x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> t
     Returns:
         Aggregated features (B, N, C).
     """
-    B, N, C = x.shape
-    M = y.shape[1]
-    G, k = neighbors.shape[1], neighbors.shape[3]
-    rows = y.reshape(B * M * G, C // G)  # the group g of candidate j of image b is row (b * M + j) * G + g
-    image = torch.arange(B, device=y.device).view(B, 1, 1, 1)
-    group = torch.arange(G, device=y.device).view(1, G, 1, 1)
-    index = (neighbors + image * M) * G + group  # (B, G, N, k)
-    index = index.permute(3, 0, 2, 1).reshape(k, B * N * G)  # (B, G, N, k) -> (k, B, N, G) -> (k, B * N * G)
-
     keep_winner = torch.is_grad_enabled() and y.requires_grad
-    source = rows.detach()
-    largest = source.index_select(0, index[0])  # (B * N * G, C/G)
-    winner = index[0].unsqueeze(1)
-    if keep_winner:
-        winner = winner.repeat(1, C // G)
-    # one buffer for all gathers: fresh memory for each would cost more than the gather
-    gathered = torch.empty_like(largest)
-    for j in range(1, k):
-        torch.index_select(source, 0, index[j], out=gathered)
-        if keep_winner:
-            winner = torch.where(gathered > largest, index[j].unsqueeze(1), winner)
-        torch.maximum(largest, gathered, out=largest)
+    if not torch.jit.is_scripting():
+        if ops.kernels_apply(x, y):
+            return ops.max_relative(x, y, neighbors, keep_winner)[0]
+    B, N, C = x.shape
+    G = neighbors.shape[1]
+    rows = y.reshape(-1, C // G)  # (B, M, C) -> (B * M * G, C/G)
+    largest, winner = gather_max(rows, neighbors, keep_winner)
     if keep_winner:
         largest = rows.gather(0, winner)
     return largest.view(B, N, C) - x

@@ -329,18 +329,6 @@ def test_weights_that_name_their_classes(tmp_path, run, other_classes, monkeypat
     assert 'Rows of 2 of 3' in capsys.readouterr().out
 
 
-def test_predict_takes_the_names_beside_the_weights(tmp_path, run, capsys):
-    save_file(load_state_dict(str(run('source'))), tmp_path / 'model.safetensors')
-    (tmp_path / 'config.json').write_text(json.dumps(dict(label_names=[f'a {name}' for name in SHAPES])))
-    picture = str(next((tmp_path / 'cache').rglob('*.*g')))
-    flags = [*TINY[TINY.index('--model-kwargs') :], '--img-size', '32', '--device', 'cpu', '--format', 'json']
-    capsys.readouterr()
-    model = ['--model', 'gkgnet_ti_224', '--checkpoint', str(tmp_path / 'model.safetensors')]
-    command(['predict', picture, *model, *flags, '--threshold', '0.001'])
-    (row,) = json.loads(capsys.readouterr().out)
-    assert {label['label'] for label in row['labels']} == {f'a {name}' for name in SHAPES}
-
-
 def test_errors_of_training(tmp_path, run, capsys):
     checkpoint = run('source')
     (tmp_path / 'a.csv').write_text('image,eel\n1.png,1\n')
