@@ -84,7 +84,7 @@ def search_kernel(
             col_tile = col_ptr + (rows % W)[:, None] * M + cols[None, :]
             term = tl.load(row_tile, mask=mask, other=0.0).to(tl.float32)
             term += tl.load(col_tile, mask=mask, other=0.0).to(tl.float32)
-        scores = 2.0 * scores + term  # without a position as well: x + 0.0 is never -0.0, which would sort below 0.0
+        scores = 2.0 * scores + term  # never -0.0, which would sort below 0.0: the zeros of the term see to that
 
         bits = scores.to(tl.int32, bitcast=True)
         order = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # the order of floats as integers, a NaN is an extreme
@@ -92,7 +92,7 @@ def search_kernel(
         keys = tl.where(mask, keys, LEAST_KEY)
 
         # The best of the tile go in one after the other, each for the worst kept one. Only candidates that beat the
-        # worst kept one count, and after the first tiles those are few: cheaper than sorting every tile.
+        # worst kept one count, and after the first tiles those are few: less work than sorting every tile.
         worst = tl.min(best, 1)  # (BLOCK_N,)
         rounds = tl.max(tl.sum((keys > worst[:, None]).to(tl.int32), 1), 0)
         for _ in range(0, tl.minimum(rounds, NEAREST)):
@@ -194,10 +194,11 @@ def _inverse_lengths(nodes: torch.Tensor, num_groups: int) -> torch.Tensor:
 def search_tile(queries: int, graphs: int) -> Tuple[int, int]:
     """Queries and candidates of a tile.
 
-    2048 scores are 16 keys of 64 bits for each of 128 threads: on sm_90 the compiler reports 128 to 170 registers a
-    thread, so that three programs share a multiprocessor; tiles of twice the size take 255 and spill. 64 queries are
-    what one wgmma of 4 warps takes, and few candidates make few rounds of selection. Where 64 queries a program leave
-    some of the 132 multiprocessors of an H100 or H200 idle (label nodes, a single image), 16 are taken.
+    2048 scores are 16 keys of 64 bits for each of 128 threads: the compiler reports at most 168 registers a thread for
+    sm_90, so that three programs share a multiprocessor. Twice the tile takes up to 255, and spills in float32. 64
+    queries are what one wgmma of 4 warps takes, and few candidates make few useless rounds of selection. Where 64
+    queries a program leave some of the 132 multiprocessors of an H100 or H200 idle (label nodes, a single image), 16
+    are taken. All of this is reasoned, not measured.
     """
     return (64, 32) if triton.cdiv(queries, 64) * graphs >= 132 else (16, 128)
 
