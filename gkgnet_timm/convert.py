@@ -170,7 +170,7 @@ def convert(args: argparse.Namespace) -> None:
         cfg = get_pretrained_cfg(args.model)
         model, report = _load_published(args)
         names = _name_labels(model, cfg, args.class_order)
-        # the file of a tag whose weights are of this kind: all of a GKGNet are no trunk
+        # a whole GKGNet is not the trunk that the tag in1k is of
         if model.num_classes == cfg.num_classes and list(names) == list(cfg.label_names or names):
             if cfg.hf_hub_id or args.model.startswith('pvig'):
                 known = dict(tag=cfg.tag, license=cfg.license, origin_url=cfg.origin_url)

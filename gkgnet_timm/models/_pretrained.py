@@ -156,7 +156,7 @@ def build_model(model_cls: Type[ModelT], variant: str, pretrained: bool, **kwarg
                 **kwargs,
             )
     except Exception as error:
-        path = _downloaded_file(cfg, kwargs.get('cache_dir')) if remote else Path(file or '', '')
+        path = _downloaded_file(cfg, kwargs.get('cache_dir')) if remote else Path(file) if file else None
         path = path / _HUB_NAMES[0] if path and path.is_dir() else path  # a folder of save_for_hf
         if path and path.is_file():
             _check(path, origin, error)
