@@ -53,10 +53,10 @@ def limit_neighbors(k: int, dilation: int, candidates: int) -> Tuple[int, int]:
 def _unit_groups(x: torch.Tensor, num_groups: int) -> torch.Tensor:
     """Split channels into groups and scale each group of each node to unit length: (B, N, C) -> (B * G, N, C / G)."""
     B, N, C = x.shape
-    x = x.reshape(B, N, num_groups, C // num_groups).transpose(1, 2)  # (B, N, C) -> (B, G, N, C/G)
     # similarities rounded to half precision tie in droves, so the search never runs below float32
     x = x.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
-    return F.normalize(x, dim=-1, eps=1e-12).reshape(B * num_groups, N, C // num_groups)
+    x = F.normalize(x.reshape(B, N, num_groups, C // num_groups), dim=-1, eps=1e-12)
+    return x.transpose(1, 2).reshape(B * num_groups, N, C // num_groups)  # (B, N, G, C/G) -> (B * G, N, C/G)
 
 
 def _largest(scores: torch.Tensor, count: int) -> torch.Tensor:
@@ -126,7 +126,8 @@ def search_neighbors(
                 alpha=2,
             )
             nearest = _largest(scores, (k - 1) * dilation + 1)[:, :, ::dilation]  # (graphs, rows * W, k)
-            neighbors[first:last, start * W : stop * W] = (nearest + begin) % M
+            neighbors[first:last, start * W : stop * W] = nearest + begin
+    neighbors -= M * (neighbors >= M)
     return neighbors.view(B, num_groups, N, k)
 
 
