@@ -9,7 +9,7 @@ Nodes on a GPU go through the kernels of `gkgnet_timm.ops`, all others through t
 versions, which hold every distance and every gathered neighbour, are in `gkgnet_timm.dense`.
 """
 
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from timm.models import register_notrace_function
 
 from . import ops
+from .selection import largest
 
-__all__ = ['interleave', 'knn_neighbors', 'limit_neighbors', 'max_relative', 'to_map', 'to_nodes']
+__all__ = ['chunk_ranges', 'interleave', 'knn_neighbors', 'limit_neighbors', 'max_relative', 'to_map', 'to_nodes']
 
 
 def to_nodes(x: torch.Tensor) -> torch.Tensor:
@@ -36,6 +37,30 @@ def to_map(nodes: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Feature map of nodes: (B, height * width, C) -> (B, C, height, width)."""
     B, _, C = nodes.shape
     return nodes.reshape(B, height, width, C).permute(0, 3, 1, 2)  # (B, H * W, C) -> (B, H, W, C) -> (B, C, H, W)
+
+
+def chunk_ranges(batch_size: int, rows: int, row_size: int, device: torch.device) -> List[Tuple[int, int, int, int]]:
+    """Split a batch of grids into chunks of whole grids, or each grid into chunks of whole rows.
+
+    On a CPU a chunk has to stay in cache from one operation to the next, elsewhere it only bounds memory.
+
+    Args:
+        batch_size: Number of grids.
+        rows: Rows of a grid.
+        row_size: Numbers in a row.
+        device: Where the numbers are.
+
+    Returns:
+        The first and last grid, the first and last row of each chunk; the last ones are not part of it.
+    """
+    budget = 1 << 20 if device.type == 'cpu' else 1 << 26
+    grids = min(batch_size, max(1, budget // (rows * row_size)))
+    height = min(rows, max(1, budget // row_size))
+    chunks: List[Tuple[int, int, int, int]] = []
+    for first in range(0, batch_size, grids):
+        for start in range(0, rows, height):
+            chunks.append((first, min(first + grids, batch_size), start, min(start + height, rows)))
+    return chunks
 
 
 def limit_neighbors(k: int, dilation: int, candidates: int) -> Tuple[int, int]:
@@ -59,24 +84,6 @@ def _unit_groups(x: torch.Tensor, num_groups: int) -> torch.Tensor:
     return x.transpose(1, 2).reshape(B * num_groups, N, C // num_groups)  # (B, N, G, C/G) -> (B * G, N, C/G)
 
 
-def _largest(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """Indices of the largest scores of each row, largest first: (..., M) -> (..., count).
-
-    Where torch would partition the row, the `count` blocks with the largest maxima hold all of them, and are searched
-    instead. Blocks are strided, so that the maxima are taken over whole rows of memory.
-    """
-    M = scores.shape[-1]
-    size = 9 if M % 9 == 0 else 8 if M % 8 == 0 else 1
-    if count * 64 <= M or count >= M // size or size == 1:
-        return scores.topk(count, dim=-1)[1]
-    step = M // size  # block b is b, b + step, b + 2 * step, ...
-    maxima = scores.unflatten(-1, [size, step]).amax(-2)  # (..., M) -> (..., size, step) -> (..., step)
-    blocks = maxima.topk(count, dim=-1, sorted=False)[1].unsqueeze(-2)  # (..., 1, count)
-    offsets = torch.arange(0, M, step, device=scores.device).unsqueeze(-1)  # (size, 1)
-    columns = (blocks + offsets).flatten(-2)  # (..., size, count) -> (..., size * count)
-    return columns.gather(-1, scores.gather(-1, columns).topk(count, dim=-1)[1])
-
-
 def search_neighbors(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -88,46 +95,35 @@ def search_neighbors(
     """`knn_neighbors` in eager PyTorch, over chunks of queries, for k and dilation that fit."""
     B, N, C = x.shape
     M = y.shape[1]
-    BG = B * num_groups
-    queries = _unit_groups(x.detach(), num_groups)  # (BG, N, C/G)
-    keys = _unit_groups(y.detach(), num_groups).transpose(1, 2)  # (BG, C/G, M)
+    queries = _unit_groups(x.detach(), num_groups)  # (B * G, N, C/G)
+    keys = _unit_groups(y.detach(), num_groups).transpose(1, 2)  # (B * G, C/G, M)
 
     # a chunk is a number of whole grid rows, so that its position term is a plain sum of the two tables
     H, W = N, 1
     row_table, col_table = keys, keys
     if position is not None:
-        H, W = position[0].shape[0], position[1].shape[0]
-        # twice in a row, so that a chunk can begin with the candidates near it: later ones rarely change its top-k
-        keys = torch.cat([keys, keys], dim=2)  # (BG, C/G, 2M)
-        row_table = torch.cat([position[0], position[0]], dim=1).to(keys.dtype).unsqueeze(1)  # (H, 1, 2M)
-        col_table = torch.cat([position[1], position[1]], dim=1).to(keys.dtype)  # (W, 2M)
-    # On a CPU a chunk has to stay in cache between the product and the top-k, elsewhere it only bounds memory.
-    budget = 1 << 20 if x.device.type == 'cpu' else 1 << 26
-    graphs = min(BG, max(1, budget // (W * M)))
-    rows = min(H, max(1, budget // (graphs * W * M)))
-    buffer = queries.new_empty(graphs, rows * W, M)
-    neighbors = torch.empty(BG, N, k, dtype=torch.long, device=x.device)
-    for first in range(0, BG, graphs):
-        last = min(first + graphs, BG)
-        for start in range(0, H, rows):
-            stop = min(start + rows, H)
-            begin = 0
-            scores = buffer[: last - first, : (stop - start) * W]  # (graphs, rows * W, M)
-            if position is not None:
-                begin = max(0, start * M // H - M // 12)
-                near = row_table[start:stop, :, begin : begin + M].expand(last - first, -1, -1, -1)
-                # (rows, 1, M) + (W, M) -> (graphs, rows, W, M), the view of scores
-                torch.add(near, col_table[:, begin : begin + M], out=scores.view(last - first, stop - start, W, M))
-            # the in-place product is one that autocast leaves alone
-            scores.baddbmm_(
-                queries[first:last, start * W : stop * W],
-                keys[first:last, :, begin : begin + M],
-                beta=0 if position is None else 1,
-                alpha=2,
-            )
-            nearest = _largest(scores, (k - 1) * dilation + 1)[:, :, ::dilation]  # (graphs, rows * W, k)
-            neighbors[first:last, start * W : stop * W] = nearest + begin
-    neighbors -= M * (neighbors >= M)
+        row_table, col_table = position[0].to(keys.dtype), position[1].to(keys.dtype)  # (H, M), (W, M)
+        H, W = row_table.shape[0], col_table.shape[0]
+    chunks = chunk_ranges(B * num_groups, H, W * M, x.device)
+    _, grids, _, rows = chunks[0]
+    buffer = queries.new_empty(grids * rows * W * M)
+    neighbors = torch.empty(B * num_groups, N, k, dtype=torch.long, device=x.device)
+    for first, last, start, stop in chunks:
+        shape = [last - first, stop - start, W, M]
+        scores = buffer[: shape[0] * shape[1] * W * M].view(shape)
+        if position is not None:
+            torch.add(row_table[start:stop].unsqueeze(1), col_table, out=scores[0])  # (rows, 1, M) + (W, M)
+            scores[1:] = scores[0]
+        scores = scores.flatten(1, 2)  # (graphs, rows, W, M) -> (graphs, rows * W, M)
+        # the in-place product is one that autocast leaves alone
+        scores.baddbmm_(
+            queries[first:last, start * W : stop * W],
+            keys[first:last],
+            beta=0 if position is None else 1,
+            alpha=2,
+        )
+        nearest = largest(scores, (k - 1) * dilation + 1)[:, :, ::dilation]  # (graphs, rows * W, k)
+        neighbors[first:last, start * W : stop * W] = nearest
     return neighbors.view(B, num_groups, N, k)
 
 

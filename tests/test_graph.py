@@ -5,11 +5,10 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from tiny import Recorder
 
 from gkgnet_timm.dense import dense_max_relative, dense_neighbors, relative_position_matrix
-from gkgnet_timm.graph import interleave, knn_neighbors, limit_neighbors, max_relative
+from gkgnet_timm.graph import chunk_ranges, interleave, knn_neighbors, limit_neighbors, max_relative
 from gkgnet_timm.position import relative_position_tables, resample_pos_embed
 
 
@@ -21,24 +20,6 @@ def position_of(height, width, dim, reduction, dtype=torch.float64):
     """The position term as tables and as a matrix."""
     tables = relative_position_tables(height, width, dim, reduction, dtype=dtype)
     return tables, relative_position_matrix(height, width, dim, reduction)
-
-
-class Recorder(TorchDispatchMode):
-    """Bytes of the largest tensor that an operation returned, and the shapes given to top-k."""
-
-    def __init__(self):
-        super().__init__()
-        self.largest = 0
-        self.topk_shapes = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if func.overloadpacket is torch.ops.aten.topk:
-            self.topk_shapes.append(tuple(args[0].shape))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, torch.Tensor):
-                self.largest = max(self.largest, leaf.untyped_storage().nbytes())
-        return out
 
 
 @pytest.mark.parametrize('reduction', [1, 2, 4])
@@ -147,7 +128,18 @@ def test_position_takes_part_in_the_search():
     assert not torch.equal(knn_neighbors(x, x, 4, position=tables), knn_neighbors(x, x, 4))
 
 
-@pytest.mark.parametrize('height, width', [(50, 40), (53, 40)])
+@pytest.mark.parametrize('device, budget', [('cpu', 1 << 20), ('cuda', 1 << 26)])
+@pytest.mark.parametrize('batch_size, rows, row_size', [(1, 1, 1), (7, 30, 9000), (3, 144, 46080), (2, 3, 1 << 27)])
+def test_chunk_ranges(batch_size, rows, row_size, device, budget):
+    covered = torch.zeros(batch_size, rows)
+    for first, last, start, stop in chunk_ranges(batch_size, rows, row_size, torch.device(device)):
+        covered[first:last, start:stop] += 1
+        assert last == first + 1 or (start, stop) == (0, rows), 'whole grids or rows of one'
+        assert (last - first) * (stop - start) * row_size <= budget or (last - first, stop - start) == (1, 1)
+    assert (covered == 1).all()
+
+
+@pytest.mark.parametrize('height, width', [(60, 40), (53, 40)])
 def test_chunks_of_grid_rows(height, width):
     reduction = 2 if height % 2 == 0 else 1
     x = nodes(1, height * width, 16)
@@ -161,7 +153,7 @@ def test_chunks_of_grid_rows(height, width):
 
 
 def test_chunks_of_queries_without_a_grid():
-    x, y = nodes(2, 1500, 16), nodes(2, 400, 16, seed=1)
+    x, y = nodes(2, 3000, 16), nodes(2, 400, 16, seed=1)
     with Recorder() as recorder:
         neighbors = knn_neighbors(x, y, 9, 3, num_groups=2)
     rows = [shape[1] for shape in recorder.topk_shapes]

@@ -2,6 +2,8 @@
 
 import torch
 from filler import NARROW, fill_model, image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import timm
 
@@ -23,6 +25,24 @@ def images(batch, height, width=None, channels=3, seed=0):
 
 def assert_close(actual, expected, tolerance=1e-10):
     torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
+
+
+class Recorder(TorchDispatchMode):
+    """Bytes of the largest tensor that an operation returned, and the shapes given to top-k."""
+
+    def __init__(self):
+        super().__init__()
+        self.largest = 0
+        self.topk_shapes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket is torch.ops.aten.topk:
+            self.topk_shapes.append(tuple(args[0].shape))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self.largest = max(self.largest, leaf.untyped_storage().nbytes())
+        return out
 
 
 def position_modules(model):

@@ -1,0 +1,146 @@
+"""The largest scores of each row, by the compiled kernel and by PyTorch."""
+
+import shutil
+
+import pytest
+import torch
+
+from gkgnet_timm import selection
+from gkgnet_timm.graph import knn_neighbors
+from gkgnet_timm.selection import MOST, largest, largest_by_topk, select_largest
+
+needs_compiler = pytest.mark.skipif(not any(map(shutil.which, ('cc', 'gcc', 'clang'))), reason='there is no C compiler')
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """Sets which compiler is there, for a kernel that was not loaded yet."""
+
+    def set_compiler(name):
+        monkeypatch.setenv('CC', name)
+        selection._load_kernel.cache_clear()
+
+    yield set_compiler
+    selection._load_kernel.cache_clear()
+
+
+def random_scores(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@needs_compiler
+def test_kernel_is_compiled(caplog):
+    selection._load_kernel.cache_clear()
+    assert selection._load_kernel() is not None and not caplog.records
+
+
+@pytest.mark.parametrize('count', [1, 2, 9, 17, 25, MOST])
+@pytest.mark.parametrize('size', [1, 9, 49, 63, 64, 65, 127, 144, 324, 1296, 4096, 4100, 8191])
+def test_largest_are_those_of_topk(size, count):
+    scores = random_scores(3, 50, size)
+    count = min(count, size)
+    expected = scores.topk(count, dim=-1)[1]
+    assert torch.equal(select_largest(scores, count), expected)
+    assert torch.equal(largest_by_topk(scores, count), expected)
+
+
+@pytest.mark.parametrize('order', ['ascending', 'descending', 'in one part', 'in one block'])
+def test_order_of_scores_does_not_matter(order):
+    scores = random_scores(4, 1280).sort(dim=-1, descending=order != 'ascending')[0]
+    if order == 'in one part':  # every 64th
+        scores = scores.view(4, 64, 20).transpose(1, 2).flatten(1)
+    if order == 'in one block':
+        scores = scores.roll(-500, dims=-1)
+    assert torch.equal(select_largest(scores, 25), scores.topk(25, dim=-1)[1])
+
+
+@pytest.mark.parametrize('values', [1, 3, 40])
+def test_equal_scores(values):
+    """Which of them is free, but they are different ones, and no smaller score comes in."""
+    scores = torch.randint(values, (20, 700), generator=torch.Generator().manual_seed(0)).float()
+    index = select_largest(scores, 9)
+    assert torch.equal(scores.gather(1, index), scores.topk(9)[0])
+    assert all(len(set(row.tolist())) == 9 for row in index)
+
+
+@pytest.mark.parametrize('value', [float('-inf'), float('inf'), float('nan')])
+@pytest.mark.parametrize('size', [20, 700])
+def test_indices_are_valid_whatever_the_scores(value, size):
+    scores = random_scores(3, size)
+    scores[1] = value
+    scores[2, ::2] = value
+    index = select_largest(scores, 9)
+    assert index.min() >= 0 and index.max() < size
+    assert torch.equal(index[0], scores[0].topk(9)[1])
+    if value != value:
+        assert torch.equal(index[2], scores[2].nan_to_num(float('-inf')).topk(9)[1])
+
+
+def test_rows_with_gaps_between():
+    scores = random_scores(4, 60, 200)[::2, 10:50]
+    assert torch.equal(select_largest(scores, 9), scores.topk(9, dim=-1)[1])
+
+
+def test_no_rows():
+    assert select_largest(torch.empty(2, 0, 30), 9).shape == (2, 0, 9)
+
+
+def test_what_the_kernel_is_not_for(monkeypatch):
+    def fail(*args):
+        raise AssertionError('not for the kernel')
+
+    monkeypatch.setattr(selection, 'select_largest', fail)
+    scores = random_scores(2, 200)
+    for dtype, count in ((torch.float64, 9), (torch.float32, MOST + 1)):
+        assert torch.equal(largest(scores.to(dtype), count), scores.to(dtype).topk(count)[1])
+    with pytest.raises(AssertionError, match='not for the kernel'):
+        largest(scores, 9)
+
+
+def test_without_a_compiler(monkeypatch, caplog):
+    monkeypatch.delenv('CC', raising=False)
+    monkeypatch.setenv('PATH', '')
+    selection._load_kernel.cache_clear()
+    scores = random_scores(2, 200)
+    assert torch.equal(largest(scores, 9), scores.topk(9)[1])
+    assert selection._load_kernel() is None and not caplog.records
+    selection._load_kernel.cache_clear()
+
+
+@pytest.mark.parametrize('name', ['false', 'no-such-compiler', 'true', 'cc "'])
+def test_a_compiler_that_fails_is_one_warning(compiler, caplog, name):
+    """One that stops, is missing, makes no file, or can not be read."""
+    compiler(name)
+    scores = random_scores(2, 200)
+    for _ in range(3):
+        assert torch.equal(largest(scores, 9), scores.topk(9)[1])
+    assert len(caplog.records) == 1 and 'The CPU kernel is not used' in caplog.text
+
+
+class Search(torch.nn.Module):
+    def forward(self, x, y):
+        return knn_neighbors(x, y, 5, 2, 2)
+
+
+def test_compiled_search():
+    """The kernel is one operator of a graph, here and with shapes only."""
+    x, y = random_scores(2, 40, 16), random_scores(2, 70, 16, seed=1)
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(Search(), backend=keep, fullgraph=True)
+    assert torch.equal(compiled(x, y), Search()(x, y))
+    assert 'select_largest' in graphs[0].code
+    torch.library.opcheck(select_largest, (x, 5))
+
+
+@pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::FutureWarning', 'ignore::torch.jit.TracerWarning')
+def test_traced_and_exported_search_needs_no_operator_of_ours():
+    x, y = random_scores(2, 40, 16), random_scores(2, 70, 16, seed=1)
+    traced = torch.jit.trace(Search(), (x, y))
+    assert 'gkgnet_timm::' not in str(traced.inlined_graph) and torch.equal(traced(y, x), Search()(y, x))
+    program = torch.export.export(Search(), (x, y))
+    assert 'gkgnet_timm' not in program.graph_module.code and torch.equal(program.module()(x, y), Search()(x, y))
