@@ -1,7 +1,7 @@
 """Layers of the graph network: stem, relative position tables, graph convolution, blocks, stage."""
 
 from contextlib import contextmanager, nullcontext
-from typing import Iterator, List, Optional, Tuple, Union
+from typing import Callable, Iterator, List, Optional, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from timm.layers import ConvNormAct, DropPath, to_2tuple
 from timm.models import checkpoint, register_notrace_module
 
-from .graph import interleave, knn_neighbors, max_relative, to_map, to_nodes
+from .graph import chunk_ranges, interleave, knn_neighbors, max_relative, to_map, to_nodes
 from .position import relative_position_tables, resample_pos_embed
 
 __all__ = [
@@ -87,6 +87,14 @@ def prepare_images(
     return x
 
 
+class NodeGELU(nn.GELU):
+    """GELU of maps in the layout of nodes: PyTorch has fast CPU code for it in the order of dimensions alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.gelu(x.permute(0, 2, 3, 1), approximate=self.approximate)  # (B, C, H, W) -> (B, H, W, C)
+        return x.permute(0, 3, 1, 2)
+
+
 class ConvBnAct(ConvNormAct):
     """timm's convolution, BatchNorm and activation, of which `timm.utils.reparameterize_model` makes two of three."""
 
@@ -123,7 +131,7 @@ class Stem(nn.Module):
         self.img_size = _resolve_img_size(img_size, dynamic_img_pad)
         self.dynamic_img_size = dynamic_img_size
         self.dynamic_img_pad = dynamic_img_pad
-        conv_args = dict(kernel_size=3, bias=True, act_layer=nn.GELU, **dd)
+        conv_args = dict(kernel_size=3, bias=True, act_layer=NodeGELU, **dd)
         self.conv1 = ConvBnAct(in_chans, dim // 2, stride=2, **conv_args)
         self.conv2 = ConvBnAct(dim // 2, dim, stride=2, **conv_args)
         self.conv3 = ConvBnAct(dim, dim, apply_act=False, **conv_args)
@@ -137,7 +145,10 @@ class Stem(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = prepare_images(x, self.in_chans, self.img_size, self.dynamic_img_size, self.dynamic_img_pad)
-        x = self.conv1(x)  # (B, in_chans, H, W) -> (B, C/2, H/2, W/2)
+        # From here on a node is a row in memory: all that follows keeps this layout, and would copy any other. Images
+        # of one channel have both layouts, which a convolution takes for the other one.
+        x = self.conv1(x.contiguous(memory_format=torch.channels_last))  # (B, in_chans, H, W) -> (B, C/2, H/2, W/2)
+        x = x.contiguous(memory_format=torch.channels_last)
         x = self.conv2(x)  # -> (B, C, H/4, W/4)
         x = self.conv3(x)
         return x + resample_pos_embed(self.pos_embed, x.shape[2], x.shape[3])
@@ -202,6 +213,37 @@ class RelativePosition(nn.Module):
         return self._other_tables(height, width)
 
 
+def _map_chunks(module: nn.Module, x: torch.Tensor, channels: int) -> List[Tuple[int, int, int, int]]:
+    """Chunks of a map, one after the other in inference on a CPU, that a module with so many channels keeps in cache.
+
+    Larger results go through memory, which allocators take from the system and give back each time: that costs more
+    than the arithmetic. There is one chunk where statistics of the batch, gradients or a traced graph are wanted.
+    """
+    B, _, H, W = x.shape
+    is_traced = type(x) is not torch.Tensor or torch.jit.is_tracing() or torch.compiler.is_compiling()
+    if is_traced or x.device.type != 'cpu' or torch.is_grad_enabled() or any(m.training for m in module.modules()):
+        return [(0, B, 0, H)]
+    return chunk_ranges(B, H, W * channels, x.device)
+
+
+def _in_chunks(
+    function: Callable[[int, int, int, int], torch.Tensor],
+    chunks: List[Tuple[int, int, int, int]],
+    x: torch.Tensor,
+) -> torch.Tensor:
+    """The map of the grid of x whose chunks are what a function gives for the ranges of `chunk_ranges`."""
+    if len(chunks) == 1:
+        return function(*chunks[0])
+    out = None
+    for first, last, start, stop in chunks:
+        part = function(first, last, start, stop)  # (last - first, C, stop - start, W)
+        if out is None:
+            B, _, H, W = x.shape
+            out = part.new_empty(B, H, W, part.shape[1]).permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
+        out[first:last, :, start:stop] = part
+    return out
+
+
 class GraphConv(nn.Module):
     """Max-relative graph convolution over the nearest candidates of every node, to twice the channels."""
 
@@ -210,7 +252,7 @@ class GraphConv(nn.Module):
         self.k = k
         self.dilation = dilation
         self.num_groups = num_groups
-        self.conv = ConvBnAct(2 * dim, 2 * dim, groups=4, bias=True, act_layer=nn.GELU, device=device, dtype=dtype)
+        self.conv = ConvBnAct(2 * dim, 2 * dim, groups=4, bias=True, act_layer=NodeGELU, device=device, dtype=dtype)
 
     def forward(
         self,
@@ -218,12 +260,28 @@ class GraphConv(nn.Module):
         candidates: torch.Tensor,
         position: Optional[Tuple[torch.Tensor, torch.Tensor]] = None,
     ) -> Tuple[torch.Tensor, torch.Tensor]:
+        nodes, y = to_nodes(x), to_nodes(candidates)  # (B, C, H, W) -> (B, N, C), (B, C, H', W') -> (B, M, C)
+        neighbors = knn_neighbors(nodes, y, self.k, self.dilation, self.num_groups, position)  # (B, G, N, k)
+        if torch.jit.is_scripting():
+            return self.aggregate(x, y, neighbors), neighbors
+        return self._aggregate_in_chunks(x, y, neighbors), neighbors
+
+    def aggregate(self, x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
+        """Map (B, 2C, H, W) of the nodes of a map (B, C, H, W) and their neighbours (B, G, H * W, k) among y."""
         H, W = x.shape[2], x.shape[3]
-        x, y = to_nodes(x), to_nodes(candidates)  # (B, C, H, W) -> (B, N, C), (B, C, H', W') -> (B, M, C)
-        neighbors = knn_neighbors(x, y, self.k, self.dilation, self.num_groups, position)  # (B, G, N, k)
+        x = to_nodes(x)
         x = interleave(x, max_relative(x, y, neighbors))  # (B, N, 2C)
-        x = to_map(x, H, W)  # (B, N, 2C) -> (B, 2C, H, W)
-        return self.conv(x), neighbors
+        return self.conv(to_map(x, H, W))  # (B, N, 2C) -> (B, 2C, H, W)
+
+    @torch.jit.unused
+    def _aggregate_in_chunks(self, x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
+        neighbors = neighbors.unflatten(2, x.shape[2:])  # (B, G, H * W, k) -> (B, G, H, W, k)
+
+        def aggregate(first: int, last: int, start: int, stop: int) -> torch.Tensor:
+            chunk = neighbors[first:last, :, start:stop].flatten(2, 3)
+            return self.aggregate(x[first:last, :, start:stop], y[first:last], chunk)
+
+        return _in_chunks(aggregate, _map_chunks(self, x, 4 * x.shape[1]), x)
 
 
 class Grapher(nn.Module):
@@ -269,12 +327,25 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, drop_path: float = 0.0, device=None, dtype=None):
         dd = {'device': device, 'dtype': dtype}
         super().__init__()
-        self.fc1 = ConvBnAct(dim, 4 * dim, bias=True, act_layer=nn.GELU, **dd)
+        self.fc1 = ConvBnAct(dim, 4 * dim, bias=True, act_layer=NodeGELU, **dd)
         self.fc2 = ConvBnAct(4 * dim, dim, bias=True, apply_act=False, **dd)
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting():
+            return self.update(x)
+        return self._update_in_chunks(x)
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        """All of it at once."""
         return x + self.drop_path(self.fc2(self.fc1(x)))
+
+    @torch.jit.unused
+    def _update_in_chunks(self, x: torch.Tensor) -> torch.Tensor:
+        def update(first: int, last: int, start: int, stop: int) -> torch.Tensor:
+            return self.update(x[first:last, :, start:stop])
+
+        return _in_chunks(update, _map_chunks(self, x, 4 * x.shape[1]), x)
 
 
 class Block(nn.Module):

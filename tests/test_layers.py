@@ -1,0 +1,113 @@
+"""Layout of maps in memory, and layers that do large maps in chunks."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from filler import fill_model
+from tiny import FAMILIES, Recorder, assert_close, create, images
+
+from gkgnet_timm.layers import FeedForward, GraphConv, NodeGELU
+
+CHANNELS = 8
+# of images in one, in whole images and in rows: a chunk has 2^20 numbers, 4 * CHANNELS of them a node
+SHAPES = [((2, 24, 16), 1), ((5, 96, 160), 3), ((1, 300, 160), 2), ((2, 300, 160), 4)]
+
+
+def nodes_map(batch_size, height, width, channels=CHANNELS):
+    return images(batch_size, height, width, channels).to(memory_format=torch.channels_last)
+
+
+def count_calls(module):
+    calls = []
+    module.register_forward_hook(lambda *args: calls.append(1))
+    return calls
+
+
+def run(layer, x):
+    if isinstance(layer, FeedForward):
+        return layer(x)
+    return layer(x, F.avg_pool2d(x, 4))[0]
+
+
+@pytest.fixture(params=['FeedForward', 'GraphConv'])
+def layer(request):
+    made = FeedForward(CHANNELS) if request.param == 'FeedForward' else GraphConv(CHANNELS, 4, 1, 2)
+    return fill_model(made.double()).eval()
+
+
+def first_conv(layer):
+    return layer.fc1 if isinstance(layer, FeedForward) else layer.conv
+
+
+@pytest.mark.parametrize('shape, chunks', SHAPES)
+def test_chunks_are_the_whole(layer, shape, chunks):
+    x = nodes_map(*shape)
+    expected = run(layer, x).detach()
+    calls = count_calls(first_conv(layer))
+    with torch.no_grad():
+        out = run(layer, x)
+    assert len(calls) == chunks
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert_close(out, expected)
+
+
+def test_chunks_under_autocast(layer):
+    x = nodes_map(*SHAPES[2][0]).float()
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        out = run(layer.float(), x)
+    with torch.autocast('cpu', torch.bfloat16):
+        expected = run(layer, x).detach()
+    assert out.dtype == expected.dtype
+    torch.testing.assert_close(out, expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize('mode', ['training', 'norm in training', 'gradient'])
+def test_one_chunk_where_all_of_the_batch_counts(layer, mode):
+    x = nodes_map(*SHAPES[1][0])
+    calls = count_calls(first_conv(layer))
+    if mode == 'training':
+        layer.train()
+    if mode == 'norm in training':  # as adaptation at test time does
+        first_conv(layer).bn.train()
+    with torch.set_grad_enabled(mode == 'gradient'):
+        run(layer, x)
+    assert len(calls) == 1
+
+
+def test_chunks_bound_memory():
+    layer, x = FeedForward(CHANNELS).double().eval(), nodes_map(*SHAPES[3][0])
+    with Recorder() as whole:
+        layer(x)
+    with torch.no_grad(), Recorder() as chunked:
+        layer(x)
+    assert whole.largest == 4 * x.numel() * 8
+    assert chunked.largest <= (1 << 20) * 8
+
+
+def test_gelu_in_the_layout_of_nodes():
+    x = nodes_map(2, 6, 5)
+    out = NodeGELU()(x)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert_close(out, F.gelu(x))
+    assert_close(NodeGELU()(x.contiguous()), F.gelu(x))
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('name', FAMILIES)
+def test_maps_are_in_the_layout_of_nodes(name, channels):
+    """Any other layout is copied at every graph convolution of patches."""
+    model = create(name, in_chans=channels)
+    others = []
+
+    def check(module, args, output):
+        if not output.is_contiguous(memory_format=torch.channels_last):
+            others.append(module)
+
+    for conv_name, module in model.named_modules():
+        is_trunk = conv_name.startswith('st') and conv_name != 'stem.conv1.conv'
+        if isinstance(module, torch.nn.Conv2d) and is_trunk:
+            module.register_forward_hook(check)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        with torch.no_grad():
+            model(images(2, 64, channels=channels).to(memory_format=memory_format))
+    assert not others
