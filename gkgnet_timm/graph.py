@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from timm.models import register_notrace_function
 
 from . import ops
-from .selection import largest
+from .selection import select
 
 __all__ = ['chunk_ranges', 'interleave', 'knn_neighbors', 'limit_neighbors', 'max_relative', 'to_map', 'to_nodes']
 
@@ -56,6 +56,7 @@ def chunk_ranges(batch_size: int, rows: int, row_size: int, device: torch.device
     budget = 1 << 20 if device.type == 'cpu' else 1 << 26
     grids = min(batch_size, max(1, budget // (rows * row_size)))
     height = min(rows, max(1, budget // row_size))
+    height = -(-rows // -(-rows // height))  # chunks of about one size
     chunks: List[Tuple[int, int, int, int]] = []
     for first in range(0, batch_size, grids):
         for start in range(0, rows, height):
@@ -112,8 +113,8 @@ def search_neighbors(
         shape = [last - first, stop - start, W, M]
         scores = buffer[: shape[0] * shape[1] * W * M].view(shape)
         if position is not None:
-            torch.add(row_table[start:stop].unsqueeze(1), col_table, out=scores[0])  # (rows, 1, M) + (W, M)
-            scores[1:] = scores[0]
+            # (rows, 1, M) + (W, M) -> (graphs, rows, W, M)
+            torch.add(row_table[start:stop].unsqueeze(1).expand(shape[0], -1, -1, -1), col_table, out=scores)
         scores = scores.flatten(1, 2)  # (graphs, rows, W, M) -> (graphs, rows * W, M)
         # the in-place product is one that autocast leaves alone
         scores.baddbmm_(
@@ -122,7 +123,7 @@ def search_neighbors(
             beta=0 if position is None else 1,
             alpha=2,
         )
-        nearest = largest(scores, (k - 1) * dilation + 1)[:, :, ::dilation]  # (graphs, rows * W, k)
+        nearest = select(scores, (k - 1) * dilation + 1)[:, :, ::dilation]  # (graphs, rows * W, k)
         neighbors[first:last, start * W : stop * W] = nearest
     return neighbors.view(B, num_groups, N, k)
 

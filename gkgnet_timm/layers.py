@@ -213,15 +213,23 @@ class RelativePosition(nn.Module):
         return self._other_tables(height, width)
 
 
+def _needs_whole_map(module: nn.Module) -> bool:
+    """Whether a part of a module takes statistics of its input, or shows that to a hook."""
+    takes_statistics = module.training or getattr(module, 'running_mean', module) is None
+    return takes_statistics or len(module._forward_hooks) + len(module._forward_pre_hooks) > 0
+
+
 def _map_chunks(module: nn.Module, x: torch.Tensor, channels: int) -> List[Tuple[int, int, int, int]]:
     """Chunks of a map, one after the other in inference on a CPU, that a module with so many channels keeps in cache.
 
     Larger results go through memory, which allocators take from the system and give back each time: that costs more
-    than the arithmetic. There is one chunk where statistics of the batch, gradients or a traced graph are wanted.
+    than the arithmetic. There is one chunk where gradients, a traced graph or anything of the whole map is wanted.
     """
     B, _, H, W = x.shape
     is_traced = type(x) is not torch.Tensor or torch.jit.is_tracing() or torch.compiler.is_compiling()
-    if is_traced or x.device.type != 'cpu' or torch.is_grad_enabled() or any(m.training for m in module.modules()):
+    if is_traced or x.device.type != 'cpu' or torch.is_grad_enabled():
+        return [(0, B, 0, H)]
+    if any(_needs_whole_map(part) for part in module.modules() if part is not module):
         return [(0, B, 0, H)]
     return chunk_ranges(B, H, W * channels, x.device)
 
@@ -232,8 +240,6 @@ def _in_chunks(
     x: torch.Tensor,
 ) -> torch.Tensor:
     """The map of the grid of x whose chunks are what a function gives for the ranges of `chunk_ranges`."""
-    if len(chunks) == 1:
-        return function(*chunks[0])
     out = None
     for first, last, start, stop in chunks:
         part = function(first, last, start, stop)  # (last - first, C, stop - start, W)
@@ -262,9 +268,11 @@ class GraphConv(nn.Module):
     ) -> Tuple[torch.Tensor, torch.Tensor]:
         nodes, y = to_nodes(x), to_nodes(candidates)  # (B, C, H, W) -> (B, N, C), (B, C, H', W') -> (B, M, C)
         neighbors = knn_neighbors(nodes, y, self.k, self.dilation, self.num_groups, position)  # (B, G, N, k)
-        if torch.jit.is_scripting():
-            return self.aggregate(x, y, neighbors), neighbors
-        return self._aggregate_in_chunks(x, y, neighbors), neighbors
+        if not torch.jit.is_scripting():
+            chunks = _map_chunks(self, x, 4 * x.shape[1])
+            if len(chunks) > 1:
+                return self._aggregate_in_chunks(chunks, x, y, neighbors), neighbors
+        return self.aggregate(x, y, neighbors), neighbors
 
     def aggregate(self, x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
         """Map (B, 2C, H, W) of the nodes of a map (B, C, H, W) and their neighbours (B, G, H * W, k) among y."""
@@ -274,14 +282,20 @@ class GraphConv(nn.Module):
         return self.conv(to_map(x, H, W))  # (B, N, 2C) -> (B, 2C, H, W)
 
     @torch.jit.unused
-    def _aggregate_in_chunks(self, x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
+    def _aggregate_in_chunks(
+        self,
+        chunks: List[Tuple[int, int, int, int]],
+        x: torch.Tensor,
+        y: torch.Tensor,
+        neighbors: torch.Tensor,
+    ) -> torch.Tensor:
         neighbors = neighbors.unflatten(2, x.shape[2:])  # (B, G, H * W, k) -> (B, G, H, W, k)
 
         def aggregate(first: int, last: int, start: int, stop: int) -> torch.Tensor:
             chunk = neighbors[first:last, :, start:stop].flatten(2, 3)
             return self.aggregate(x[first:last, :, start:stop], y[first:last], chunk)
 
-        return _in_chunks(aggregate, _map_chunks(self, x, 4 * x.shape[1]), x)
+        return _in_chunks(aggregate, chunks, x)
 
 
 class Grapher(nn.Module):
@@ -332,20 +346,22 @@ class FeedForward(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if torch.jit.is_scripting():
-            return self.update(x)
-        return self._update_in_chunks(x)
+        if not torch.jit.is_scripting():
+            chunks = _map_chunks(self, x, 4 * x.shape[1])
+            if len(chunks) > 1:
+                return self._update_in_chunks(chunks, x)
+        return self.update(x)
 
     def update(self, x: torch.Tensor) -> torch.Tensor:
         """All of it at once."""
         return x + self.drop_path(self.fc2(self.fc1(x)))
 
     @torch.jit.unused
-    def _update_in_chunks(self, x: torch.Tensor) -> torch.Tensor:
+    def _update_in_chunks(self, chunks: List[Tuple[int, int, int, int]], x: torch.Tensor) -> torch.Tensor:
         def update(first: int, last: int, start: int, stop: int) -> torch.Tensor:
             return self.update(x[first:last, :, start:stop])
 
-        return _in_chunks(update, _map_chunks(self, x, 4 * x.shape[1]), x)
+        return _in_chunks(update, chunks, x)
 
 
 class Block(nn.Module):

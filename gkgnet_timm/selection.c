@@ -50,7 +50,7 @@ static void select_row(const float *scores, int64_t size, int count, int64_t *in
             }
         }
     }
-    for (; kept < count; ++kept) index[kept] = kept; /* a row of NaN, which is no largest score */
+    for (; kept < count; ++kept) index[kept] = kept; /* fewer than count are not NaN: any index will do */
 }
 
 /* scores (rows, size) and index (rows, count), largest first. 0 < count <= MOST, count <= size. */

@@ -139,7 +139,7 @@ def test_chunk_ranges(batch_size, rows, row_size, device, budget):
     assert (covered == 1).all()
 
 
-@pytest.mark.parametrize('height, width', [(60, 40), (53, 40)])
+@pytest.mark.parametrize('height, width', [(122, 40), (53, 40)])
 def test_chunks_of_grid_rows(height, width):
     reduction = 2 if height % 2 == 0 else 1
     x = nodes(1, height * width, 16)
@@ -153,7 +153,7 @@ def test_chunks_of_grid_rows(height, width):
 
 
 def test_chunks_of_queries_without_a_grid():
-    x, y = nodes(2, 3000, 16), nodes(2, 400, 16, seed=1)
+    x, y = nodes(2, 5999, 16), nodes(2, 400, 16, seed=1)
     with Recorder() as recorder:
         neighbors = knn_neighbors(x, y, 9, 3, num_groups=2)
     rows = [shape[1] for shape in recorder.topk_shapes]

@@ -18,8 +18,9 @@ def nodes_map(batch_size, height, width, channels=CHANNELS):
 
 
 def count_calls(module):
-    calls = []
-    module.register_forward_hook(lambda *args: calls.append(1))
+    """Without a hook, which would be shown the whole map."""
+    calls, forward = [], module.forward
+    module.forward = lambda x: calls.append(1) or forward(x)
     return calls
 
 
@@ -61,7 +62,7 @@ def test_chunks_under_autocast(layer):
     torch.testing.assert_close(out, expected, rtol=0.02, atol=0.02)
 
 
-@pytest.mark.parametrize('mode', ['training', 'norm in training', 'gradient'])
+@pytest.mark.parametrize('mode', ['training', 'norm in training', 'norm without statistics', 'hook', 'gradient'])
 def test_one_chunk_where_all_of_the_batch_counts(layer, mode):
     x = nodes_map(*SHAPES[1][0])
     calls = count_calls(first_conv(layer))
@@ -69,9 +70,24 @@ def test_one_chunk_where_all_of_the_batch_counts(layer, mode):
         layer.train()
     if mode == 'norm in training':  # as adaptation at test time does
         first_conv(layer).bn.train()
+    if mode == 'norm without statistics':
+        first_conv(layer).bn.running_mean = None
+        first_conv(layer).bn.running_var = None
+    if mode == 'hook':
+        first_conv(layer).register_forward_hook(lambda *args: None)
     with torch.set_grad_enabled(mode == 'gradient'):
         run(layer, x)
     assert len(calls) == 1
+
+
+def test_gradients_keep_the_layout(layer):
+    """A slice of all would give them another one, at the cost of a copy."""
+    x = nodes_map(*SHAPES[1][0]).requires_grad_()
+    layouts = []
+    grown = x * 1
+    grown.register_hook(lambda grad: layouts.append(grad.is_contiguous(memory_format=torch.channels_last)))
+    run(layer, grown).square().sum().backward()
+    assert layouts == [True]
 
 
 def test_chunks_bound_memory():

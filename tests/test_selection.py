@@ -7,9 +7,7 @@ import torch
 
 from gkgnet_timm import selection
 from gkgnet_timm.graph import knn_neighbors
-from gkgnet_timm.selection import MOST, largest, largest_by_topk, select_largest
-
-needs_compiler = pytest.mark.skipif(not any(map(shutil.which, ('cc', 'gcc', 'clang'))), reason='there is no C compiler')
+from gkgnet_timm.selection import MOST, select, select_by_topk, select_largest
 
 
 @pytest.fixture
@@ -28,9 +26,9 @@ def random_scores(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@needs_compiler
-def test_kernel_is_compiled(caplog):
-    selection._load_kernel.cache_clear()
+@pytest.mark.skipif(not shutil.which('gcc'), reason='there is no compiler that is known to have OpenMP')
+def test_kernel_is_compiled(compiler, caplog):
+    compiler('gcc')
     assert selection._load_kernel() is not None and not caplog.records
 
 
@@ -41,7 +39,7 @@ def test_largest_are_those_of_topk(size, count):
     count = min(count, size)
     expected = scores.topk(count, dim=-1)[1]
     assert torch.equal(select_largest(scores, count), expected)
-    assert torch.equal(largest_by_topk(scores, count), expected)
+    assert torch.equal(select_by_topk(scores, count), expected)
 
 
 @pytest.mark.parametrize('order', ['ascending', 'descending', 'in one part', 'in one block'])
@@ -72,13 +70,23 @@ def test_indices_are_valid_whatever_the_scores(value, size):
     index = select_largest(scores, 9)
     assert index.min() >= 0 and index.max() < size
     assert torch.equal(index[0], scores[0].topk(9)[1])
-    if value != value:
+    if value != value and selection._load_kernel():
         assert torch.equal(index[2], scores[2].nan_to_num(float('-inf')).topk(9)[1])
 
 
 def test_rows_with_gaps_between():
     scores = random_scores(4, 60, 200)[::2, 10:50]
     assert torch.equal(select_largest(scores, 9), scores.topk(9, dim=-1)[1])
+
+
+def test_the_operator_takes_what_the_kernel_does_not():
+    scores = random_scores(2, 200)
+    for dtype, count in ((torch.float64, 9), (torch.float32, MOST + 1)):
+        assert torch.equal(select_largest(scores.to(dtype), count), scores.to(dtype).topk(count)[1])
+    with pytest.raises(RuntimeError, match='out of range'):
+        select_largest(scores, 201)
+    with pytest.raises(RuntimeError, match='out of range'):
+        select_largest(scores[:, :4], 9)
 
 
 def test_no_rows():
@@ -92,28 +100,26 @@ def test_what_the_kernel_is_not_for(monkeypatch):
     monkeypatch.setattr(selection, 'select_largest', fail)
     scores = random_scores(2, 200)
     for dtype, count in ((torch.float64, 9), (torch.float32, MOST + 1)):
-        assert torch.equal(largest(scores.to(dtype), count), scores.to(dtype).topk(count)[1])
+        assert torch.equal(select(scores.to(dtype), count), scores.to(dtype).topk(count)[1])
     with pytest.raises(AssertionError, match='not for the kernel'):
-        largest(scores, 9)
+        select(scores, 9)
 
 
-def test_without_a_compiler(monkeypatch, caplog):
-    monkeypatch.delenv('CC', raising=False)
+def test_without_a_compiler(compiler, monkeypatch, caplog):
+    compiler('')
     monkeypatch.setenv('PATH', '')
-    selection._load_kernel.cache_clear()
     scores = random_scores(2, 200)
-    assert torch.equal(largest(scores, 9), scores.topk(9)[1])
+    assert torch.equal(select(scores, 9), scores.topk(9)[1])
     assert selection._load_kernel() is None and not caplog.records
-    selection._load_kernel.cache_clear()
 
 
-@pytest.mark.parametrize('name', ['false', 'no-such-compiler', 'true', 'cc "'])
+@pytest.mark.parametrize('name', ['false', 'no-such-compiler', 'true', 'cc "', 'cc -Dselect_largest=other'])
 def test_a_compiler_that_fails_is_one_warning(compiler, caplog, name):
-    """One that stops, is missing, makes no file, or can not be read."""
+    """One that stops, is missing, makes no file, can not be read, or makes another function."""
     compiler(name)
     scores = random_scores(2, 200)
     for _ in range(3):
-        assert torch.equal(largest(scores, 9), scores.topk(9)[1])
+        assert torch.equal(select(scores, 9), scores.topk(9)[1])
     assert len(caplog.records) == 1 and 'The CPU kernel is not used' in caplog.text
 
 
@@ -122,6 +128,7 @@ class Search(torch.nn.Module):
         return knn_neighbors(x, y, 5, 2, 2)
 
 
+@pytest.mark.skipif(not hasattr(torch.compiler, 'is_exporting'), reason='this torch does not tell export from compile')
 def test_compiled_search():
     """The kernel is one operator of a graph, here and with shapes only."""
     x, y = random_scores(2, 40, 16), random_scores(2, 70, 16, seed=1)
