@@ -122,6 +122,17 @@ def test_neighbors_are_those_of_the_dense_search(height, width, reduction, num_g
     assert torch.equal(neighbors, dense_neighbors(x, y, 5, dilation, num_groups, matrix))
 
 
+@pytest.mark.parametrize('dilation', [1, 3])
+@pytest.mark.parametrize('batch_size, side, reduction', [(1, 48, 2), (3, 24, 1)])
+def test_float32_neighbors_are_those_of_the_dense_search(batch_size, side, reduction, dilation):
+    """By the kernel of the CPU. Near-ties may be sorted otherwise."""
+    x = nodes(batch_size, side**2, 16, dtype=torch.float32)
+    y = nodes(batch_size, side**2 // reduction**2, 16, seed=1, dtype=torch.float32)
+    tables, matrix = position_of(side, side, 16, reduction, torch.float32)
+    found = knn_neighbors(x, y, 9, dilation, 2, tables)
+    assert (found == dense_neighbors(x, y, 9, dilation, 2, matrix)).float().mean() > 0.999
+
+
 def test_position_takes_part_in_the_search():
     x = nodes(1, 36, 16)
     tables, _ = position_of(6, 6, 16, 1)
