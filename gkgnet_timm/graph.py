@@ -16,10 +16,19 @@ import torch.nn.functional as F
 
 from timm.models import register_notrace_function
 
-from . import ops
+from . import cpu_kernels, ops
 from .selection import select
 
-__all__ = ['chunk_ranges', 'interleave', 'knn_neighbors', 'limit_neighbors', 'max_relative', 'to_map', 'to_nodes']
+__all__ = [
+    'chunk_ranges',
+    'interleave',
+    'interleave_max_relative',
+    'knn_neighbors',
+    'limit_neighbors',
+    'max_relative',
+    'to_map',
+    'to_nodes',
+]
 
 
 def to_nodes(x: torch.Tensor) -> torch.Tensor:
@@ -225,3 +234,16 @@ def max_relative(x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> t
 def interleave(x: torch.Tensor, relative: torch.Tensor) -> torch.Tensor:
     """Alternate the channels of nodes and aggregated neighbours, x_0, m_0, x_1, ...: 2 x (B, N, C) -> (B, N, 2C)."""
     return torch.stack((x, relative), dim=-1).flatten(2)
+
+
+@register_notrace_function
+def interleave_max_relative(x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
+    """Nodes and what their neighbours are more than them, channels in turn: (B, N, 2C), input of a graph convolution.
+
+    Args are those of `max_relative`. In inference on a CPU it is one kernel.
+    """
+    if not torch.jit.is_scripting():
+        is_differentiated = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
+        if not is_differentiated and not ops.kernels_apply(x, y) and cpu_kernels.kernels_apply(x, y):
+            return cpu_kernels.interleave_max_relative(x, y, neighbors)
+    return interleave(x, max_relative(x, y, neighbors))

@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from timm.layers import ConvNormAct, DropPath, to_2tuple
 from timm.models import checkpoint, register_notrace_module
 
-from .graph import chunk_ranges, interleave, knn_neighbors, max_relative, to_map, to_nodes
+from .graph import chunk_ranges, interleave_max_relative, knn_neighbors, to_map, to_nodes
 from .position import relative_position_tables, resample_pos_embed
 
 __all__ = [
@@ -277,8 +277,7 @@ class GraphConv(nn.Module):
     def aggregate(self, x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
         """Map (B, 2C, H, W) of the nodes of a map (B, C, H, W) and their neighbours (B, G, H * W, k) among y."""
         H, W = x.shape[2], x.shape[3]
-        x = to_nodes(x)
-        x = interleave(x, max_relative(x, y, neighbors))  # (B, N, 2C)
+        x = interleave_max_relative(to_nodes(x), y, neighbors)  # (B, N, 2C)
         return self.conv(to_map(x, H, W))  # (B, N, 2C) -> (B, 2C, H, W)
 
     @torch.jit.unused

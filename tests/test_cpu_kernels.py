@@ -1,25 +1,26 @@
-"""The largest scores of each row, by the compiled kernel and by PyTorch."""
+"""The selection of neighbours and their aggregation, by the compiled kernels and by PyTorch."""
 
 import shutil
 
 import pytest
 import torch
 
-from gkgnet_timm import selection
-from gkgnet_timm.graph import knn_neighbors
-from gkgnet_timm.selection import MOST, select, select_by_topk, select_largest
+from gkgnet_timm import cpu_kernels, graph
+from gkgnet_timm.cpu_kernels import MOST, select_largest
+from gkgnet_timm.graph import interleave, interleave_max_relative, knn_neighbors, max_relative
+from gkgnet_timm.selection import select, select_by_topk
 
 
 @pytest.fixture
 def compiler(monkeypatch):
-    """Sets which compiler is there, for a kernel that was not loaded yet."""
+    """Sets which compiler is there, for kernels that were not loaded yet."""
 
     def set_compiler(name):
         monkeypatch.setenv('CC', name)
-        selection._load_kernel.cache_clear()
+        cpu_kernels._load_kernels.cache_clear()
 
     yield set_compiler
-    selection._load_kernel.cache_clear()
+    cpu_kernels._load_kernels.cache_clear()
 
 
 def random_scores(*shape, seed=0):
@@ -27,9 +28,9 @@ def random_scores(*shape, seed=0):
 
 
 @pytest.mark.skipif(not shutil.which('gcc'), reason='there is no compiler that is known to have OpenMP')
-def test_kernel_is_compiled(compiler, caplog):
+def test_kernels_are_compiled(compiler, caplog):
     compiler('gcc')
-    assert selection._load_kernel() is not None and not caplog.records
+    assert cpu_kernels._load_kernels() is not None and not caplog.records
 
 
 @pytest.mark.parametrize('count', [1, 2, 9, 17, 25, MOST])
@@ -70,7 +71,7 @@ def test_indices_are_valid_whatever_the_scores(value, size):
     index = select_largest(scores, 9)
     assert index.min() >= 0 and index.max() < size
     assert torch.equal(index[0], scores[0].topk(9)[1])
-    if value != value and selection._load_kernel():
+    if value != value and cpu_kernels._load_kernels():
         assert torch.equal(index[2], scores[2].nan_to_num(float('-inf')).topk(9)[1])
 
 
@@ -97,7 +98,7 @@ def test_what_the_kernel_is_not_for(monkeypatch):
     def fail(*args):
         raise AssertionError('not for the kernel')
 
-    monkeypatch.setattr(selection, 'select_largest', fail)
+    monkeypatch.setattr(cpu_kernels, 'select_largest', fail)
     scores = random_scores(2, 200)
     for dtype, count in ((torch.float64, 9), (torch.float32, MOST + 1)):
         assert torch.equal(select(scores.to(dtype), count), scores.to(dtype).topk(count)[1])
@@ -105,12 +106,79 @@ def test_what_the_kernel_is_not_for(monkeypatch):
         select(scores, 9)
 
 
+def aggregation(B=2, N=30, M=50, C=16, G=2, k=5):
+    neighbors = torch.randint(M, (B, G, N, k), generator=torch.Generator().manual_seed(2))
+    return random_scores(B, N, C), random_scores(B, M, C, seed=1), neighbors
+
+
+@pytest.mark.parametrize(
+    'shape',
+    [(1, 1, 1, 1, 1, 1), (2, 30, 50, 16, 2, 9), (3, 7, 20, 130, 2, 4), (1, 9, 12, 400, 4, 27), (2, 0, 5, 8, 1, 2)],
+)
+def test_aggregation_bit_for_bit(shape):
+    x, y, neighbors = aggregation(*shape)
+    out = cpu_kernels.interleave_max_relative(x, y, neighbors)
+    assert torch.equal(out, interleave(x, max_relative(x, y, neighbors)))
+    assert torch.equal(interleave_max_relative(x, y, neighbors), out)
+
+
+def test_aggregation_of_tensors_with_gaps_between():
+    x, y, neighbors = aggregation(4, 60, 40, 32, 2, 6)
+    x, y, neighbors = x[::2, 10:40, 8:24], y[1::2, :, ::2], neighbors[::2, :, 10:40]
+    for near in (neighbors, neighbors[..., ::2], neighbors.int()):
+        out = cpu_kernels.interleave_max_relative(x, y, near)
+        assert torch.equal(out, interleave(x, max_relative(x, y, near)))
+
+
+@pytest.mark.parametrize('value', [float('-inf'), float('inf'), float('nan')])
+def test_aggregation_of_special_values(value):
+    x, y, neighbors = aggregation()
+    y[:, ::3] = value
+    y[:, 0] = float('nan')
+    out = cpu_kernels.interleave_max_relative(x, y, neighbors)
+    torch.testing.assert_close(out, interleave(x, max_relative(x, y, neighbors)), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.skipif(not cpu_kernels._load_kernels(), reason='there is no compiler')
+def test_aggregation_checks_its_arguments():
+    x, y, neighbors = aggregation()
+    for wrong in (-1, 50, 1 << 40):
+        bad = neighbors.clone()
+        bad[1, 1, 4, 2] = wrong
+        with pytest.raises(IndexError, match='1 neighbors are not in the range of the 50 candidates'):
+            cpu_kernels.interleave_max_relative(x, y, bad)
+    for args in ((x[:1], y, neighbors), (x, y[..., :8], neighbors), (x, y, neighbors[:, :, 1:])):
+        with pytest.raises(ValueError, match='Expected x'):
+            cpu_kernels.interleave_max_relative(*args)
+    with pytest.raises(ValueError, match='Expected x'):  # 16 channels are not 3 groups
+        cpu_kernels.interleave_max_relative(x, y, neighbors[:, [0, 1, 1]])
+    with pytest.raises(IndexError, match='0 candidates'):
+        cpu_kernels.interleave_max_relative(x, y[:, :0], neighbors)
+
+
+def test_what_the_aggregation_is_not_for(monkeypatch):
+    def fail(*args):
+        raise AssertionError('not for the kernel')
+
+    monkeypatch.setattr(graph.cpu_kernels, 'interleave_max_relative', fail)
+    x, y, neighbors = aggregation()
+    for dtype in (torch.float64, torch.bfloat16):
+        interleave_max_relative(x.to(dtype), y.to(dtype), neighbors)
+    for wanted in (x, y):
+        wanted.requires_grad_()
+        interleave_max_relative(x, y, neighbors).sum().backward()
+        wanted.requires_grad_(False)
+    with pytest.raises(AssertionError, match='not for the kernel'), torch.no_grad():
+        interleave_max_relative(x.requires_grad_(), y, neighbors)
+
+
 def test_without_a_compiler(compiler, monkeypatch, caplog):
     compiler('')
     monkeypatch.setenv('PATH', '')
-    scores = random_scores(2, 200)
+    scores, nodes = random_scores(2, 200), aggregation()
     assert torch.equal(select(scores, 9), scores.topk(9)[1])
-    assert selection._load_kernel() is None and not caplog.records
+    assert torch.equal(interleave_max_relative(*nodes), interleave(nodes[0], max_relative(*nodes)))
+    assert cpu_kernels._load_kernels() is None and not caplog.records
 
 
 @pytest.mark.parametrize('name', ['false', 'no-such-compiler', 'true', 'cc "', 'cc -Dselect_largest=other'])
@@ -120,17 +188,17 @@ def test_a_compiler_that_fails_is_one_warning(compiler, caplog, name):
     scores = random_scores(2, 200)
     for _ in range(3):
         assert torch.equal(select(scores, 9), scores.topk(9)[1])
-    assert len(caplog.records) == 1 and 'The CPU kernel is not used' in caplog.text
+    assert len(caplog.records) == 1 and 'CPU kernels are not used' in caplog.text
 
 
 class Search(torch.nn.Module):
     def forward(self, x, y):
-        return knn_neighbors(x, y, 5, 2, 2)
+        return interleave_max_relative(x, y, knn_neighbors(x, y, 5, 2, 2))
 
 
 @pytest.mark.skipif(not hasattr(torch.compiler, 'is_exporting'), reason='this torch does not tell export from compile')
 def test_compiled_search():
-    """The kernel is one operator of a graph, here and with shapes only."""
+    """Each kernel is one operator of a graph, here and with shapes only."""
     x, y = random_scores(2, 40, 16), random_scores(2, 70, 16, seed=1)
     graphs = []
 
@@ -140,8 +208,10 @@ def test_compiled_search():
 
     compiled = torch.compile(Search(), backend=keep, fullgraph=True)
     assert torch.equal(compiled(x, y), Search()(x, y))
-    assert 'select_largest' in graphs[0].code
+    assert 'gkgnet_timm.select_largest' in graphs[0].code
+    assert 'gkgnet_timm.interleave_max_relative' in graphs[0].code
     torch.library.opcheck(select_largest, (x, 5))
+    torch.library.opcheck(cpu_kernels.interleave_max_relative, (x, y, knn_neighbors(x, y, 5, 2, 2)))
 
 
 @pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::FutureWarning', 'ignore::torch.jit.TracerWarning')
