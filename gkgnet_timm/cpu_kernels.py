@@ -1,7 +1,7 @@
 """The CPU kernels as operators of PyTorch: `torch.ops.gkgnet_timm.select_largest` and `interleave_max_relative`.
 
-`cpu_kernels.c` is compiled for the machine when it is first needed, in a third of a second. Without a C compiler PyTorch
-does the work, and where compiling fails, for want of OpenMP say, one warning tells why.
+`cpu_kernels.c` is compiled for the machine when it is first needed, in a third of a second. Without a C compiler the
+work is PyTorch's, and where compiling fails, for want of OpenMP say, one warning tells why.
 """
 
 import ctypes

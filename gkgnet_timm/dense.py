@@ -4,7 +4,7 @@ Everything is held at once: all N x M distances with the relative position matri
 every node. This is how the published code works, at its cost in memory and time.
 """
 
-from typing import Optional, Tuple
+from typing import Optional
 
 import torch
 import torch.nn as nn
@@ -106,17 +106,16 @@ class DenseRelativePosition(nn.Module):
 class DenseGraphConv(GraphConv):
     """Graph convolution by the dense operations."""
 
-    def forward(
-        self,
-        x: torch.Tensor,
-        candidates: torch.Tensor,
-        position: Optional[torch.Tensor] = None,
-    ) -> Tuple[torch.Tensor, torch.Tensor]:
+    needs_whole_map = True
+
+    def search(self, x: torch.Tensor, y: torch.Tensor, position: Optional[torch.Tensor]) -> torch.Tensor:
+        return dense_neighbors(x, y, self.k, self.dilation, self.num_groups, position)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
         H, W = x.shape[2:]
-        x, y = to_nodes(x), to_nodes(candidates)
-        neighbors = dense_neighbors(x, y, self.k, self.dilation, self.num_groups, position)
-        x = interleave(x, dense_max_relative(x, y, neighbors))  # (B, N, 2C)
-        return self.conv(to_map(x, H, W)), neighbors
+        x = to_nodes(x)
+        x = interleave(x, dense_max_relative(x, y, neighbors))
+        return self.conv(to_map(x, H, W))
 
 
 def use_dense_graph(model: PyramidVigTrunk) -> PyramidVigTrunk:

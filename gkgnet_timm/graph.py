@@ -48,7 +48,7 @@ def to_map(nodes: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return nodes.reshape(B, height, width, C).permute(0, 3, 1, 2)  # (B, H * W, C) -> (B, H, W, C) -> (B, C, H, W)
 
 
-def chunk_ranges(batch_size: int, rows: int, row_size: int, device: torch.device) -> List[Tuple[int, int, int, int]]:
+def chunk_ranges(batch_size: int, rows: int, row_size: int, budget: int) -> List[Tuple[int, int, int, int]]:
     """Split a batch of grids into chunks of whole grids, or each grid into chunks of whole rows.
 
     On a CPU a chunk has to stay in cache from one operation to the next, elsewhere it only bounds memory.
@@ -57,12 +57,11 @@ def chunk_ranges(batch_size: int, rows: int, row_size: int, device: torch.device
         batch_size: Number of grids.
         rows: Rows of a grid.
         row_size: Numbers in a row.
-        device: Where the numbers are.
+        budget: Numbers in a chunk, unless one row has more.
 
     Returns:
         The first and last grid, the first and last row of each chunk; the last ones are not part of it.
     """
-    budget = 1 << 20 if device.type == 'cpu' else 1 << 26
     grids = min(batch_size, max(1, budget // (rows * row_size)))
     height = min(rows, max(1, budget // row_size))
     height = -(-rows // -(-rows // height))  # chunks of about one size
@@ -114,7 +113,7 @@ def search_neighbors(
     if position is not None:
         row_table, col_table = position[0].to(keys.dtype), position[1].to(keys.dtype)  # (H, M), (W, M)
         H, W = row_table.shape[0], col_table.shape[0]
-    chunks = chunk_ranges(B * num_groups, H, W * M, x.device)
+    chunks = chunk_ranges(B * num_groups, H, W * M, 1 << 20 if x.device.type == 'cpu' else 1 << 26)
     _, grids, _, rows = chunks[0]
     buffer = queries.new_empty(grids * rows * W * M)
     neighbors = torch.empty(B * num_groups, N, k, dtype=torch.long, device=x.device)

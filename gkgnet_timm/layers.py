@@ -214,7 +214,9 @@ class RelativePosition(nn.Module):
 
 
 def _needs_whole_map(module: nn.Module) -> bool:
-    """Whether a part of a module takes statistics of its input, or shows that to a hook."""
+    """Whether a part of a module takes statistics of its input, holds all of it, or shows it to a hook."""
+    if getattr(module, 'needs_whole_map', False):
+        return True
     takes_statistics = module.training or getattr(module, 'running_mean', module) is None
     return takes_statistics or len(module._forward_hooks) + len(module._forward_pre_hooks) > 0
 
@@ -231,22 +233,22 @@ def _map_chunks(module: nn.Module, x: torch.Tensor, channels: int) -> List[Tuple
         return [(0, B, 0, H)]
     if any(_needs_whole_map(part) for part in module.modules() if part is not module):
         return [(0, B, 0, H)]
-    return chunk_ranges(B, H, W * channels, x.device)
+    # each chunk brings the weights into another order, which is little work for as many nodes as channels
+    return chunk_ranges(B, H, W * channels, max(1 << 20, channels**2))
 
 
-def _in_chunks(
-    function: Callable[[int, int, int, int], torch.Tensor],
+def _add_in_chunks(
     chunks: List[Tuple[int, int, int, int]],
     x: torch.Tensor,
+    branch: Callable[[int, int, int, int], torch.Tensor],
 ) -> torch.Tensor:
-    """The map of the grid of x whose chunks are what a function gives for the ranges of `chunk_ranges`."""
+    """A map and the branch that a function gives for the ranges of `chunk_ranges`."""
     out = None
     for first, last, start, stop in chunks:
-        part = function(first, last, start, stop)  # (last - first, C, stop - start, W)
+        part = branch(first, last, start, stop)  # (last - first, C, stop - start, W)
         if out is None:
-            B, _, H, W = x.shape
-            out = part.new_empty(B, H, W, part.shape[1]).permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
-        out[first:last, :, start:stop] = part
+            out = torch.empty_like(x, dtype=torch.result_type(x, part))
+        torch.add(x[first:last, :, start:stop], part, out=out[first:last, :, start:stop])
     return out
 
 
@@ -260,41 +262,17 @@ class GraphConv(nn.Module):
         self.num_groups = num_groups
         self.conv = ConvBnAct(2 * dim, 2 * dim, groups=4, bias=True, act_layer=NodeGELU, device=device, dtype=dtype)
 
-    def forward(
-        self,
-        x: torch.Tensor,
-        candidates: torch.Tensor,
-        position: Optional[Tuple[torch.Tensor, torch.Tensor]] = None,
-    ) -> Tuple[torch.Tensor, torch.Tensor]:
-        nodes, y = to_nodes(x), to_nodes(candidates)  # (B, C, H, W) -> (B, N, C), (B, C, H', W') -> (B, M, C)
-        neighbors = knn_neighbors(nodes, y, self.k, self.dilation, self.num_groups, position)  # (B, G, N, k)
-        if not torch.jit.is_scripting():
-            chunks = _map_chunks(self, x, 4 * x.shape[1])
-            if len(chunks) > 1:
-                return self._aggregate_in_chunks(chunks, x, y, neighbors), neighbors
-        return self.aggregate(x, y, neighbors), neighbors
+    def search(
+        self, x: torch.Tensor, y: torch.Tensor, position: Optional[Tuple[torch.Tensor, torch.Tensor]]
+    ) -> torch.Tensor:
+        """Neighbours (B, G, N, k) of nodes (B, N, C) among candidates (B, M, C)."""
+        return knn_neighbors(x, y, self.k, self.dilation, self.num_groups, position)
 
-    def aggregate(self, x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
         """Map (B, 2C, H, W) of the nodes of a map (B, C, H, W) and their neighbours (B, G, H * W, k) among y."""
         H, W = x.shape[2], x.shape[3]
         x = interleave_max_relative(to_nodes(x), y, neighbors)  # (B, N, 2C)
         return self.conv(to_map(x, H, W))  # (B, N, 2C) -> (B, 2C, H, W)
-
-    @torch.jit.unused
-    def _aggregate_in_chunks(
-        self,
-        chunks: List[Tuple[int, int, int, int]],
-        x: torch.Tensor,
-        y: torch.Tensor,
-        neighbors: torch.Tensor,
-    ) -> torch.Tensor:
-        neighbors = neighbors.unflatten(2, x.shape[2:])  # (B, G, H * W, k) -> (B, G, H, W, k)
-
-        def aggregate(first: int, last: int, start: int, stop: int) -> torch.Tensor:
-            chunk = neighbors[first:last, :, start:stop].flatten(2, 3)
-            return self.aggregate(x[first:last, :, start:stop], y[first:last], chunk)
-
-        return _in_chunks(aggregate, chunks, x)
 
 
 class Grapher(nn.Module):
@@ -325,13 +303,38 @@ class Grapher(nn.Module):
         candidates: Optional[torch.Tensor] = None,
         position: Optional[Tuple[torch.Tensor, torch.Tensor]] = None,
     ) -> Tuple[torch.Tensor, torch.Tensor]:
-        shortcut = x
-        x = self.fc1(x)
-        y = x if candidates is None else candidates
+        nodes = self.fc1(x)
+        y = nodes if candidates is None else candidates
         if self.reduction > 1:
             y = F.avg_pool2d(y, self.reduction)
-        x, neighbors = self.graph_conv(x, y, position)
-        return shortcut + self.drop_path(self.fc2(x)), neighbors
+        y = to_nodes(y)  # (B, C, H', W') -> (B, M, C)
+        neighbors = self.graph_conv.search(to_nodes(nodes), y, position)  # (B, G, N, k)
+        if not torch.jit.is_scripting():
+            chunks = _map_chunks(self, x, 4 * x.shape[1])
+            if len(chunks) > 1:
+                return self._forward_in_chunks(chunks, x, nodes, y, neighbors), neighbors
+        return x + self.branch(nodes, y, neighbors), neighbors
+
+    def branch(self, nodes: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
+        """All after the search, without the residual."""
+        return self.drop_path(self.fc2(self.graph_conv(nodes, y, neighbors)))
+
+    @torch.jit.unused
+    def _forward_in_chunks(
+        self,
+        chunks: List[Tuple[int, int, int, int]],
+        x: torch.Tensor,
+        nodes: torch.Tensor,
+        y: torch.Tensor,
+        neighbors: torch.Tensor,
+    ) -> torch.Tensor:
+        neighbors = neighbors.unflatten(2, x.shape[2:])  # (B, G, H * W, k) -> (B, G, H, W, k)
+
+        def branch(first: int, last: int, start: int, stop: int) -> torch.Tensor:
+            chunk = neighbors[first:last, :, start:stop].flatten(2, 3)
+            return self.branch(nodes[first:last, :, start:stop], y[first:last], chunk)
+
+        return _add_in_chunks(chunks, x, branch)
 
 
 class FeedForward(nn.Module):
@@ -348,19 +351,19 @@ class FeedForward(nn.Module):
         if not torch.jit.is_scripting():
             chunks = _map_chunks(self, x, 4 * x.shape[1])
             if len(chunks) > 1:
-                return self._update_in_chunks(chunks, x)
-        return self.update(x)
+                return self._forward_in_chunks(chunks, x)
+        return x + self.branch(x)
 
-    def update(self, x: torch.Tensor) -> torch.Tensor:
-        """All of it at once."""
-        return x + self.drop_path(self.fc2(self.fc1(x)))
+    def branch(self, x: torch.Tensor) -> torch.Tensor:
+        """All but the residual."""
+        return self.drop_path(self.fc2(self.fc1(x)))
 
     @torch.jit.unused
-    def _update_in_chunks(self, chunks: List[Tuple[int, int, int, int]], x: torch.Tensor) -> torch.Tensor:
-        def update(first: int, last: int, start: int, stop: int) -> torch.Tensor:
-            return self.update(x[first:last, :, start:stop])
+    def _forward_in_chunks(self, chunks: List[Tuple[int, int, int, int]], x: torch.Tensor) -> torch.Tensor:
+        def branch(first: int, last: int, start: int, stop: int) -> torch.Tensor:
+            return self.branch(x[first:last, :, start:stop])
 
-        return _in_chunks(update, chunks, x)
+        return _add_in_chunks(chunks, x, branch)
 
 
 class Block(nn.Module):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from filler import fill_model
 from tiny import FAMILIES, Recorder, assert_close, create, images
 
-from gkgnet_timm.layers import FeedForward, GraphConv, NodeGELU
+from gkgnet_timm.layers import FeedForward, Grapher, NodeGELU
 
 CHANNELS = 8
 # of images in one, in whole images and in rows: a chunk has 2^20 numbers, 4 * CHANNELS of them a node
@@ -30,14 +30,14 @@ def run(layer, x):
     return layer(x, F.avg_pool2d(x, 4))[0]
 
 
-@pytest.fixture(params=['FeedForward', 'GraphConv'])
+@pytest.fixture(params=['FeedForward', 'Grapher'])
 def layer(request):
-    made = FeedForward(CHANNELS) if request.param == 'FeedForward' else GraphConv(CHANNELS, 4, 1, 2)
+    made = FeedForward(CHANNELS) if request.param == 'FeedForward' else Grapher(CHANNELS, 4, 1, 2)
     return fill_model(made.double()).eval()
 
 
 def first_conv(layer):
-    return layer.fc1 if isinstance(layer, FeedForward) else layer.conv
+    return layer.fc1 if isinstance(layer, FeedForward) else layer.graph_conv.conv
 
 
 @pytest.mark.parametrize('shape, chunks', SHAPES)
