@@ -104,9 +104,7 @@ class DenseRelativePosition(nn.Module):
 
 
 class DenseGraphConv(GraphConv):
-    """Graph convolution by the dense operations."""
-
-    needs_whole_map = True
+    """Graph convolution by the dense operations, of the whole map at once as any other class than its base."""
 
     def search(self, x: torch.Tensor, y: torch.Tensor, position: Optional[torch.Tensor]) -> torch.Tensor:
         return dense_neighbors(x, y, self.k, self.dilation, self.num_groups, position)

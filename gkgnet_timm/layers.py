@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from timm.layers import ConvNormAct, DropPath, to_2tuple
+from timm.layers import BatchNormAct2d, ConvNormAct, DropPath, FrozenBatchNormAct2d, to_2tuple
 from timm.models import checkpoint, register_notrace_module
 
 from .graph import chunk_ranges, interleave_max_relative, knn_neighbors, to_map, to_nodes
@@ -213,12 +213,15 @@ class RelativePosition(nn.Module):
         return self._other_tables(height, width)
 
 
-def _needs_whole_map(module: nn.Module) -> bool:
-    """Whether a part of a module takes statistics of its input, holds all of it, or shows it to a hook."""
-    if getattr(module, 'needs_whole_map', False):
-        return True
-    takes_statistics = module.training or getattr(module, 'running_mean', module) is None
-    return takes_statistics or len(module._forward_hooks) + len(module._forward_pre_hooks) > 0
+def _goes_by_node(module: nn.Module) -> bool:
+    """Whether a part of a module is known to treat every node alone, and no hook sees more."""
+    if module.training or len(module._forward_hooks) + len(module._forward_pre_hooks) > 0:
+        return False
+    if type(module) is nn.Conv2d:
+        return module.kernel_size == (1, 1)
+    if type(module) in (BatchNormAct2d, FrozenBatchNormAct2d):
+        return module.running_mean is not None
+    return type(module) in (ConvBnAct, GraphConv, NodeGELU, DropPath, nn.Identity)
 
 
 def _map_chunks(module: nn.Module, x: torch.Tensor, channels: int) -> List[Tuple[int, int, int, int]]:
@@ -231,7 +234,7 @@ def _map_chunks(module: nn.Module, x: torch.Tensor, channels: int) -> List[Tuple
     is_traced = type(x) is not torch.Tensor or torch.jit.is_tracing() or torch.compiler.is_compiling()
     if is_traced or x.device.type != 'cpu' or torch.is_grad_enabled():
         return [(0, B, 0, H)]
-    if any(_needs_whole_map(part) for part in module.modules() if part is not module):
+    if not all(_goes_by_node(part) for part in module.modules() if part is not module):
         return [(0, B, 0, H)]
     # each chunk brings the weights into another order, which is little work for as many nodes as channels
     return chunk_ranges(B, H, W * channels, max(1 << 20, channels**2))

@@ -62,7 +62,10 @@ def test_chunks_under_autocast(layer):
     torch.testing.assert_close(out, expected, rtol=0.02, atol=0.02)
 
 
-@pytest.mark.parametrize('mode', ['training', 'norm in training', 'norm without statistics', 'hook', 'gradient'])
+MODES = ['training', 'norm in training', 'norm without statistics', 'other norm', 'wide kernel', 'hook', 'gradient']
+
+
+@pytest.mark.parametrize('mode', MODES)
 def test_one_chunk_where_all_of_the_batch_counts(layer, mode):
     x = nodes_map(*SHAPES[1][0])
     calls = count_calls(first_conv(layer))
@@ -73,6 +76,11 @@ def test_one_chunk_where_all_of_the_batch_counts(layer, mode):
     if mode == 'norm without statistics':
         first_conv(layer).bn.running_mean = None
         first_conv(layer).bn.running_var = None
+    if mode == 'other norm':
+        first_conv(layer).bn = torch.nn.GroupNorm(1, first_conv(layer).out_channels).double().eval()
+    if mode == 'wide kernel':
+        conv = first_conv(layer).conv
+        first_conv(layer).conv = torch.nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1).double().eval()
     if mode == 'hook':
         first_conv(layer).register_forward_hook(lambda *args: None)
     with torch.set_grad_enabled(mode == 'gradient'):
