@@ -1,7 +1,7 @@
 """Layers of the graph network: stem, relative position tables, graph convolution, blocks, stage."""
 
 from contextlib import contextmanager, nullcontext
-from typing import Callable, Iterator, List, Optional, Tuple, Union
+from typing import Callable, Iterable, Iterator, List, Optional, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -97,6 +97,21 @@ class NodeGELU(nn.GELU):
 
 class ConvBnAct(ConvNormAct):
     """timm's convolution, BatchNorm and activation, of which `timm.utils.reparameterize_model` makes two of three."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        if not torch.jit.is_scripting():
+            if type(self.conv) is nn.Conv2d and len(self.conv._forward_hooks) == 0:  # nobody else has its result
+                chunks = _map_chunks([self.bn], x, x.shape[1])
+                if len(chunks) > 1:
+                    return self._norm_in_chunks(chunks, x)
+        return self.bn(x)
+
+    @torch.jit.unused
+    def _norm_in_chunks(self, chunks: List[Tuple[int, int, int, int]], x: torch.Tensor) -> torch.Tensor:
+        for first, last, start, stop in chunks:
+            x[first:last, :, start:stop] = self.bn(x[first:last, :, start:stop])
+        return x
 
     def reparameterize(self) -> None:
         """Fold the running statistics into the convolution, for inference.
@@ -224,20 +239,33 @@ def _goes_by_node(module: nn.Module) -> bool:
     return type(module) in (ConvBnAct, GraphConv, NodeGELU, DropPath, nn.Identity)
 
 
-def _map_chunks(module: nn.Module, x: torch.Tensor, channels: int) -> List[Tuple[int, int, int, int]]:
-    """Chunks of a map, one after the other in inference on a CPU, that a module with so many channels keeps in cache.
+def _map_chunks(
+    parts: Iterable[nn.Module], x: torch.Tensor, channels: int, min_nodes: int = 1
+) -> List[Tuple[int, int, int, int]]:
+    """Chunks of a map for parts of a module, one after the other in inference on a CPU, to keep them in cache.
 
     Larger results go through memory, which allocators take from the system and give back each time: that costs more
     than the arithmetic. There is one chunk where gradients, a traced graph or anything of the whole map is wanted.
+
+    Args:
+        parts: The modules that a chunk goes through.
+        x: Map (B, C, H, W).
+        channels: Numbers per node that are held at a time.
+        min_nodes: Nodes of a chunk at least. Each chunk brings weights into another order, which is little work for as
+            many nodes as channels.
+
+    Returns:
+        Ranges of `gkgnet_timm.graph.chunk_ranges`.
     """
     B, _, H, W = x.shape
+    whole = [(0, B, 0, H)]
     is_traced = type(x) is not torch.Tensor or torch.jit.is_tracing() or torch.compiler.is_compiling()
     if is_traced or x.device.type != 'cpu' or torch.is_grad_enabled():
-        return [(0, B, 0, H)]
-    if not all(_goes_by_node(part) for part in module.modules() if part is not module):
-        return [(0, B, 0, H)]
-    # each chunk brings the weights into another order, which is little work for as many nodes as channels
-    return chunk_ranges(B, H, W * channels, max(1 << 20, channels**2))
+        return whole
+    chunks = chunk_ranges(B, H, W * channels, max(1 << 20, min_nodes * channels))
+    if len(chunks) > 1 and not all(_goes_by_node(module) for part in parts for module in part.modules()):
+        return whole
+    return chunks
 
 
 def _add_in_chunks(
@@ -313,7 +341,8 @@ class Grapher(nn.Module):
         y = to_nodes(y)  # (B, C, H', W') -> (B, M, C)
         neighbors = self.graph_conv.search(to_nodes(nodes), y, position)  # (B, G, N, k)
         if not torch.jit.is_scripting():
-            chunks = _map_chunks(self, x, 4 * x.shape[1])
+            channels = 4 * x.shape[1]
+            chunks = _map_chunks(self.children(), x, channels, min_nodes=channels)
             if len(chunks) > 1:
                 return self._forward_in_chunks(chunks, x, nodes, y, neighbors), neighbors
         return x + self.branch(nodes, y, neighbors), neighbors
@@ -352,7 +381,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.jit.is_scripting():
-            chunks = _map_chunks(self, x, 4 * x.shape[1])
+            channels = 4 * x.shape[1]
+            chunks = _map_chunks(self.children(), x, channels, min_nodes=channels)
             if len(chunks) > 1:
                 return self._forward_in_chunks(chunks, x)
         return x + self.branch(x)

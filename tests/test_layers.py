@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from filler import fill_model
 from tiny import FAMILIES, Recorder, assert_close, create, images
 
-from gkgnet_timm.layers import FeedForward, Grapher, NodeGELU
+from gkgnet_timm.layers import ConvBnAct, FeedForward, Grapher, NodeGELU
 
 CHANNELS = 8
 # of images in one, in whole images and in rows: a chunk has 2^20 numbers, 4 * CHANNELS of them a node
@@ -86,6 +86,34 @@ def test_one_chunk_where_all_of_the_batch_counts(layer, mode):
     with torch.set_grad_enabled(mode == 'gradient'):
         run(layer, x)
     assert len(calls) == 1
+
+
+@pytest.fixture
+def conv():
+    return fill_model(ConvBnAct(CHANNELS, 4 * CHANNELS, 3, bias=True, act_layer=NodeGELU).double()).eval()
+
+
+@pytest.mark.parametrize('shape, chunks', SHAPES)
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_norm_in_chunks_is_the_whole(conv, memory_format, shape, chunks):
+    x = nodes_map(*shape).contiguous(memory_format=memory_format)
+    expected = conv(x).detach()
+    calls = count_calls(conv.bn)
+    with torch.no_grad():
+        out = conv(x)
+    assert len(calls) == chunks
+    assert_close(out, expected)
+    assert conv.reparameterize() is None
+    with torch.no_grad():
+        assert_close(conv(x), expected)
+
+
+def test_norm_leaves_what_a_hook_has_seen(conv):
+    x, seen = nodes_map(*SHAPES[1][0]), []
+    conv.conv.register_forward_hook(lambda module, args, output: seen.append(output))
+    with torch.no_grad():
+        conv(x)
+        assert_close(seen[0], F.conv2d(x, conv.conv.weight, conv.conv.bias, padding=1))
 
 
 def test_gradients_keep_the_layout(layer):
