@@ -1,4 +1,4 @@
-/* The graph operations on a CPU that PyTorch has no fast operator for, in float32. cpu_kernels.py compiles this file.
+/* The graph operations on a CPU that PyTorch has no fast operator for. cpu_kernels.py compiles this file.
    Inner loops are written for the compiler to vectorise. */
 
 #include <stdint.h>
@@ -72,32 +72,53 @@ void select_largest(const float *scores, int64_t rows, int64_t size, int count, 
     for (int64_t row = 0; row < rows; ++row) select_row(scores + row * size, size, count, index + row * count);
 }
 
-/* One group of one node. Rows of candidates are stride apart. */
-static void relate_node(const float *x, const float *y, int64_t stride, const int64_t *neighbors, int64_t k, int64_t size,
-                        float *out) {
+static inline float load(const void *values, int64_t place, int half) {
+    if (!half) return ((const float *)values)[place];
+    const union { uint32_t bits; float number; } wide = {(uint32_t)((const uint16_t *)values)[place] << 16};
+    return wide.number;
+}
+
+/* bfloat16 is rounded to the nearest, of two to the even one, as in PyTorch. */
+static inline void store(void *values, int64_t place, int half, float value) {
+    const union { float number; uint32_t bits; } wide = {value};
+    if (half)
+        ((uint16_t *)values)[place] =
+            value != value ? 0x7fc0 : (wide.bits + 0x7fff + (wide.bits >> 16 & 1)) >> 16;
+    else
+        ((float *)values)[place] = value;
+}
+
+/* One group of one node: at x_place its channels, at y_place those of the first candidate, the next are stride apart.
+   Inline, so that there is a loop for each type. */
+static inline __attribute__((always_inline)) void relate_node(const void *x, int64_t x_place, const void *y,
+                                                              int64_t y_place, int64_t stride, const int64_t *neighbors,
+                                                              int64_t k, int64_t size, void *out, int half) {
     enum { BLOCK = 64 };
     for (int64_t first = 0; first < size; first += BLOCK) {
         const int width = size - first < BLOCK ? size - first : BLOCK;
         float largest[BLOCK];
-        for (int c = 0; c < width; ++c) largest[c] = y[neighbors[0] * stride + first + c];
+        for (int c = 0; c < width; ++c) largest[c] = load(y, y_place + neighbors[0] * stride + first + c, half);
         for (int64_t j = 1; j < k; ++j) {
-            const float *row = y + neighbors[j] * stride + first;
-            for (int c = 0; c < width; ++c) /* NaN spreads */
-                largest[c] = row[c] > largest[c] || row[c] != row[c] ? row[c] : largest[c];
+            const int64_t row = y_place + neighbors[j] * stride + first;
+            for (int c = 0; c < width; ++c) { /* NaN spreads */
+                const float value = load(y, row + c, half);
+                largest[c] = value > largest[c] || value != value ? value : largest[c];
+            }
         }
         for (int c = 0; c < width; ++c) {
-            out[2 * (first + c)] = x[first + c];
-            out[2 * (first + c) + 1] = largest[c] - x[first + c];
+            const float own = load(x, x_place + first + c, half);
+            store(out, 2 * (x_place + first + c), half, own);
+            store(out, 2 * (x_place + first + c) + 1, half, largest[c] - own);
         }
     }
 }
 
 /* x (batch, nodes, groups, size), y (batch, candidates, groups, size), neighbors (batch, groups, nodes, k) of which the
-   first two dimensions have strides -> out (batch, nodes, groups, size, 2): x and the largest y minus x.
-   Returns how many neighbors are no candidates. */
-int64_t interleave_max_relative(const float *x, const float *y, const int64_t *neighbors, int64_t batch_stride,
+   first two dimensions have strides -> out (batch, nodes, groups, size, 2): x and the largest y minus x. All but
+   neighbors are float or, if half, bfloat16. Returns how many neighbors are no candidates. */
+int64_t interleave_max_relative(const void *x, const void *y, const int64_t *neighbors, int64_t batch_stride,
                                 int64_t group_stride, int64_t batch, int64_t nodes, int64_t candidates, int64_t groups,
-                                int64_t size, int64_t k, float *out, int threads) {
+                                int64_t size, int64_t k, void *out, int half, int threads) {
     int64_t wrong = 0;
 #pragma omp parallel for num_threads(threads) reduction(+ : wrong)
     for (int64_t node = 0; node < batch * nodes; ++node)
@@ -108,8 +129,11 @@ int64_t interleave_max_relative(const float *x, const float *y, const int64_t *n
             for (int64_t j = 0; j < k; ++j) bad += near[j] < 0 || near[j] >= candidates;
             wrong += bad;
             if (bad) continue;
-            const int64_t place = (node * groups + g) * size;
-            relate_node(x + place, y + (b * candidates * groups + g) * size, groups * size, near, k, size, out + 2 * place);
+            const int64_t x_place = (node * groups + g) * size, y_place = (b * candidates * groups + g) * size;
+            if (half)
+                relate_node(x, x_place, y, y_place, groups * size, near, k, size, out, 1);
+            else
+                relate_node(x, x_place, y, y_place, groups * size, near, k, size, out, 0);
         }
     return wrong;
 }

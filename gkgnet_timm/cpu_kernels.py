@@ -27,13 +27,14 @@ _is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compil
 
 
 def kernels_apply(*tensors: torch.Tensor) -> bool:
-    """Whether there are kernels for tensors of this device and type.
+    """Whether there are kernels for tensors of this device and type, float32 or bfloat16.
 
     A graph that is traced or exported is of operators of PyTorch alone.
     """
-    if torch.jit.is_tracing() or _is_exporting():
+    dtype = tensors[0].dtype
+    if torch.jit.is_tracing() or _is_exporting() or dtype not in (torch.float32, torch.bfloat16):
         return False
-    return all(tensor.device.type == 'cpu' and tensor.dtype == torch.float32 for tensor in tensors)
+    return all(tensor.device.type == 'cpu' and tensor.dtype == dtype for tensor in tensors)
 
 
 def _compile(compiler: str, folder: str) -> ctypes.CDLL:
@@ -47,7 +48,7 @@ def _compile(compiler: str, folder: str) -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     kernels.select_largest.argtypes = [pointer, number, number, ctypes.c_int, pointer, ctypes.c_int]
     kernels.select_largest.restype = None
-    kernels.interleave_max_relative.argtypes = [*[pointer] * 3, *[number] * 8, pointer, ctypes.c_int]
+    kernels.interleave_max_relative.argtypes = [*[pointer] * 3, *[number] * 8, pointer, *[ctypes.c_int] * 2]
     kernels.interleave_max_relative.restype = number
     return kernels
 
@@ -70,9 +71,9 @@ def _load_kernels() -> Optional[ctypes.CDLL]:
 
 @torch.library.custom_op('gkgnet_timm::select_largest', mutates_args=(), device_types='cpu')
 def select_largest(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """`gkgnet_timm.selection.select`: (..., M) -> (..., count), by PyTorch where count > MOST."""
+    """`gkgnet_timm.selection.select`, by the kernel for float32 scores and at most MOST of them."""
     kernels = _load_kernels()
-    if kernels is None or not kernels_apply(scores) or not 0 < count <= min(MOST, scores.shape[-1]):
+    if kernels is None or scores.dtype != torch.float32 or not 0 < count <= min(MOST, scores.shape[-1]):
         from .selection import select_by_topk  # which imports this module
 
         return select_by_topk(scores, count)
@@ -107,7 +108,7 @@ def interleave_max_relative(x: torch.Tensor, y: torch.Tensor, neighbors: torch.T
     strides = neighbors.stride()[:2]
     wrong = kernels.interleave_max_relative(
         *(tensor.data_ptr() for tensor in (x, y, neighbors)),
-        *(*strides, B, N, M, G, C // G, k, out.data_ptr(), torch.get_num_threads()),
+        *(*strides, B, N, M, G, C // G, k, out.data_ptr(), x.dtype == torch.bfloat16, torch.get_num_threads()),
     )
     if wrong:
         raise IndexError(f'{wrong} neighbors are not in the range of the {M} candidates.')

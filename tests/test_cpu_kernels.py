@@ -106,17 +106,21 @@ def test_what_the_kernel_is_not_for(monkeypatch):
         select(scores, 9)
 
 
-def aggregation(B=2, N=30, M=50, C=16, G=2, k=5):
+KERNEL_DTYPES = [torch.float32, torch.bfloat16]
+
+
+def aggregation(B=2, N=30, M=50, C=16, G=2, k=5, dtype=torch.float32):
     neighbors = torch.randint(M, (B, G, N, k), generator=torch.Generator().manual_seed(2))
-    return random_scores(B, N, C), random_scores(B, M, C, seed=1), neighbors
+    return random_scores(B, N, C).to(dtype), random_scores(B, M, C, seed=1).to(dtype), neighbors
 
 
 @pytest.mark.parametrize(
     'shape',
     [(1, 1, 1, 1, 1, 1), (2, 30, 50, 16, 2, 9), (3, 7, 20, 130, 2, 4), (1, 9, 12, 400, 4, 27), (2, 0, 5, 8, 1, 2)],
 )
-def test_aggregation_bit_for_bit(shape):
-    x, y, neighbors = aggregation(*shape)
+@pytest.mark.parametrize('dtype', KERNEL_DTYPES)
+def test_aggregation_bit_for_bit(shape, dtype):
+    x, y, neighbors = aggregation(*shape, dtype=dtype)
     out = cpu_kernels.interleave_max_relative(x, y, neighbors)
     assert torch.equal(out, interleave(x, max_relative(x, y, neighbors)))
     assert torch.equal(interleave_max_relative(x, y, neighbors), out)
@@ -130,9 +134,11 @@ def test_aggregation_of_tensors_with_gaps_between():
         assert torch.equal(out, interleave(x, max_relative(x, y, near)))
 
 
-@pytest.mark.parametrize('value', [float('-inf'), float('inf'), float('nan')])
-def test_aggregation_of_special_values(value):
-    x, y, neighbors = aggregation()
+@pytest.mark.parametrize('value', [float('-inf'), float('inf'), float('nan'), 3e38])
+@pytest.mark.parametrize('dtype', KERNEL_DTYPES)
+def test_aggregation_of_special_values(value, dtype):
+    x, y, neighbors = aggregation(dtype=dtype)
+    x[:, 3] = -3e38
     y[:, ::3] = value
     y[:, 0] = float('nan')
     out = cpu_kernels.interleave_max_relative(x, y, neighbors)
@@ -162,8 +168,8 @@ def test_what_the_aggregation_is_not_for(monkeypatch):
 
     monkeypatch.setattr(graph.cpu_kernels, 'interleave_max_relative', fail)
     x, y, neighbors = aggregation()
-    for dtype in (torch.float64, torch.bfloat16):
-        interleave_max_relative(x.to(dtype), y.to(dtype), neighbors)
+    for dtypes in ((torch.float64, torch.float64), (torch.float32, torch.bfloat16), (torch.float16, torch.float16)):
+        interleave_max_relative(x.to(dtypes[0]), y.to(dtypes[1]), neighbors)
     for wanted in (x, y):
         wanted.requires_grad_()
         interleave_max_relative(x, y, neighbors).sum().backward()
