@@ -12,7 +12,6 @@ versions, which hold every distance and every gathered neighbour, are in `gkgnet
 from typing import List, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 
 from timm.models import register_notrace_function
 
@@ -88,9 +87,11 @@ def _unit_groups(x: torch.Tensor, num_groups: int) -> torch.Tensor:
     """Split channels into groups and scale each group of each node to unit length: (B, N, C) -> (B * G, N, C / G)."""
     B, N, C = x.shape
     # similarities rounded to half precision tie in droves, so the search never runs below float32
-    x = x.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
-    x = F.normalize(x.reshape(B, N, num_groups, C // num_groups), dim=-1, eps=1e-12)
-    return x.transpose(1, 2).reshape(B * num_groups, N, C // num_groups)  # (B, N, G, C/G) -> (B * G, N, C/G)
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    x = x.reshape(B, N, num_groups, C // num_groups).transpose(1, 2)  # (B, N, G, C/G) -> (B, G, N, C/G)
+    x = x.to(dtype, copy=True, memory_format=torch.contiguous_format)
+    x.div_(torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(1e-12))
+    return x.view(B * num_groups, N, C // num_groups)  # (B, G, N, C/G) -> (B * G, N, C/G)
 
 
 def search_neighbors(

@@ -17,7 +17,7 @@ from tiny import create, images
 from gkgnet_timm import kernels, ops
 from gkgnet_timm.dense import dense_max_relative, dense_neighbors
 from gkgnet_timm.graph import gather_max, knn_neighbors, max_relative, search_neighbors
-from gkgnet_timm.layers import GraphConv
+from gkgnet_timm.layers import Grapher
 from gkgnet_timm.position import relative_position_tables
 
 HALF = [torch.float16, torch.bfloat16]
@@ -311,34 +311,34 @@ def test_float64_stays_eager(launched):
 # --- as operators
 
 
-def test_compiled_graph_convolution(launched):
+def test_compiled_grapher(launched):
     """torch.compile takes the operators into one graph, with their gradients."""
     torch.manual_seed(0)
-    conv = GraphConv(16, 4, 2, 2).eval()
+    grapher = Grapher(16, 4, 2, 2).eval()
     position = relative_position_tables(4, 4, 16, 1)
     x = nodes(2, 16, 4, 4).float().requires_grad_()
     with torch.no_grad():
-        compiled = torch.compile(conv, backend='eager', fullgraph=True)
-        assert torch.equal(compiled(x, x, position)[0], conv(x, x, position)[0])
+        compiled = torch.compile(grapher, backend='eager', fullgraph=True)
+        assert torch.equal(compiled(x, x, position)[0], grapher(x, x, position)[0])
     results = []
-    for module in (torch.compile(conv, backend='aot_eager', fullgraph=True), conv):
+    for module in (torch.compile(grapher, backend='aot_eager', fullgraph=True), grapher):
         out, neighbors = module(x, x, position)
-        results.append((neighbors, out.detach(), *torch.autograd.grad(out.square().sum(), (x, *conv.parameters()))))
+        results.append((neighbors, out.detach(), *torch.autograd.grad(out.square().sum(), (x, *grapher.parameters()))))
     assert launched[-6:] == ['launch_search', 'launch_max_relative', 'launch_scatter_add'] * 2
     assert torch.equal(results[0][0], results[1][0])
     for actual, expected in zip(results[0][1:], results[1][1:]):
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_exported_graph_convolution():
-    conv = GraphConv(16, 4, 2, 2).eval()
+def test_exported_grapher():
+    grapher = Grapher(16, 4, 2, 2).eval()
     position = relative_position_tables(4, 4, 16, 1)
     x = nodes(2, 16, 4, 4).float()
-    program = torch.export.export(conv, (x, x, position))
+    program = torch.export.export(grapher, (x, x, position))
     targets = [str(node.target) for node in program.graph.nodes]
     assert 'gkgnet_timm.knn_neighbors.default' in targets and 'gkgnet_timm.max_relative.default' in targets
     with torch.no_grad():
-        assert torch.equal(program.module()(x, x, position)[0], conv(x, x, position)[0])
+        assert torch.equal(program.module()(x, x, position)[0], grapher(x, x, position)[0])
 
 
 def test_trains_like_the_eager_model(launched):
@@ -347,7 +347,7 @@ def test_trains_like_the_eager_model(launched):
     x = images(2, 32).float()
     out = model(x)
     out.square().sum().backward()
-    blocks = sum(isinstance(module, GraphConv) for module in model.modules())
+    blocks = sum(isinstance(module, Grapher) for module in model.modules())
     assert sorted(launched) == sorted(kernels.__all__ * blocks)
     ops._interpret = False
     expected = eager(x)
