@@ -63,7 +63,9 @@ def chunk_ranges(batch_size: int, rows: int, row_size: int, budget: int) -> List
     """
     grids = min(batch_size, max(1, budget // (rows * row_size)))
     height = min(rows, max(1, budget // row_size))
-    height = -(-rows // -(-rows // height))  # chunks of about one size
+    # as many chunks as that takes, of about one size
+    grids = -(-batch_size // -(-batch_size // grids))
+    height = -(-rows // -(-rows // height))
     chunks: List[Tuple[int, int, int, int]] = []
     for first in range(0, batch_size, grids):
         for start in range(0, rows, height):
