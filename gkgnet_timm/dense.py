@@ -104,7 +104,7 @@ class DenseRelativePosition(nn.Module):
 
 
 class DenseGraphConv(GraphConv):
-    """Graph convolution by the dense operations, of the whole map at once as any other class than its base."""
+    """Graph convolution by the dense operations. It sees whole maps: chunks are for the layers of the model alone."""
 
     def search(self, x: torch.Tensor, y: torch.Tensor, position: Optional[torch.Tensor]) -> torch.Tensor:
         return dense_neighbors(x, y, self.k, self.dilation, self.num_groups, position)
