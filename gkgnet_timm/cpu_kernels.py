@@ -97,10 +97,12 @@ def interleave_max_relative(x: torch.Tensor, y: torch.Tensor, neighbors: torch.T
         from .graph import interleave, max_relative  # which imports this module
 
         return interleave(x, max_relative(x, y, neighbors))
-    (B, N, C), M, (G, k) = x.shape, y.shape[1], neighbors.shape[1::2]
-    if y.shape != (B, M, C) or neighbors.shape != (B, G, N, k) or C % G or k == 0:
+    B, N, C = x.shape
+    M, G, k = y.shape[1], neighbors.shape[1], neighbors.shape[-1]
+    is_index = not (neighbors.is_floating_point() or neighbors.is_complex()) and G > 0 and k > 0 and C % G == 0
+    if y.shape != (B, M, C) or neighbors.shape != (B, G, N, k) or not is_index:
         shapes = f'{tuple(x.shape)}, {tuple(y.shape)} and {tuple(neighbors.shape)}'
-        raise ValueError(f'Expected x (B, N, C), y (B, M, C) and neighbors (B, groups, N, k), got {shapes}.')
+        raise ValueError(f'Expected x (B, N, C), y (B, M, C) and integers (B, groups, N, k), got {shapes}.')
     x, y, neighbors = x.contiguous(), y.contiguous(), neighbors.to(torch.int64)
     if neighbors.stride()[2:] != (k, 1):
         neighbors = neighbors.contiguous()

@@ -7,6 +7,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from timm.layers import BatchNormAct2d, ConvNormAct, DropPath, FrozenBatchNormAct2d, to_2tuple
@@ -101,7 +102,7 @@ class ConvBnAct(ConvNormAct):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv(x)
         if not torch.jit.is_scripting():
-            if type(self.conv) is nn.Conv2d and len(self.conv._forward_hooks) == 0:  # nobody else has its result
+            if _has_fresh_result(self.conv) and type(self.bn) is not nn.Identity:
                 chunks = _map_chunks([self.bn], x, x.shape[1])
                 if len(chunks) > 1:
                     return self._norm_in_chunks(chunks, x)
@@ -228,6 +229,11 @@ class RelativePosition(nn.Module):
         return self._other_tables(height, width)
 
 
+def _has_fresh_result(conv: nn.Module) -> bool:
+    """Whether nobody else can have the result of a convolution: no hook, no forward that was put around its own."""
+    return type(conv) is nn.Conv2d and not conv._forward_hooks and 'forward' not in vars(conv)
+
+
 def _goes_by_node(module: nn.Module) -> bool:
     """Whether a part of a module is known to treat every node alone, and no hook sees more."""
     if module.training or len(module._forward_hooks) + len(module._forward_pre_hooks) > 0:
@@ -251,8 +257,8 @@ def _map_chunks(
         parts: The modules that a chunk goes through.
         x: Map (B, C, H, W).
         channels: Numbers per node that are held at a time.
-        min_nodes: Nodes of a chunk at least. Each chunk brings weights into another order, which is little work for as
-            many nodes as channels.
+        min_nodes: Nodes of a chunk to aim for where the cache would take fewer. Each chunk brings weights into another
+            order, which is little work for as many nodes as channels.
 
     Returns:
         Ranges of `gkgnet_timm.graph.chunk_ranges`.
@@ -260,7 +266,9 @@ def _map_chunks(
     B, _, H, W = x.shape
     whole = [(0, B, 0, H)]
     is_traced = type(x) is not torch.Tensor or torch.jit.is_tracing() or torch.compiler.is_compiling()
-    if is_traced or x.device.type != 'cpu' or torch.is_grad_enabled():
+    if is_traced or x.device.type != 'cpu' or torch.is_grad_enabled() or x.numel() == 0:
+        return whole
+    if _has_any_global_hook():
         return whole
     chunks = chunk_ranges(B, H, W * channels, max(1 << 20, min_nodes * channels))
     if len(chunks) > 1 and not all(_goes_by_node(module) for part in parts for module in part.modules()):

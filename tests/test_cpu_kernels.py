@@ -153,7 +153,10 @@ def test_aggregation_checks_its_arguments():
         bad[1, 1, 4, 2] = wrong
         with pytest.raises(IndexError, match='1 neighbors are not in the range of the 50 candidates'):
             cpu_kernels.interleave_max_relative(x, y, bad)
-    for args in ((x[:1], y, neighbors), (x, y[..., :8], neighbors), (x, y, neighbors[:, :, 1:])):
+    for near in (neighbors[:, :, 1:], neighbors[:, :0], neighbors[..., :0], neighbors.float()):
+        with pytest.raises(ValueError, match='Expected x'):
+            cpu_kernels.interleave_max_relative(x, y, near)
+    for args in ((x[:1], y, neighbors), (x, y[..., :8], neighbors)):
         with pytest.raises(ValueError, match='Expected x'):
             cpu_kernels.interleave_max_relative(*args)
     with pytest.raises(ValueError, match='Expected x'):  # 16 channels are not 3 groups

@@ -5,8 +5,11 @@ import torch
 import torch.nn.functional as F
 from filler import fill_model
 from tiny import FAMILIES, Recorder, assert_close, create, images
+from torch.nn.modules.module import register_module_forward_hook
 
-from gkgnet_timm.layers import ConvBnAct, FeedForward, Grapher, NodeGELU
+from timm.layers import freeze_batch_norm_2d
+
+from gkgnet_timm.layers import ConvBnAct, FeedForward, Grapher, NodeGELU, _map_chunks
 
 CHANNELS = 8
 # of images in one, in whole images and in rows: a chunk has 2^20 numbers, 4 * CHANNELS of them a node
@@ -108,12 +111,49 @@ def test_norm_in_chunks_is_the_whole(conv, memory_format, shape, chunks):
         assert_close(conv(x), expected)
 
 
-def test_norm_leaves_what_a_hook_has_seen(conv):
+@pytest.mark.parametrize('watch', ['hook', 'global hook', 'wrapper'])
+def test_norm_leaves_what_others_have_seen(conv, watch):
     x, seen = nodes_map(*SHAPES[1][0]), []
-    conv.conv.register_forward_hook(lambda module, args, output: seen.append(output))
+    inner, forward = conv.conv, conv.conv.forward
+
+    def keep(module, args, output):
+        if module is inner:
+            seen.append(output)
+
+    if watch == 'hook':
+        handle = inner.register_forward_hook(keep)
+    if watch == 'global hook':
+        handle = register_module_forward_hook(keep)
+    if watch == 'wrapper':
+        inner.forward = lambda x: seen.append(forward(x)) or seen[-1]
     with torch.no_grad():
         conv(x)
-        assert_close(seen[0], F.conv2d(x, conv.conv.weight, conv.conv.bias, padding=1))
+        if watch != 'wrapper':
+            handle.remove()
+        assert_close(seen[0], F.conv2d(x, inner.weight, inner.bias, padding=1))
+
+
+def test_frozen_norm_goes_in_chunks(conv):
+    x = nodes_map(*SHAPES[1][0])
+    expected = conv(x).detach()
+    conv.bn = freeze_batch_norm_2d(conv.bn).eval()
+    calls = count_calls(conv.bn)
+    with torch.no_grad():
+        assert_close(conv(x), expected)
+    assert len(calls) == SHAPES[1][1]
+
+
+def test_chunks_have_about_as_many_nodes_as_channels():
+    x, channels = torch.zeros(1, 512, 64, 64), 2048
+    with torch.no_grad():
+        assert [stop - start for _, _, start, stop in _map_chunks([], x, channels)] == [8] * 8
+        chunks = _map_chunks([], x, channels, min_nodes=channels)
+    assert [stop - start for _, _, start, stop in chunks] == [32] * 2
+
+
+def test_no_images(conv):
+    with torch.no_grad():
+        assert conv(nodes_map(0, 6, 5)).shape == (0, 4 * CHANNELS, 6, 5)
 
 
 def test_gradients_keep_the_layout(layer):
