@@ -37,7 +37,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         print(f'error: unknown command {argv[0]!r}, {expected}', file=sys.stderr)
         sys.exit(2)
     try:
-        importlib.import_module(f'gkgnet_timm.{argv[0].replace("-", "_")}').main(argv[1:])
+        importlib.import_module(f'gkgnet_timm.commands.{argv[0].replace("-", "_")}').main(argv[1:])
         sys.stdout.flush()
     except BrokenPipeError:  # who reads the output has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing it would fail again

@@ -1,4 +1,9 @@
-"""Class names of the data sets that have a fixed order of their own."""
+"""Class names: those of COCO and VOC, in their fixed order, and those of a class-map file."""
+
+from pathlib import Path
+from typing import List, Sequence, Union
+
+__all__ = ['COCO_CLASSES', 'VOC_CLASSES', 'check_names', 'read_class_map']
 
 # in ascending category id
 COCO_CLASSES = tuple(
@@ -20,3 +25,33 @@ VOC_CLASSES = tuple(
         'person, pottedplant, sheep, sofa, train, tvmonitor'
     ).split(', ')
 )
+
+
+def check_names(names: Sequence[str], source: Union[str, Path]) -> List[str]:
+    """Class names as a list.
+
+    Raises:
+        ValueError: If there is none, an empty one, or one twice.
+    """
+    names = [str(name) for name in names]
+    twice = {name for name in names if names.count(name) > 1}
+    if not names or twice or not all(names):
+        problem = f'names class {min(twice)!r} twice' if twice else 'has an empty class name' if names else 'no class'
+        raise ValueError(f'{str(source)!r}: {problem}.')
+    return names
+
+
+def read_class_map(path: Union[str, Path]) -> List[str]:
+    """Class names of a text file with one on each line.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is empty, not text, or has a name twice.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'Class map {str(path)!r} does not exist.')
+    try:
+        lines = Path(path).read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'Class map {str(path)!r} is not UTF-8 text with a class name on each line.') from error
+    return check_names([line.strip() for line in lines if line.strip()], path)

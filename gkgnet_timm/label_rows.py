@@ -6,7 +6,7 @@ from typing import Dict, List, Optional, Sequence
 import torch
 import torch.nn as nn
 
-from .data.reader import check_names
+from .class_names import check_names
 
 __all__ = ['init_labels_by_name']
 

@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +8,9 @@ import torch
 from PIL import Image
 
 from gkgnet_timm.class_names import VOC_CLASSES
+
+ROOT = Path(__file__).parents[1]
+SUPPORT = ROOT / 'tests' / 'support'
 
 if 'PYTEST_XDIST_WORKER' in os.environ:  # workers with more threads than cores only wait for each other
     torch.set_num_threads(1)

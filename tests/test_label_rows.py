@@ -14,12 +14,12 @@ from timm.models import get_pretrained_cfg, load_state_dict, save_for_hf
 from timm.models._registry import _model_pretrained_cfgs as registry
 from timm.utils import init_distributed_device
 
-from gkgnet_timm import train as training
 from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.class_names import COCO_CLASSES, VOC_CLASSES
 from gkgnet_timm.data import demo
+from gkgnet_timm.inference.predictor import class_names_of
 from gkgnet_timm.label_rows import init_labels_by_name
-from gkgnet_timm.predict import class_names_of
+from gkgnet_timm.training import run as training
 
 NAMES = ['person', 'dining table', 'cat', 'dog', 'tv']
 NEW = ['zebra', 'dog', 'diningtable', 'bird', 'Cat', 'TV_', 'fish']  # 1, 2, 4, 5 are known as 3, 1, 2, 4

@@ -8,8 +8,8 @@ import torch
 
 from timm.loss import AsymmetricLossMultiLabel, BinaryCrossEntropy, create_classification_loss
 
+from gkgnet_timm.commands.flags.training import parse_args
 from gkgnet_timm.loss import GKGNetLoss, KnownLoss, create_loss
-from gkgnet_timm.training.arguments import parse_args
 
 TARGET = torch.tensor([[1.0, 0, 0, 0], [0, 1, 1, 0]])
 LOGITS = torch.tensor([[2, -1, 0.5, -3], [-2, 3, -0.5, 0]])

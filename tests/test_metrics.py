@@ -1,13 +1,13 @@
 """Multi-label metrics against the published evaluation and other libraries; batches and ranks against one shot."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from conftest import ROOT
 from filler import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +17,7 @@ from timm.data.distributed_sampler import OrderedDistributedSampler
 
 from gkgnet_timm.metrics import MultiLabelEvaluator, average_precision, multilabel_metrics
 
-LABELS_ONLY = Path(__file__).parents[2] / 'shared' / 'data' / 'labels_only'
+LABELS_ONLY = ROOT.parent / 'shared' / 'data' / 'labels_only'
 FIGURES = ('CP', 'CR', 'CF1', 'OP', 'OR', 'OF1')
 TOP3_FIGURES = tuple(f'{name}_top3' for name in ('CP', 'CR', 'OP', 'CF1', 'OR', 'OF1'))
 TOLERANCE = 1e-6

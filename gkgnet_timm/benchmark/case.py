@@ -8,8 +8,8 @@ import torch.nn as nn
 
 import timm
 
-from ..dense import use_dense_graph
 from ..loss import GKGNetLoss
+from .dense_model import use_dense_graph
 
 __all__ = ['Case', 'create_step', 'create_timm_model']
 

@@ -8,9 +8,9 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from ..dense import use_dense_graph
 from ..models.pvig import PyramidVigTrunk
 from .case import create_timm_model
+from .dense_model import use_dense_graph
 
 __all__ = ['matrix_product_rate', 'multiply_adds', 'seconds_of']
 

@@ -10,7 +10,7 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from ..data import create_dataset, create_train_loader, create_train_transform, start_epoch
-from ..training.arguments import DEFAULT_SPLITS, data_kwargs
+from ..data.splits import DEFAULT_SPLITS, data_kwargs
 
 __all__ = ['BATCH_SIZE', 'benchmark_loading']
 

@@ -1,11 +1,12 @@
-from .coco import CocoReader
-from .dataset import BadImageError, MultiLabelDataset, create_dataset
+from .dataset import MultiLabelDataset, create_dataset
 from .demo import demo_root
+from .images import BadImageError
 from .loader import create_eval_loader, create_train_loader, start_epoch
-from .published import PublishedReader
-from .table import CsvReader
+from .readers.coco import CocoReader
+from .readers.gkgnet import PublishedReader
+from .readers.table import CsvReader
+from .readers.voc import VocReader
 from .transforms import create_train_transform
-from .voc import VocReader
 
 __all__ = [
     'BadImageError',

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from .dataset import BadImageError, MultiLabelDataset
-from .reader import LabelReader
+from .dataset import MultiLabelDataset
+from .images import BadImageError
+from .readers.base import LabelReader
 
 __all__ = ['check_files', 'check_splits', 'class_counts', 'decode_all', 'describe']
 

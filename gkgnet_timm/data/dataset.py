@@ -2,34 +2,32 @@
 
 from numbers import Integral
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, List, Optional, Tuple, Union
+from typing import Any, Callable, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
 import torch.utils.data
-from PIL import Image, ImageOps
+from PIL import Image
 
 import timm.data
 from timm.data import ImageDataset, IterableImageDataset, MultiLabelTarget
 
-from .coco import CocoReader
+from ..class_names import read_class_map
 from .demo import demo_root
-from .published import PublishedReader
-from .reader import LabelReader, check_names
-from .table import CsvReader
-from .voc import VocReader
+from .images import _DECODE_ERRORS, BadImageError, _decode
+from .readers.base import LabelReader
+from .readers.coco import CocoReader
+from .readers.gkgnet import PublishedReader
+from .readers.table import CsvReader
+from .readers.voc import VocReader
 
-__all__ = ['BadImageError', 'KnownTarget', 'MultiLabelDataset', 'create_dataset', 'read_class_map']
+__all__ = ['KnownTarget', 'MultiLabelDataset', 'create_dataset']
 
 DATASETS = ('demo', 'coco', 'voc', 'gkgnet', 'csv')
+
 TIMM_DATASETS = ('hfds/', 'hfids/', 'wds/', 'tfds/')
+
 _UNKNOWN = dict(ignore=-1, positive=1, negative=0)
-# what Pillow raises for files that it can't decode
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-
-
-class BadImageError(RuntimeError):
-    """An image that can't be read."""
 
 
 class KnownTarget:
@@ -42,19 +40,6 @@ class KnownTarget:
 
     def __call__(self, labels: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.where(labels < 0, self.value, labels)).float()
-
-
-def _decode(file: BinaryIO, mode: str) -> Image.Image:
-    """Image of a file, upright as its EXIF data say, 16-bit levels scaled where Pillow would clip them."""
-    opened = image = Image.open(file)
-    if opened.mode == 'I' or opened.mode.startswith('I;16'):
-        image = Image.fromarray((np.asarray(opened) >> 8).clip(0, 255).astype(np.uint8))
-    image = image.convert(mode)
-    image.info = opened.info  # with the EXIF data
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data raise anything, and are no reason to do without the image
-        return image
 
 
 class MultiLabelDataset(ImageDataset):
@@ -96,22 +81,6 @@ class MultiLabelDataset(ImageDataset):
         if isinstance(self.reader, LabelReader):
             return np.where(self.reader.targets < 0, self.target_transform.value, self.reader.targets)
         return np.stack([self.target_transform(labels).numpy() for labels in self.reader.iter_targets()])
-
-
-def read_class_map(path: Union[str, Path]) -> List[str]:
-    """Class names of a text file with one on each line.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is empty, not text, or has a name twice.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'Class map {str(path)!r} does not exist.')
-    try:
-        lines = Path(path).read_text(encoding='utf-8-sig').splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f'Class map {str(path)!r} is not UTF-8 text with a class name on each line.') from error
-    return check_names([line.strip() for line in lines if line.strip()], path)
 
 
 class _ClassMap(dict):

@@ -11,7 +11,7 @@ from typing import Callable, Dict, List, Tuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from ..cache import cache_dir
+from ..runtime import cache_dir
 
 __all__ = ['demo_root', 'draw_scene']
 

@@ -3,16 +3,34 @@
 import glob
 import os
 from pathlib import Path
-from typing import Any, Callable, Iterable, List, Sequence, Tuple
+from typing import Any, BinaryIO, Callable, Iterable, List, Sequence, Tuple
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
-from .dataset import _decode
-
-__all__ = ['ImageFiles', 'drop_duplicates', 'find_images']
+__all__ = ['BadImageError', 'ImageFiles', 'drop_duplicates', 'find_images']
 
 EXTENSIONS = ('.avif', '.bmp', '.gif', '.jfif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
+# what Pillow raises for files that it can't decode
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+class BadImageError(RuntimeError):
+    """An image that can't be read."""
+
+
+def _decode(file: BinaryIO, mode: str) -> Image.Image:
+    """Image of a file, upright as its EXIF data say, 16-bit levels scaled where Pillow would clip them."""
+    opened = image = Image.open(file)
+    if opened.mode == 'I' or opened.mode.startswith('I;16'):
+        image = Image.fromarray((np.asarray(opened) >> 8).clip(0, 255).astype(np.uint8))
+    image = image.convert(mode)
+    image.info = opened.info  # with the EXIF data
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF data raise anything, and are no reason to do without the image
+        return image
 
 
 def drop_duplicates(paths: Iterable[str], done: Iterable[str] = ()) -> List[str]:

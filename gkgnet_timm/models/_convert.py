@@ -2,21 +2,23 @@
 
 import logging
 import re
-from typing import Any, ContextManager, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
-import numpy as np
 import torch
 import torch.nn as nn
 
-from ..position import resample_pos_embed
+from ..layers.position import resample_pos_embed
 
-__all__ = ['check_tensors', 'complete', 'convert_keys', 'published_globals']
+__all__ = ['check_tensors', 'complete', 'convert_keys']
 
 _logger = logging.getLogger(__name__)
 
 _PUBLISHED_STEM = 'stem.convs.'
+
 _STEM = {'0': 'conv1.conv', '1': 'conv1.bn', '3': 'conv2.conv', '4': 'conv2.bn', '6': 'conv3.conv', '7': 'conv3.bn'}
+
 _CONV_NORM = {'0': 'conv', '1': 'bn'}
+
 _BLOCK = {  # published name of a (conv, norm) pair in a block: ours
     '0.fc1': 'grapher.fc1',
     '0.graph_conv.gconv.nn': 'grapher.graph_conv.conv',
@@ -24,6 +26,7 @@ _BLOCK = {  # published name of a (conv, norm) pair in a block: ours
     '1.fc1': 'ffn.fc1',
     '1.fc2': 'ffn.fc2',
 }
+
 _LABEL_BLOCK = {
     'fc1': 'grapher.fc1',
     'graph_conv.gconv.nn': 'grapher.graph_conv.conv',
@@ -31,6 +34,7 @@ _LABEL_BLOCK = {
     'ffn.fc1': 'ffn.fc1',
     'ffn.fc2': 'ffn.fc2',
 }
+
 _HEAD = {
     'label_lt': 'label_embed',
     'head.fc1': 'head_label',
@@ -39,21 +43,6 @@ _HEAD = {
     'prediction.1': 'head.pre_logits.bn',
     'prediction.4': 'head.fc',
 }
-
-
-def published_globals() -> ContextManager[None]:
-    """Admit numpy arrays and scalars, such as class names, to `torch.load(weights_only=True)` within the context.
-
-    The published training framework wrote them into the meta data of its checkpoints, at the time under the name
-    `numpy.core`. Nothing that is admitted runs code of the file.
-    """
-    reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64().__reduce__()[0]
-    allowed = [np.ndarray, np.dtype, *(getattr(np.dtypes, name) for name in np.dtypes.__all__)]
-    for package in ('numpy.core', 'numpy._core'):
-        allowed += [(reconstruct, f'{package}.multiarray._reconstruct'), (scalar, f'{package}.multiarray.scalar')]
-    # leaving the context forgets its entries, also those that the user had admitted before
-    admitted = torch.serialization.get_safe_globals()
-    return torch.serialization.safe_globals([entry for entry in allowed if entry not in admitted])
 
 
 def _convert_key(key: str, stage_of: Sequence[str]) -> Optional[str]:

@@ -4,9 +4,7 @@ timm does the loading. Here is what it leaves to others: an installed file goes 
 sentence with its remedy, and what a download has damaged does not stay in the cache.
 """
 
-import hashlib
 import os
-import re
 import textwrap
 from pathlib import Path
 from typing import Any, Optional, Type, TypeVar, Union
@@ -14,34 +12,27 @@ from typing import Any, Optional, Type, TypeVar, Union
 import torch
 import torch.nn as nn
 from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError
 
-from timm.models import PretrainedCfg, build_model_with_cfg, load_state_dict, resolve_pretrained_cfg
+from timm.models import PretrainedCfg, build_model_with_cfg, resolve_pretrained_cfg
 
-from ..cache import cache_dir
-from ._convert import published_globals
+from ..runtime import cache_dir
+from ..weights.file import HTTPError, find_problem, published_globals
 
-__all__ = [
-    'GKGNET_FILE',
-    'HTTPError',
-    'HUB_ORG',
-    'VIG_FILES',
-    'build_model',
-    'find_problem',
-    'installed_file',
-    'sha256',
-]
+__all__ = ['GKGNET_FILE', 'HUB_ORG', 'VIG_FILES', 'build_model', 'installed_file']
 
 HUB_ORG = os.environ.get('GKGNET_TIMM_HUB_ORG') or 'gkgnet-timm'  # a team that mirrors weights names its own
+
 GKGNET_FILE = 'https://drive.google.com/file/d/1TB_UqqFvpQ2bvy_qau0aKP6GoK9Xlix_/view'
+
 _VIG_RELEASE = 'https://github.com/huawei-noah/Efficient-AI-Backbones/releases/download/pyramid-vig'
+
 VIG_FILES = {
     'ti': f'{_VIG_RELEASE}/pvig_ti_78.5.pth.tar',
     's': f'{_VIG_RELEASE}/pvig_s_82.1.pth.tar',
     'm': f'{_VIG_RELEASE}/pvig_m_83.1.pth.tar',
     'b': f'{_VIG_RELEASE}/pvig_b_83.66.pth.tar',
 }
-HTTPError = HfHubHTTPError.__bases__[0]  # of the HTTP client that the installed version uses
+
 _HUB_NAMES = ('model.safetensors', 'pytorch_model.bin')
 
 ModelT = TypeVar('ModelT', bound=nn.Module)
@@ -69,38 +60,6 @@ def _downloaded_file(cfg: PretrainedCfg, folder: Union[str, Path, None]) -> Opti
         return None
     path = Path(folder or Path(torch.hub.get_dir(), 'checkpoints'), cfg.url.rpartition('/')[2])
     return path if path.is_file() else None
-
-
-def sha256(path: Union[str, Path]) -> str:
-    """Hash of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def find_problem(path: Union[str, Path]) -> Optional[str]:
-    """What keeps a file from being weights, None if nothing does. No code in it is run."""
-    with open(path, 'rb') as file:
-        head = file.read(1024).lstrip()
-    if head.startswith(b'<'):
-        return 'a web page in place of a checkpoint, as Google Drive sends one first: download with a browser'
-    # the Hub names files in its cache by the hash that it has announced
-    name = Path(path).resolve().name
-    if re.fullmatch('[0-9a-f]{64}', name) and sha256(path) != name:
-        return 'not what the Hub has announced, by its SHA-256'
-    try:
-        with published_globals():
-            state_dict = load_state_dict(str(path), use_ema=False)
-    except Exception as error:  # torch, pickle, zipfile and safetensors raise a dozen types on other files
-        if code := re.search(r'GLOBAL ([\w.]+)', str(error.__cause__)):
-            return f'a pickle that asks for {code[1]}, which is code and was not run'
-        return f'damaged, or no checkpoint ({type(error.__cause__ or error).__name__})'
-    for name, tensor in state_dict.items():
-        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and not tensor.isfinite().all():
-            return f'broken: tensor {name!r} has nan or infinite numbers'
-    return None
 
 
 def _remedy(cfg: PretrainedCfg) -> str:

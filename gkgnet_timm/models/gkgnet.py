@@ -18,8 +18,8 @@ from timm.layers import get_device_dtype, global_pool_nlc
 from timm.models import generate_default_cfgs, named_apply, register_model
 
 from ..class_names import COCO_CLASSES
-from ..graph import to_map, to_nodes
-from ..layers import Block, checkpoint_block
+from ..graph.layout import to_map, to_nodes
+from ..layers.block import Block, checkpoint_block
 from ._compat import feature_take_indices
 from ._convert import check_tensors, complete, convert_keys
 from ._pretrained import HUB_ORG, VIG_FILES, build_model

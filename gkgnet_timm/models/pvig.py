@@ -27,7 +27,7 @@ from timm.models import (
     register_model,
 )
 
-from ..layers import ConvBnAct, RelativePosition, Stage, Stem
+from ..layers.block import ConvBnAct, RelativePosition, Stage, Stem
 from ._compat import feature_take_indices, update_model_input_size
 from ._convert import check_tensors, complete, convert_keys
 from ._pretrained import VIG_FILES, build_model

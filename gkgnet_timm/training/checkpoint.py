@@ -11,7 +11,7 @@ import torch
 from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
 from timm.utils import CheckpointSaver, NativeScaler, load_checkpoint_metadata, trim_summary
 
-from .arguments import read_checkpoint_args
+from ..weights.file import read_checkpoint_args
 
 __all__ = ['SafeSaver', 'resume_run', 'trim_summary_file']
 

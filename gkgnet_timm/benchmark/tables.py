@@ -1,0 +1,132 @@
+"""Tables, files and the plot of the benchmark, and what machine it was."""
+
+import json
+import os
+import platform
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import torch
+
+import timm
+
+__all__ = ['LOADING', 'MODELS', 'check_output', 'describe_machine', 'draw_plot', 'markdown', 'write_json']
+
+MODELS = {
+    'model': 'model',
+    'img_size': 'px',
+    'batch_size': 'batch',
+    'dtype': 'type',
+    'mode': 'mode',
+    'latency_ms': 'latency, ms',
+    'images_per_s': 'img/s',
+    'peak_gb': 'peak memory, GB',
+    'construct_s': 'construction, s',
+    'construct_gb': 'its memory, GB',
+    'time_vs_dense': 'x dense',
+    'memory_vs_dense': 'memory x dense',
+    'giga_multiply_adds': 'G multiply-adds',
+    'time_vs_floor': 'x floor',
+}
+
+LOADING = {
+    'pipeline': 'pipeline',
+    'img_size': 'px',
+    'workers': 'workers',
+    'images_per_s': 'img/s',
+    'time_vs_timm': 'time / timm',
+}
+
+
+def check_output(path: str, is_plot: bool = False) -> None:
+    """Raise an OSError or ValueError if a file can not be written, before hours of measuring."""
+    if is_plot:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        kinds = FigureCanvasAgg.get_supported_filetypes()
+        if Path(path).suffix[1:].lower() not in kinds:
+            raise ValueError(f'--plot {path!r}: expected a name that ends in one of {", ".join(sorted(kinds))}.')
+    is_new = not os.path.exists(path)
+    with open(path, 'ab'):
+        pass
+    if is_new:
+        os.remove(path)
+
+
+def describe_machine(device: str) -> Dict[str, Any]:
+    """Versions, threads and names of the processors."""
+    info = Path('/proc/cpuinfo')
+    name = re.search(r'model name\s*:\s*(.+)', info.read_text()) if info.is_file() else None
+    machine = dict(
+        torch=torch.__version__,
+        timm=timm.__version__,
+        threads=torch.get_num_threads(),
+        cpu=name[1].strip() if name else platform.processor() or platform.machine(),
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+    )
+    if torch.device(device).type == 'cuda':
+        machine |= dict(gpu=torch.cuda.get_device_name(device), cuda=torch.version.cuda)
+    return machine
+
+
+def markdown(rows: List[Dict[str, Any]], columns: Dict[str, str]) -> str:
+    """The rows as a Markdown table, with - for figures that a row does not have."""
+    lines = ['| ' + ' | '.join(columns.values()) + ' |', '|' + '---|' * len(columns)]
+    for row in rows:
+        values = (row.get(key) for key in columns)
+        cells = (
+            '-' if value is None else f'{value:.2f}' if isinstance(value, float) else str(value) for value in values
+        )
+        lines.append('| ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
+def write_json(path: str, machine: Dict[str, Any], rows: List[Dict[str, Any]]) -> None:
+    """Write the machine and all figures of all rows."""
+    Path(path).write_text(json.dumps(dict(machine=machine, rows=rows), indent=4) + '\n')
+
+
+def _lines(rows: List[Dict[str, Any]]) -> Dict[str, List[Dict[str, Any]]]:
+    """Rows that differ in the size only, by what they have in common: gkgnet_224 and gkgnet_448 are one line."""
+    keys = ('batch_size', 'dtype', 'mode')
+    varying = [key for key in keys if len({row[key] for row in rows}) > 1]
+    families = defaultdict(set)
+    for row in rows:
+        families[re.sub(r'_\d+$', '', row['model']), row['img_size']].add(row['model'])
+    are_disjoint = all(len(names) == 1 for names in families.values())
+    lines = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row['img_size']):
+        name = re.sub(r'_\d+$', '', row['model']) if row['is_ours'] and are_disjoint else row['model']
+        parts = [f'batch {row[key]}' if key == 'batch_size' else row[key] for key in varying]
+        lines[', '.join([name, *parts])].append(row)
+    return lines
+
+
+def draw_plot(path: str, rows: List[Dict[str, Any]], title: str) -> None:
+    """Draw latency and peak memory against the size of images, a line for each model and mode."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and never needs a display
+    from matplotlib.figure import Figure
+
+    rows = [row for row in rows if 'error' not in row]
+    FigureCanvasAgg(figure := Figure(figsize=(11, 5), layout='constrained'))
+    panels: Tuple[Tuple[str, str], ...] = (('latency_ms', 'latency, ms'), ('peak_gb', 'peak memory, GB'))
+    sizes = sorted({row['img_size'] for row in rows})
+    for axes, (key, label) in zip(figure.subplots(1, 2), panels):
+        for name, line in _lines(rows).items():
+            style = '--' if line[0]['mode'] == 'dense' else '-' if line[0]['is_ours'] else ':'
+            axes.plot([row['img_size'] for row in line], [row[key] for row in line], style, marker='o', label=name)
+        axes.set_xscale('log')
+        axes.set_yscale('log')
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.set_xticks([], minor=True)
+        axes.yaxis.set_major_formatter('{x:g}')
+        axes.yaxis.set_minor_formatter('{x:g}')
+        axes.tick_params(axis='y', which='minor', left=True, labelsize='small')
+        axes.grid(alpha=0.3)
+        axes.set_xlabel('side of the image, px')
+        axes.set_ylabel(label)
+    axes.legend(fontsize='small')
+    figure.suptitle(title)
+    figure.savefig(path, dpi=100)

@@ -1,0 +1,63 @@
+"""TODO evaluation.scores_file."""
+
+from pathlib import Path
+from typing import List, Sequence, Tuple, Union
+
+import numpy as np
+
+from ..class_names import check_names
+from ..metrics import Array
+from .class_report import _checked_rows
+
+__all__ = ['load_scores', 'save_scores']
+
+
+def save_scores(
+    path: Union[str, Path], scores: Array, targets: Array, files: Sequence[str], class_names: Sequence[str]
+) -> None:
+    """Write scores and labels as compressed npz: `scores`, `targets` int8, `files` and `classes` as text.
+
+    Probabilities (N, L), labels (N, L) and class names are as in `class_report`. No suffix is added to the path.
+    """
+    scores, targets = _checked_rows(scores, targets, class_names, files)
+    names = dict(files=np.array(files, dtype=str), classes=np.array(class_names, dtype=str))
+    with open(path, 'wb') as file:  # numpy would add a suffix to a path
+        np.savez_compressed(file, scores=scores, targets=targets, **names)
+
+
+def load_scores(path: Union[str, Path]) -> Tuple[np.ndarray, np.ndarray, List[str], List[str]]:
+    """Read a file of `save_scores`, or one like it from elsewhere. No code in it is run.
+
+    Returns:
+        Probabilities (N, L) in the float32 or float64 of the file, targets (N, L) int8, N file names and L class names.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it has other content.
+    """
+    source = f'Scores file {str(path)!r}'
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'{source} does not exist.')
+    floats, integers, text = ('floats', 'f', 2), ('integers', 'iub', 2), ('text', 'U', 1)  # kinds and dimensions
+    keys = {'scores': floats, 'targets': integers, 'files': text, 'classes': text}
+    try:
+        with open(path, 'rb') as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {key: np.asarray(archive[key]) for key in keys if key in archive.files}
+        names = {key: arrays[key].tolist() for key in ('files', 'classes') if key in arrays}
+    except Exception as error:  # zipfile, zlib and numpy raise a dozen types on damaged files
+        raise ValueError(f'{source} is not an npz of arrays without objects ({type(error).__name__}).') from error
+    for key, (what, kinds, ndim) in keys.items():
+        if key not in arrays:
+            raise ValueError(f'{source} has no array {key!r}.')
+        dtype, shape = arrays[key].dtype, arrays[key].shape
+        if dtype.kind not in kinds or len(shape) != ndim:
+            raise ValueError(f'{source}: {key} must be {what} in {ndim} dimensions, got {dtype} of shape {shape}.')
+    try:
+        class_names = check_names(names['classes'], 'classes')
+        scores = arrays['scores'].astype(arrays['scores'].dtype.newbyteorder('='))
+        scores, targets = _checked_rows(scores, arrays['targets'], class_names, names['files'])
+        if scores.min() < 0 or scores.max() > 1:
+            raise ValueError(f'scores must be probabilities, got {scores.min():g} to {scores.max():g}.')
+    except ValueError as error:
+        raise ValueError(f'{source}: {error}') from error
+    return scores, targets, names['files'], class_names

@@ -1,0 +1,87 @@
+"""Scores from which on a label is predicted: chosen on a labelled split, stored with the class names."""
+
+import json
+from pathlib import Path
+from typing import List, Sequence, Tuple, Union
+
+import numpy as np
+
+from ..metrics import Array, check_scores
+
+__all__ = ['calibrate', 'load_threshold', 'save_thresholds']
+
+
+def _best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Threshold with the highest F1, in the middle of the gap below it. 0.5 if that F1 is 0."""
+    order = np.argsort(-scores, kind='stable')
+    scores, positive = scores[order].astype(np.float64), positive[order]
+    last = np.append(np.flatnonzero(scores[1:] != scores[:-1]), len(scores) - 1)  # of the images at each threshold
+    above = scores[last]
+    below = np.append(above[1:], 0.0)
+    middle = (above + below) / 2
+    rounded = middle.astype(np.float32)
+    # of neighbouring float32 numbers the middle may round to the lower one
+    thresholds = np.where((below < rounded) & (rounded <= above), middle, above)
+    hits = positive.cumsum()[last]
+    f1 = 2 * hits / (last + 1 + positive.sum())
+    f1[(thresholds <= 0) | (thresholds >= 1)] = 0  # scores of 0 reach no threshold
+    best = f1.argmax()
+    return float(thresholds[best]) if f1[best] > 0 else 0.5
+
+
+def calibrate(scores: Array, targets: Array) -> Tuple[np.ndarray, float]:
+    """Thresholds that maximise F1 on a labelled split: one for each class (L,), and one for all.
+
+    They lie between 0 and 1, in the middle of the gap to the next lower score, the highest of equally good ones. Where
+    none gives an F1 above 0, as in a class without positives, it is 0.5.
+
+    Args:
+        scores: Probabilities (N, L).
+        targets: (N, L), 1 for a label, 0 for none, -1 for unknown: a negative, as in the thresholded metrics.
+
+    Raises:
+        ValueError: For nan scores, other targets, or other shapes.
+    """
+    scores, targets = check_scores(scores, targets)
+    positive = targets > 0
+    per_class = np.array([_best_threshold(scores[:, i], positive[:, i]) for i in range(scores.shape[1])])
+    return per_class, _best_threshold(scores.ravel(), positive.ravel())
+
+
+def save_thresholds(path: Union[str, Path], class_names: Sequence[str], per_class: np.ndarray, overall: float) -> None:
+    """Write thresholds as json, for `--threshold`."""
+    content = dict(threshold=overall, classes=dict(zip(class_names, map(float, per_class))))
+    Path(path).write_text(json.dumps(content, indent=4) + '\n', encoding='utf-8')
+
+
+def load_threshold(value: Union[str, float, Path], class_names: List[str]) -> Union[float, np.ndarray]:
+    """Threshold of a flag: a number in (0, 1), or the thresholds of a calibration file, one for each class (L,).
+
+    Raises:
+        FileNotFoundError: If it is neither a number nor a file.
+        ValueError: If the number is out of range, or the file is malformed or of other classes.
+    """
+    try:
+        number = float(value)
+    except (ValueError, TypeError):  # the latter of a Path
+        number = None
+    if number is not None:
+        if not 0 < number < 1:
+            raise ValueError(f'--threshold is a score between 0 and 1 or a calibration file, got {number:g}.')
+        return number
+    if not Path(value).is_file():
+        raise FileNotFoundError(f'Threshold {str(value)!r} is neither a number nor a file.')
+    try:
+        classes = json.loads(Path(value).read_text(encoding='utf-8-sig'))['classes']
+        thresholds = {str(name): float(threshold) for name, threshold in classes.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f'{str(value)!r} is not a calibration file, make one by validate.py --calibrate.') from error
+    if set(thresholds) != set(class_names):
+        other = sorted(set(class_names) ^ set(thresholds))
+        raise ValueError(
+            f'Calibration file {str(value)!r} is of other classes: {len(thresholds)} where the model has '
+            f'{len(class_names)}, {other[0]!r} is only in one of them.'
+        )
+    if not all(0 < threshold < 1 for threshold in thresholds.values()):
+        raise ValueError(f'Calibration file {str(value)!r} has thresholds that are not between 0 and 1.')
+    return np.array([thresholds[name] for name in class_names])

@@ -1,0 +1,200 @@
+"""Labels of images in the formats of `predict`, as files that a later run can go on with."""
+
+import csv
+import io
+import json
+import os
+import sys
+from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Sequence, TextIO
+
+from tqdm import tqdm
+
+__all__ = ['FORMATS', 'Kept', 'PredictionFile', 'check_again', 'keep_rows', 'output_format']
+
+FORMATS = ('table', 'csv', 'json', 'jsonl')
+
+_COLUMNS = ['file', 'labels', 'scores', 'error']
+
+_WIDEST = 60  # column of file names in a table
+
+Row = Dict[str, Any]  # file, and labels (a list of label and score) or error
+
+
+class Kept(NamedTuple):
+    """What an interrupted run has left. Its last batch is done again, to see that this run is the same one."""
+
+    files: List[str]
+    unreadable: int  # of them
+    size: int  # in bytes
+    again: Sequence[str] = ()  # the last ones of the files, none if all has been done
+    start: int = 0  # of their rows
+
+
+def output_format(name: Optional[str], path: Optional[str]) -> str:
+    """Format by its name, else by the suffix of the output, else a table for a person and jsonl for a program.
+
+    Raises:
+        ValueError: If the suffix is none of a format.
+    """
+    if name:
+        return name
+    if path is None:
+        return 'table' if sys.stdout.isatty() else 'jsonl'
+    suffix = os.path.splitext(path)[1].lower().removeprefix('.')
+    if suffix not in FORMATS[1:]:
+        raise ValueError(f'Output {path!r} does not end in .csv, .json or .jsonl: give --format {"|".join(FORMATS)}.')
+    return suffix
+
+
+def _encoding_errors(form: str) -> str:
+    # of names that are not UTF-8: csv has their bytes, json a backslash escape that any reader of json takes
+    return 'surrogateescape' if form == 'csv' else 'backslashreplace'
+
+
+def _csv_line(values: Sequence[str]) -> str:
+    line = io.StringIO()
+    # older versions of Python quote no carriage return by themselves
+    quoting = csv.QUOTE_ALL if any('\r' in value for value in values) else csv.QUOTE_MINIMAL
+    csv.writer(line, lineterminator='\n', quoting=quoting).writerow(values)
+    return line.getvalue()
+
+
+def _printable(text: str) -> str:
+    return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _record(row: Row, form: str) -> str:
+    """A row of csv or jsonl."""
+    if form == 'jsonl':
+        return json.dumps(row, ensure_ascii=False) + '\n'
+    labels = row.get('labels', [])
+    names = ';'.join(label['label'] for label in labels)
+    scores = ';'.join(f'{label["score"]}' for label in labels)
+    return _csv_line([row['file'], names, scores, row.get('error', '')])
+
+
+class PredictionFile:
+    """Rows in a file or on stdout. What has been written is safe from a kill.
+
+    Args:
+        path: Of the file, None for stdout.
+        form: One of `FORMATS`.
+        files: That will get rows, for the width of a table.
+        kept: Bytes of the file to go on behind.
+    """
+
+    def __init__(self, path: Optional[str], form: str, files: Sequence[str], kept: int = 0):
+        self.form, self.files, self.path = form, files, path
+        if path is None:
+            self.stream: TextIO = sys.stdout
+            self.stream.reconfigure(errors=_encoding_errors(form))
+        else:
+            if kept:
+                os.truncate(path, kept)
+            mode = 'a' if kept else 'w'
+            self.stream = open(path, mode, encoding='utf-8', errors=_encoding_errors(form), newline='')
+        self.width = min(_WIDEST, max((len(_printable(name)) for name in files), default=0)) if form == 'table' else 0
+        self.separator = '\n'
+        head = dict(csv=_csv_line(_COLUMNS), json='[', table=f'{"file":<{self.width}}  labels\n')
+        if not kept:
+            self._write(head.get(form, ''))
+
+    def __enter__(self) -> 'PredictionFile':
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if self.form == 'json' and kind is None:
+            self._write('\n]\n')
+        if self.path is not None:
+            self.stream.close()
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Add rows, all at once."""
+        self._write(''.join(map(self._line, rows)))
+
+    def _write(self, text: str) -> None:
+        with tqdm.external_write_mode(self.stream):  # a progress bar may be on the same terminal
+            self.stream.write(text)
+            self.stream.flush()
+
+    def _line(self, row: Row) -> str:
+        if self.form in ('csv', 'jsonl'):
+            return _record(row, self.form)
+        if self.form == 'json':
+            separator, self.separator = self.separator, ',\n'
+            return separator + json.dumps(row, ensure_ascii=False)
+        labels = row.get('labels', [])
+        text = '  '.join(f'{_printable(label["label"])} {label["score"]:.2f}' for label in labels) or '-'
+        text = _printable(f'unreadable: {row["error"]}') if 'error' in row else text
+        return f'{_printable(row["file"]):<{self.width}}  {text}\n'
+
+
+def _records(file: BinaryIO, form: str) -> Iterator[bytes]:
+    """Rows that are whole: a kill may have cut the last one off."""
+    record = b''
+    for line in file:
+        record += line
+        # quoted values of csv may have line breaks, those of json are escaped
+        if line.endswith(b'\n') and (form == 'jsonl' or record.count(b'"') % 2 == 0):
+            yield record
+            record = b''
+
+
+def keep_rows(path: str, form: str, files: Sequence[str], batch_size: int) -> Kept:
+    """Rows of an interrupted run that hold. All but whole batches are left out, unless all files have a row.
+
+    Scores may depend on the other images of a batch by a rounding error: batches as in a run without interruption make
+    the file the same one to the byte.
+
+    Args:
+        path: Output of the interrupted run, which need not exist.
+        form: csv or jsonl.
+        files: That are to have rows.
+        batch_size: Images in a batch.
+
+    Raises:
+        ValueError: If the file is not an output of this format, or has rows of other files.
+    """
+    rows = []
+    size = 0
+    again = []
+    if os.path.isfile(path):
+        with open(path, 'rb') as file:
+            for i, record in enumerate(_records(file, form)):
+                size += len(record)
+                try:
+                    if form == 'jsonl':
+                        row = json.loads(record)
+                        rows.append((str(row['file']), 'error' in row, size))
+                        continue
+                    values = next(csv.reader(io.StringIO(record.decode(errors='surrogateescape'), newline='')))
+                    if len(values) != len(_COLUMNS) or (i == 0) != (values == _COLUMNS):
+                        raise ValueError
+                    rows.append((values[0], bool(values[3]), size))
+                except (ValueError, KeyError, TypeError, StopIteration, csv.Error):
+                    raise ValueError(f'Can not resume: row {i + 1} of {path!r} is not {form} of predict.') from None
+    head, rows = (rows[:1], rows[1:]) if form == 'csv' else ([], rows)
+    asked, done = set(map(os.path.abspath, files)), {os.path.abspath(name): name for name, _, _ in rows}
+    if other := next((name for key, name in done.items() if key not in asked), None):
+        raise ValueError(
+            f'Can not resume: {path!r} has a row of {other!r}, which is not among the images. Give those of before, or '
+            'another --output.'
+        )
+    if len(done) < len(asked):
+        rows = rows[: len(rows) // batch_size * batch_size]
+        again = rows[-batch_size:]
+    start, size = ((part or head or [(None, None, 0)])[-1][2] for part in (rows[: len(rows) - len(again)], rows))
+    unreadable = sum(bad for _, bad, _ in rows)
+    return Kept([name for name, _, _ in rows], unreadable, size, [name for name, _, _ in again], start)
+
+
+def check_again(path: str, form: str, rows: Sequence[Row], kept: Kept) -> None:
+    """Raise a ValueError unless the batch that has been done again is the same to the byte."""
+    with open(path, 'rb') as file:
+        file.seek(kept.start)
+        before = file.read(kept.size - kept.start)
+    if ''.join(_record(row, form) for row in rows).encode(errors=_encoding_errors(form)) != before:
+        raise ValueError(
+            f'Can not resume: other flags, model or images than the run that began {path!r}, whose rows from '
+            f'{kept.again[0]!r} on would be others now. Give the same ones, or another --output.'
+        )

@@ -1,0 +1,267 @@
+"""Evaluation of checkpoints, folders of them and files of scores."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_scripts import TINY
+
+import timm
+from timm.data import create_transform, resolve_model_data_config
+
+from gkgnet_timm.__main__ import main as command
+from gkgnet_timm.commands import validate as validation
+from gkgnet_timm.commands.validate import main as validate
+from gkgnet_timm.data import demo
+from gkgnet_timm.training.run import main as train
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """A trained model with the average of its weights."""
+    root = tmp_path_factory.mktemp('validate')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('GKGNET_TIMM_CACHE', str(root / 'cache'))
+        patch.setattr(demo, 'SPLITS', {'train': 19, 'val': 11})
+        train([*TINY, '--model-ema', '--model-ema-decay', '0.5', '--output', str(root), '--experiment', 'run'])
+        yield root / 'run'
+
+
+@pytest.fixture
+def checkpoint(run):
+    return ['--checkpoint', str(run / 'last.pth.tar'), '-j', '0']
+
+
+def test_raw_and_average_side_by_side(run, checkpoint, capsys):
+    raw, ema = validate(checkpoint), validate([*checkpoint, '--use-ema'])
+    assert raw['mAP'] == raw['mAP_raw'] == ema['mAP_raw'] and ema['mAP'] == ema['mAP_ema'] == raw['mAP_ema']
+    last = list(csv.DictReader((run / 'summary.csv').open()))[-1]
+    assert float(last['eval_mAP']) == ema['mAP'] and float(last['eval_loss']) == ema['loss']
+    printed = capsys.readouterr().out
+    assert 'val: 11 images' in printed and 'raw weights: mAP' in printed and 'ema weights: mAP' in printed
+    assert "crop_mode squash" in printed and 'Warning' not in printed
+    assert printed.rstrip().endswith(json.dumps(ema, indent=4))  # the result comes last
+    assert {'AP_small', 'AP_medium', 'AP_large', 'CF1_top3', 'mAP_present', 'chance'} <= raw.keys()
+
+
+def test_other_preprocessing_is_warned_of(checkpoint, capsys):
+    result = validate([*checkpoint, '--img-size', '64', '--crop-mode', 'center', '--crop-pct', '0.9'])
+    printed = capsys.readouterr().out
+    assert result['img_size'] == 64
+    for name in ('input_size', 'crop_mode', 'crop_pct'):
+        assert f'Warning: {name} is' in printed
+
+
+def test_scores_are_evaluated_again_without_a_model(checkpoint, tmp_path):
+    path = str(tmp_path / 'scores.npz')
+    result = validate([*checkpoint, '--scores-out', path])
+    again = validate(['--scores-in', path])
+    assert again['scores'] == path and again['images'] == 11
+    for name, value in again.items():
+        assert name == 'scores' or value == result[name], name
+    with np.load(path) as scores:
+        assert scores['files'][0] == '000000.png' and scores['classes'].tolist() == list(demo.SHAPES)
+
+
+def test_calibration_raises_f1(checkpoint, tmp_path):
+    thresholds, table = str(tmp_path / 't.json'), tmp_path / 'classes.csv'
+    plain = validate([*checkpoint, '--calibrate', thresholds])
+    calibrated = validate([*checkpoint, '--threshold', thresholds, '--metrics-by-class', str(table)])
+    assert calibrated['CF1'] > plain['CF1'] and calibrated['mAP'] == plain['mAP']
+    rows = list(csv.DictReader(table.open()))
+    assert [row['name'] for row in rows] == list(demo.SHAPES)
+    assert np.mean([float(row['AP']) for row in rows]) == pytest.approx(plain['mAP'], abs=1e-4)
+    assert np.mean([float(row['precision']) for row in rows]) == pytest.approx(calibrated['CP'], abs=1e-4)
+    stored = json.loads((tmp_path / 't.json').read_text())
+    assert [float(row['best_threshold']) for row in rows] == pytest.approx(list(stored['classes'].values()), abs=1e-4)
+    overall = validate([*checkpoint, '--threshold', str(stored['threshold'])])
+    assert overall['OF1'] >= plain['OF1']
+
+
+def test_flip_takes_the_mean_of_both_logits(run, checkpoint, tmp_path):
+    paths = [str(tmp_path / f'{name}.npz') for name in ('plain', 'flipped')]
+    validate([*checkpoint, '--scores-out', paths[0]])
+    validate([*checkpoint, '--flip', '--scores-out', paths[1]])
+    model = timm.create_model('gkgnet_ti_224', num_classes=8, img_size=32, **eval_kwargs())
+    model.load_state_dict(torch.load(run / 'last.pth.tar', weights_only=False)['state_dict'])
+    model.eval()
+    config = resolve_model_data_config(model) | {'input_size': (3, 32, 32)}
+    image = Image.open(demo.demo_root() / 'val' / '000004.png').convert('RGB')
+    batch = create_transform(**config)(image)[None]
+    with torch.inference_mode():
+        expected = ((model(batch) + model(batch.flip(-1))) / 2).sigmoid()[0]
+    plain, flipped = (np.load(path)['scores'][4] for path in paths)
+    assert flipped == pytest.approx(expected.numpy(), abs=1e-5) and plain != pytest.approx(flipped, abs=1e-5)
+
+
+def eval_kwargs():
+    return dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), k=3, label_k=3)
+
+
+def test_plots(checkpoint, tmp_path):
+    validate([*checkpoint, '--plots', str(tmp_path / 'plots')])
+    assert len(list((tmp_path / 'plots').glob('*.png'))) == 3
+
+
+def test_folder_of_checkpoints(run, tmp_path, capsys):
+    for path in run.glob('*.pth.tar'):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    table = tmp_path / 'results.csv'
+    results = validate(['--checkpoint', str(tmp_path), '-j', '0', '--results-file', str(table)])
+    assert len(results) == 4 and results[0]['mAP'] == max(result['mAP'] for result in results)
+    rows = list(csv.DictReader(table.open()))
+    assert [row['checkpoint'] for row in rows] == [result['checkpoint'] for result in results]
+    (tmp_path / 'broken.pth').write_bytes(b'no checkpoint')
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        command(['validate', '--checkpoint', str(tmp_path), '-j', '0'])
+    captured = capsys.readouterr()
+    assert stopped.value.code == 2 and '1 of 5 models could not be evaluated' in captured.err
+    assert captured.out.count('"mAP"') == 4
+
+
+def test_folder_with_a_checkpoint_that_breaks(run, tmp_path, capsys, monkeypatch):
+    """Whatever it raises, the others are evaluated; what remains is a list, also of one."""
+    for name in ('a.pth.tar', 'b.pth.tar'):
+        (tmp_path / name).write_bytes((run / 'last.pth.tar').read_bytes())
+
+    def evaluate_some(args):
+        if args.checkpoint.endswith('a.pth.tar'):
+            raise IndexError('out\nof range')
+        return evaluate_model(args)
+
+    evaluate_model = validation.evaluate_model
+    monkeypatch.setattr(validation, 'evaluate_model', evaluate_some)
+    table = tmp_path / 'results.json'
+    with pytest.raises(ValueError, match='1 of 2 models could not be evaluated: .*a.pth.tar'):
+        validate(['--checkpoint', str(tmp_path), '-j', '0', '--results-file', str(table)])
+    printed = capsys.readouterr().out
+    assert 'a.pth.tar: IndexError: out of range\n' in printed
+    (result,) = json.loads(table.read_text())
+    assert json.loads(printed.partition('--result\n')[2]) == [result] and result['checkpoint'].endswith('b.pth.tar')
+
+
+@pytest.mark.parametrize('flag', ['--scores-out', '--calibrate', '--metrics-by-class', '--plots'])
+def test_files_of_one_model_are_not_for_several(flag, run, tmp_path, capsys):
+    for argv in (['--checkpoint', str(run)], ['--model', 'pvig_*', '--pretrained', '--dataset', 'demo']):
+        with pytest.raises(ValueError, match=f'{flag}: for one model only, these are'):
+            validate([*argv, '-j', '0', flag, str(tmp_path / 'out')])
+    assert not capsys.readouterr().out and not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('scale', [1.4, 100])
+def test_scores_reproduce_the_figures_of_large_logits(scale, run, tmp_path, recwarn):
+    """Their probabilities are often 1 in float32; of yet larger ones in float64 too, and exp overflows on the way."""
+    state = torch.load(run / 'last.pth.tar', weights_only=False)
+    torch.manual_seed(1)
+    for key in ('state_dict', 'state_dict_ema'):
+        for name in ('head_label', 'head_patch'):
+            for part in ('weight', 'bias'):
+                state[key][f'{name}.{part}'] = scale * torch.randn_like(state[key][f'{name}.{part}'])
+    torch.save(state, tmp_path / 'large.pth.tar')
+    path = str(tmp_path / 'scores.npz')
+    flags = ['--checkpoint', str(tmp_path / 'large.pth.tar'), '-j', '0']
+    result, again = validate([*flags, '--scores-out', path]), validate(['--scores-in', path])
+    with np.load(path) as stored:
+        scores = stored['scores']
+    assert scores.dtype == np.float64 and np.count_nonzero(scores.astype(np.float32) == 1) > 10
+    for name in ('CF1', 'OF1', 'CF1_top3', 'OF1_top3', 'CP_top3', *(('mAP', 'mAP_present') if scale < 2 else ())):
+        assert again[name] == result[name], name
+    assert not [warning for warning in recwarn if 'overflow' in str(warning.message)]
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf])
+def test_scores_that_are_not_finite(value, run, tmp_path):
+    state = torch.load(run / 'last.pth.tar', weights_only=False)
+    state['state_dict']['head_label.bias'].fill_(value)
+    torch.save(state, tmp_path / 'broken.pth.tar')
+    with pytest.raises(
+        ValueError, match='broken.pth.tar.* can not be evaluated: scores have nan or inf, first in row 0'
+    ):
+        validate(['--checkpoint', str(tmp_path / 'broken.pth.tar'), '-j', '0'])
+
+
+def test_other_data_set_than_that_of_the_training(run, checkpoint, tmp_path, monkeypatch):
+    """The folder and the classes of the checkpoint's are not taken for it."""
+    state = torch.load(run / 'last.pth.tar', weights_only=False)
+    state['args'].data_dir, state['args'].drop_unlabelled = str(run), True
+    torch.save(state, tmp_path / 'last.pth.tar')
+    flags = ['--checkpoint', str(tmp_path / 'last.pth.tar')]
+    with pytest.raises(ValueError, match='--dataset voc needs --data-dir'):
+        validate([*flags, '--dataset', 'voc'])
+    other, same = (validation.parse_args([*flags, *more]) for more in (['--dataset', 'voc', '--data-dir', 'x'], []))
+    assert not other.drop_unlabelled and other.split == '2007/test' and other.class_names == list(demo.SHAPES)
+    assert same.drop_unlabelled and same.data_dir == str(run)
+
+
+def test_weights_of_other_origin(run, tmp_path):
+    state = torch.load(run / 'last.pth.tar', weights_only=False)['state_dict']
+    torch.save(state, tmp_path / 'plain.pth')
+    kwargs = [f'{key}={value}' for key, value in eval_kwargs().items()]
+    flags = ['--model', 'gkgnet_ti_224', '--model-kwargs', *kwargs, '--img-size', '32', '--dataset', 'demo', '-j', '0']
+    result = validate(['--checkpoint', str(tmp_path / 'plain.pth'), *flags])
+    assert result['mAP'] == validate(['--checkpoint', str(run / 'last.pth.tar'), '-j', '0'])['mAP']
+
+
+def test_errors_are_one_line(run, checkpoint, tmp_path, capsys):
+    (tmp_path / 't.json').write_text('{"classes": {"cat": 0.5}}')
+    (tmp_path / 'empty').mkdir()
+    state = torch.load(run / 'last.pth.tar', weights_only=False)
+    del state['state_dict_ema']
+    torch.save(state, tmp_path / 'raw.pth.tar')
+    torch.save(state['state_dict'], tmp_path / 'plain.pth')
+    plain = ['--checkpoint', str(tmp_path / 'plain.pth')]
+    cases = [
+        ([*checkpoint, '--threshold', '2'], 'between 0 and 1'),
+        ([*checkpoint, '--threshold', 'nope.json'], "'nope.json'"),
+        ([*checkpoint, '--threshold', str(tmp_path / 't.json')], 'other classes'),
+        ([*checkpoint, '--model', 'resnet18'], "is of model 'gkgnet_ti_224', not 'resnet18'"),
+        ([*checkpoint, '--results-file', '/nowhere/r.json'], 'no such folder'),
+        (['--checkpoint', str(tmp_path / 'raw.pth.tar'), '--use-ema'], 'no average of the weights'),
+        (['--checkpoint', str(tmp_path / 'empty')], 'no checkpoint'),
+        (['--scores-in', 'nope.npz'], 'nope.npz'),
+        (['--scores-in', str(tmp_path / 't.json')], 't.json'),
+        (['--model', 'nope*', '--pretrained'], 'no checkpoint or pretrained model'),
+        (['--model', 'nope.txt', '--pretrained'], 'nope.txt'),
+        ([], 'No weights'),
+        ([*plain, '--dataset', 'demo'], 'does not say which model it is of, give --model NAME'),
+        ([*plain, '--model', 'gkgnet_ti_224'], 'does not say what it was trained on, give --dataset NAME'),
+        ([*checkpoint, '--dataset', 'vok'], "Unknown --dataset 'vok', expected demo, coco, voc"),
+        ([*checkpoint, '--device', 'foo'], "--device 'foo'"),
+        ([*checkpoint, '--device', 'cuda:99'], "--device 'cuda:99'"),
+        ([*checkpoint, '--device', 'meta'], "--device 'meta'"),
+        ([*checkpoint, '--mean', '0.5', '0.5'], '--mean, --std'),
+        ([*checkpoint, '--results-file', str(tmp_path)], f"--results-file '{tmp_path}' is a folder"),
+        ([*checkpoint, '--scores-out', str(tmp_path)], '--scores-out'),
+        ([*checkpoint, '--metrics-by-class', str(tmp_path)], '--metrics-by-class'),
+        ([*checkpoint, '--calibrate', str(tmp_path)], '--calibrate'),
+        ([*checkpoint, '--plots', str(tmp_path / 't.json')], "'t.json' is a file, give a folder"),
+        ([*checkpoint, '--plots', str(tmp_path / 't.json' / 'new')], "'t.json' is a file, give a folder"),
+        (['--scores-in', 'nope.npz', '--use-ema'], '--use-ema'),
+    ]
+    for flag, *values in (
+        ('--crop-pct', '0', '-1', 'nan', '1.6'),
+        ('--batch-size', '0'),
+        ('--workers', '-1'),
+        ('--img-size', '0', '-32'),
+        ('--num-samples', '0'),
+        ('--num-classes', '0'),
+    ):
+        cases += [([*checkpoint, f'{flag}={value}'], f'{flag} has to be') for value in values]
+    for argv, message in cases:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            command(['validate', *argv])
+        error = capsys.readouterr().err
+        assert stopped.value.code == 2 and error.count('\n') == 1 and message in error, (argv, error)
+    with pytest.raises(SystemExit) as stopped:
+        command(['validate', *checkpoint, '--interpolation', 'foo'])
+    assert stopped.value.code == 2 and "invalid choice: 'foo'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming'])
+def test_interpolation(name, checkpoint):
+    assert validate([*checkpoint, '--interpolation', name, '--crop-mode', 'border'])['images'] == 11

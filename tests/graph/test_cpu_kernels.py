@@ -1,0 +1,234 @@
+"""The selection of neighbours and their aggregation, by the compiled kernels and by PyTorch."""
+
+import shutil
+
+import pytest
+import torch
+
+from gkgnet_timm.graph import cpu as cpu_kernels
+from gkgnet_timm.graph import functional as graph
+from gkgnet_timm.graph.cpu import MOST, select_largest
+from gkgnet_timm.graph.eager import interleave
+from gkgnet_timm.graph.functional import interleave_max_relative, knn_neighbors, max_relative
+from gkgnet_timm.graph.selection import select, select_by_topk
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """Sets which compiler is there, for kernels that were not loaded yet."""
+
+    def set_compiler(name):
+        monkeypatch.setenv('CC', name)
+        cpu_kernels._load_kernels.cache_clear()
+
+    yield set_compiler
+    cpu_kernels._load_kernels.cache_clear()
+
+
+def random_scores(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.skipif(not shutil.which('gcc'), reason='there is no compiler that is known to have OpenMP')
+def test_kernels_are_compiled(compiler, caplog):
+    compiler('gcc')
+    assert cpu_kernels._load_kernels() is not None and not caplog.records
+
+
+@pytest.mark.parametrize('count', [1, 2, 9, 17, 25, MOST])
+@pytest.mark.parametrize('size', [1, 9, 49, 63, 64, 65, 127, 144, 324, 1296, 4096, 4100, 8191])
+def test_largest_are_those_of_topk(size, count):
+    scores = random_scores(3, 50, size)
+    count = min(count, size)
+    expected = scores.topk(count, dim=-1)[1]
+    assert torch.equal(select_largest(scores, count), expected)
+    assert torch.equal(select_by_topk(scores, count), expected)
+
+
+@pytest.mark.parametrize('order', ['ascending', 'descending', 'in one part', 'in one block'])
+def test_order_of_scores_does_not_matter(order):
+    scores = random_scores(4, 1280).sort(dim=-1, descending=order != 'ascending')[0]
+    if order == 'in one part':  # every 64th
+        scores = scores.view(4, 64, 20).transpose(1, 2).flatten(1)
+    if order == 'in one block':
+        scores = scores.roll(-500, dims=-1)
+    assert torch.equal(select_largest(scores, 25), scores.topk(25, dim=-1)[1])
+
+
+@pytest.mark.parametrize('values', [1, 3, 40])
+def test_equal_scores(values):
+    """Which of them is free, but they are different ones, and no smaller score comes in."""
+    scores = torch.randint(values, (20, 700), generator=torch.Generator().manual_seed(0)).float()
+    index = select_largest(scores, 9)
+    assert torch.equal(scores.gather(1, index), scores.topk(9)[0])
+    assert all(len(set(row.tolist())) == 9 for row in index)
+
+
+@pytest.mark.parametrize('value', [float('-inf'), float('inf'), float('nan')])
+@pytest.mark.parametrize('size', [20, 700])
+def test_indices_are_valid_whatever_the_scores(value, size):
+    scores = random_scores(3, size)
+    scores[1] = value
+    scores[2, ::2] = value
+    index = select_largest(scores, 9)
+    assert index.min() >= 0 and index.max() < size
+    assert torch.equal(index[0], scores[0].topk(9)[1])
+    if value != value and cpu_kernels._load_kernels():
+        assert torch.equal(index[2], scores[2].nan_to_num(float('-inf')).topk(9)[1])
+
+
+def test_rows_with_gaps_between():
+    scores = random_scores(4, 60, 200)[::2, 10:50]
+    assert torch.equal(select_largest(scores, 9), scores.topk(9, dim=-1)[1])
+
+
+def test_the_operator_takes_what_the_kernel_does_not():
+    scores = random_scores(2, 200)
+    for dtype, count in ((torch.float64, 9), (torch.float32, MOST + 1)):
+        assert torch.equal(select_largest(scores.to(dtype), count), scores.to(dtype).topk(count)[1])
+    with pytest.raises(RuntimeError, match='out of range'):
+        select_largest(scores, 201)
+    with pytest.raises(RuntimeError, match='out of range'):
+        select_largest(scores[:, :4], 9)
+
+
+def test_no_rows():
+    assert select_largest(torch.empty(2, 0, 30), 9).shape == (2, 0, 9)
+
+
+def test_what_the_kernel_is_not_for(monkeypatch):
+    def fail(*args):
+        raise AssertionError('not for the kernel')
+
+    monkeypatch.setattr(cpu_kernels, 'select_largest', fail)
+    scores = random_scores(2, 200)
+    for dtype, count in ((torch.float64, 9), (torch.float32, MOST + 1)):
+        assert torch.equal(select(scores.to(dtype), count), scores.to(dtype).topk(count)[1])
+    with pytest.raises(AssertionError, match='not for the kernel'):
+        select(scores, 9)
+
+
+KERNEL_DTYPES = [torch.float32, torch.bfloat16]
+
+
+def aggregation(B=2, N=30, M=50, C=16, G=2, k=5, dtype=torch.float32):
+    neighbors = torch.randint(M, (B, G, N, k), generator=torch.Generator().manual_seed(2))
+    return random_scores(B, N, C).to(dtype), random_scores(B, M, C, seed=1).to(dtype), neighbors
+
+
+@pytest.mark.parametrize(
+    'shape',
+    [(1, 1, 1, 1, 1, 1), (2, 30, 50, 16, 2, 9), (3, 7, 20, 130, 2, 4), (1, 9, 12, 400, 4, 27), (2, 0, 5, 8, 1, 2)],
+)
+@pytest.mark.parametrize('dtype', KERNEL_DTYPES)
+def test_aggregation_bit_for_bit(shape, dtype):
+    x, y, neighbors = aggregation(*shape, dtype=dtype)
+    out = cpu_kernels.interleave_max_relative(x, y, neighbors)
+    assert torch.equal(out, interleave(x, max_relative(x, y, neighbors)))
+    assert torch.equal(interleave_max_relative(x, y, neighbors), out)
+
+
+def test_aggregation_of_tensors_with_gaps_between():
+    x, y, neighbors = aggregation(4, 60, 40, 32, 2, 6)
+    x, y, neighbors = x[::2, 10:40, 8:24], y[1::2, :, ::2], neighbors[::2, :, 10:40]
+    for near in (neighbors, neighbors[..., ::2], neighbors.int()):
+        out = cpu_kernels.interleave_max_relative(x, y, near)
+        assert torch.equal(out, interleave(x, max_relative(x, y, near)))
+
+
+@pytest.mark.parametrize('value', [float('-inf'), float('inf'), float('nan'), 3e38])
+@pytest.mark.parametrize('dtype', KERNEL_DTYPES)
+def test_aggregation_of_special_values(value, dtype):
+    x, y, neighbors = aggregation(dtype=dtype)
+    x[:, 3] = -3e38
+    y[:, ::3] = value
+    y[:, 0] = float('nan')
+    out = cpu_kernels.interleave_max_relative(x, y, neighbors)
+    torch.testing.assert_close(out, interleave(x, max_relative(x, y, neighbors)), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.skipif(not cpu_kernels._load_kernels(), reason='there is no compiler')
+def test_aggregation_checks_its_arguments():
+    x, y, neighbors = aggregation()
+    for wrong in (-1, 50, 1 << 40):
+        bad = neighbors.clone()
+        bad[1, 1, 4, 2] = wrong
+        with pytest.raises(IndexError, match='1 neighbors are not in the range of the 50 candidates'):
+            cpu_kernels.interleave_max_relative(x, y, bad)
+    for near in (neighbors[:, :, 1:], neighbors[:, :0], neighbors[..., :0], neighbors.float()):
+        with pytest.raises(ValueError, match='Expected x'):
+            cpu_kernels.interleave_max_relative(x, y, near)
+    for args in ((x[:1], y, neighbors), (x, y[..., :8], neighbors)):
+        with pytest.raises(ValueError, match='Expected x'):
+            cpu_kernels.interleave_max_relative(*args)
+    with pytest.raises(ValueError, match='Expected x'):  # 16 channels are not 3 groups
+        cpu_kernels.interleave_max_relative(x, y, neighbors[:, [0, 1, 1]])
+    with pytest.raises(IndexError, match='0 candidates'):
+        cpu_kernels.interleave_max_relative(x, y[:, :0], neighbors)
+
+
+def test_what_the_aggregation_is_not_for(monkeypatch):
+    def fail(*args):
+        raise AssertionError('not for the kernel')
+
+    monkeypatch.setattr(graph.cpu_kernels, 'interleave_max_relative', fail)
+    x, y, neighbors = aggregation()
+    for dtypes in ((torch.float64, torch.float64), (torch.float32, torch.bfloat16), (torch.float16, torch.float16)):
+        interleave_max_relative(x.to(dtypes[0]), y.to(dtypes[1]), neighbors)
+    for wanted in (x, y):
+        wanted.requires_grad_()
+        interleave_max_relative(x, y, neighbors).sum().backward()
+        wanted.requires_grad_(False)
+    with pytest.raises(AssertionError, match='not for the kernel'), torch.no_grad():
+        interleave_max_relative(x.requires_grad_(), y, neighbors)
+
+
+def test_without_a_compiler(compiler, monkeypatch, caplog):
+    compiler('')
+    monkeypatch.setenv('PATH', '')
+    scores, nodes = random_scores(2, 200), aggregation()
+    assert torch.equal(select(scores, 9), scores.topk(9)[1])
+    assert torch.equal(interleave_max_relative(*nodes), interleave(nodes[0], max_relative(*nodes)))
+    assert cpu_kernels._load_kernels() is None and not caplog.records
+
+
+@pytest.mark.parametrize('name', ['false', 'no-such-compiler', 'true', 'cc "', 'cc -Dselect_largest=other'])
+def test_a_compiler_that_fails_is_one_warning(compiler, caplog, name):
+    """One that stops, is missing, makes no file, can not be read, or makes another function."""
+    compiler(name)
+    scores = random_scores(2, 200)
+    for _ in range(3):
+        assert torch.equal(select(scores, 9), scores.topk(9)[1])
+    assert len(caplog.records) == 1 and 'CPU kernels are not used' in caplog.text
+
+
+class Search(torch.nn.Module):
+    def forward(self, x, y):
+        return interleave_max_relative(x, y, knn_neighbors(x, y, 5, 2, 2))
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, 'is_exporting'), reason='this torch does not tell export from compile')
+def test_compiled_search():
+    """Each kernel is one operator of a graph, here and with shapes only."""
+    x, y = random_scores(2, 40, 16), random_scores(2, 70, 16, seed=1)
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(Search(), backend=keep, fullgraph=True)
+    assert torch.equal(compiled(x, y), Search()(x, y))
+    assert 'gkgnet_timm.select_largest' in graphs[0].code
+    assert 'gkgnet_timm.interleave_max_relative' in graphs[0].code
+    torch.library.opcheck(select_largest, (x, 5))
+    torch.library.opcheck(cpu_kernels.interleave_max_relative, (x, y, knn_neighbors(x, y, 5, 2, 2)))
+
+
+@pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::FutureWarning', 'ignore::torch.jit.TracerWarning')
+def test_traced_and_exported_search_needs_no_operator_of_ours():
+    x, y = random_scores(2, 40, 16), random_scores(2, 70, 16, seed=1)
+    traced = torch.jit.trace(Search(), (x, y))
+    assert 'gkgnet_timm::' not in str(traced.inlined_graph) and torch.equal(traced(y, x), Search()(y, x))
+    program = torch.export.export(Search(), (x, y))
+    assert 'gkgnet_timm' not in program.graph_module.code and torch.equal(program.module()(x, y), Search()(x, y))

@@ -1,0 +1,495 @@
+"""Labels of one's own images: what is found, written, resumed, and equal to an evaluation."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, save_image
+from PIL import Image
+
+import timm
+
+from gkgnet_timm.__main__ import main as command
+from gkgnet_timm.class_names import COCO_CLASSES
+from gkgnet_timm.commands import predict as prediction
+from gkgnet_timm.commands.predict import main as predict
+from gkgnet_timm.data import BadImageError, create_dataset, create_eval_loader, demo
+from gkgnet_timm.data.images import find_images
+from gkgnet_timm.evaluation.evaluate import autocast_context
+from gkgnet_timm.evaluation.thresholds import save_thresholds
+from gkgnet_timm.inference.prediction_file import keep_rows
+from gkgnet_timm.training.run import main as train
+from gkgnet_timm.weights import load as factory
+
+NARROW = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), k=3, label_k=3)
+FLAGS = ['--img-size', '32', '--model-kwargs', *(f'{key}={value}' for key, value in NARROW.items())]
+
+
+def flatten_scores(state_dict):
+    """Keep scores from 0 and 1, where they would all be the same."""
+    for key in ('head_label.weight', 'head_patch.weight'):
+        state_dict[key].mul_(0.02)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """Checkpoint of a training, of 8 shapes, and the folder of its evaluation images."""
+    folder = tmp_path_factory.mktemp('trained')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('GKGNET_TIMM_CACHE', str(folder / 'cache'))
+        patch.setattr(demo, 'SPLITS', {'train': 19, 'val': 11})
+        flags = ['-c', 'demo', *FLAGS, '-b', '8', '--epochs', '1', '-j', '0', '--device', 'cpu', '--lr', '0.02']
+        train([*flags, '--model-ema', '--model-ema-decay', '0.9', '--output', str(folder), '--experiment', 'run'])
+        path = folder / 'run' / 'last.pth.tar'
+        checkpoint = torch.load(path, weights_only=False)
+        for key in ('state_dict', 'state_dict_ema'):
+            flatten_scores(checkpoint[key])
+        torch.save(checkpoint, path)
+        yield str(path), demo.demo_root() / 'val'
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Folder a, of images 0 to 6, as the current one has it."""
+    monkeypatch.chdir(tmp_path)
+    for i in range(7):
+        save_image(tmp_path / 'a' / f'{i}.png', i, (40 + i, 30 + 2 * i))
+    return tmp_path
+
+
+def rows_of(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def run(*flags, checkpoint):
+    predict([*map(str, flags), '--checkpoint', checkpoint, '-j', '0', '-b', '2', '--device', 'cpu'])
+
+
+def test_paths_globs_folders_and_lists(photos):
+    for name in ('b/c/x.JPG', 'b/y.webp', 'b/.hidden.png', 'b/.trash/z.png', 'b/notes.txt', 'b/[1].png', 'b/raw.dat'):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).write_bytes(b'')
+    assert find_images(['b']) == ['b/[1].png', 'b/c/x.JPG', 'b/y.webp']
+    assert find_images(['b/**/*']) == find_images(['b'])
+    assert find_images(['b/*']) == ['b/[1].png', 'b/y.webp']
+    assert find_images(['b/raw.dat', 'b/[1].png']) == ['b/raw.dat', 'b/[1].png']
+    assert find_images(['a/2.png', 'a', './a/1.png', str(photos / 'a' / '2.png')])[:2] == ['a/2.png', 'a/0.png']
+    assert len(find_images(['a/2.png', 'a', './a/1.png'])) == 7
+    (photos / 'list.txt').write_bytes('\ufeffa/1.png\r\n\r\nmissing, ü.png\na/0.png \n'.encode() + b'\xff.png')
+    assert find_images(['list.txt']) == ['a/1.png', 'missing, ü.png', 'a/0.png ', os.fsdecode(b'\xff.png')]
+    (photos / 'none.txt').write_text('\n')
+    (photos / 'd').mkdir()
+    cases = [('nope.png', 'is no image'), ('nope*', 'is no image'), ('none.txt', 'has no lines')]
+    cases += [('d', 'has no images'), ('b/notes.txt', 'has no lines')]
+    for argument, message in cases:
+        with pytest.raises(FileNotFoundError, match=f'Nothing found: .*{re.escape(argument)}.* {message}'):
+            find_images(['a', argument])
+
+
+@pytest.mark.parametrize('flags', [[], ['--use-ema'], ['--amp', '--channels-last'], ['-j', '2', '-b', '5']])
+def test_scores_are_those_of_the_evaluation(flags, trained, photos):
+    checkpoint, folder = trained
+    run(folder, '--output', 'o.jsonl', '--threshold', '1e-9', *flags, checkpoint=checkpoint)
+    rows = {Path(row['file']).name: row['labels'] for row in rows_of('o.jsonl')}
+    dataset = create_dataset('demo', None, 'val')
+    model = timm.create_model('gkgnet_ti_224', num_classes=8, img_size=32, **NARROW).eval()
+    timm.models.load_checkpoint(model, checkpoint, use_ema='--use-ema' in flags)
+    config = timm.data.resolve_input_data_config(model, args=dict(img_size=32))
+    batch = 5 if '-b' in flags else 2
+    loader = create_eval_loader(dataset, config, batch, torch.device('cpu'), 0)
+    with torch.inference_mode(), autocast_context(torch.device('cpu'), '--amp' in flags, 'bfloat16')():
+        scores = torch.cat([model(images).float().sigmoid() for images, _ in loader]).double().numpy()
+    assert len(rows) == len(dataset) == 11 and (scores.max(0) > scores.min(0)).all()
+    for i in range(len(dataset)):
+        labels = rows[dataset.filename(i, basename=True)]
+        by_name = {label['label']: label['score'] for label in labels}
+        assert [by_name[name] for name in dataset.class_names] == [round(score, 6) for score in scores[i].tolist()]
+        assert [label['score'] for label in labels] == sorted(by_name.values(), reverse=True)
+
+
+def test_python_use_of_the_docstring(trained, photos):
+    """The lines of the module's docstring give the scores of the command, here for a small model in the same format."""
+    torch.manual_seed(0)
+    model = timm.create_model('gkgnet_576', img_size=32, **NARROW)
+    flatten_scores(model.state_dict())
+    torch.save(model.state_dict(), 'GKGNet-576.pth')
+    *before, last = (line.strip() for line in prediction.__doc__.splitlines() if line.startswith('    '))
+    before = [line.replace("'gkgnet_576'", "'gkgnet_576', img_size=32, **NARROW") for line in before]
+    before = [line.replace('(model))', "(model) | {'input_size': (3, 32, 32)})") for line in before]
+    names = dict(timm=timm, NARROW=NARROW, image=Image.open('a/3.png'))
+    exec('\n'.join([*before, last]), names)
+    flags = [*FLAGS, '--model', 'gkgnet_576', '--output', 'o.json', '--threshold', '1e-9']
+    run('a/3.png', *flags, checkpoint='GKGNet-576.pth')
+    (row,) = json.loads(Path('o.json').read_text())
+    assert {label['label'] for label in row['labels']} == set(COCO_CLASSES)
+    scores = {label['label']: label['score'] for label in row['labels']}
+    assert scores == pytest.approx(names['scores'], abs=1e-5)
+
+
+def test_classes_of_weights(photos, trained, capsys):
+    checkpoint, _ = trained
+    weights = torch.load(checkpoint, weights_only=False)['state_dict']
+    torch.save(weights, 'plain.pth')
+    torch.save({key: value for key, value in weights.items() if not key.startswith(('label_', 'head_'))}, 'trunk.pth')
+    Path('names.txt').write_text('\n'.join('abcdefgh'))
+    flags = ['a/0.png', *FLAGS, '--model', 'gkgnet_ti_224', '--threshold', '1e-9', '--format', 'jsonl']
+    run(*flags, '--class-map', 'names.txt', checkpoint='plain.pth')
+    (labels,) = [json.loads(line)['labels'] for line in capsys.readouterr().out.splitlines()]
+    run('a/0.png', '--threshold', '1e-9', '--format', 'jsonl', checkpoint=checkpoint)
+    (expected,) = [json.loads(line)['labels'] for line in capsys.readouterr().out.splitlines()]
+    assert [label['score'] for label in labels] == [label['score'] for label in expected]
+    assert {label['label'] for label in labels} == set('abcdefgh')
+    model = timm.create_model('gkgnet_ti_224', img_size=32, **NARROW)
+    flatten_scores(model.state_dict())
+    torch.save(model.state_dict(), '80.pth')
+    run(*flags, checkpoint='80.pth')
+    assert 'class 79' in capsys.readouterr().out
+    for file, known in (('plain.pth', 8), ('trunk.pth', 0)):  # a classifier that starts anew has nothing to say
+        with pytest.raises(ValueError, match=f"{file}' have no classifier of 80 classes, but of {known}:.*--class-map"):
+            run(*flags, checkpoint=file)
+
+
+def test_plain_weights_of_any_timm_model(photos, capsys):
+    model = timm.create_model('test_resnet', num_classes=8).eval()
+    torch.save(model.state_dict(), 'plain.pth')
+    Path('names.txt').write_text('\n'.join('abcdefgh'))
+    flags = ['a/0.png', '--model', 'test_resnet', '--img-size', '32', '--threshold', '1e-9', '--format', 'jsonl']
+    run(*flags, '--class-map', 'names.txt', checkpoint='plain.pth')
+    (labels,) = [json.loads(line)['labels'] for line in capsys.readouterr().out.splitlines()]
+    config = timm.data.resolve_input_data_config(model, args=dict(img_size=32))
+    image = timm.data.create_transform(**config)(Image.open('a/0.png').convert('RGB'))
+    expected = dict(zip('abcdefgh', model(image[None]).sigmoid()[0].tolist()))
+    assert {label['label']: label['score'] for label in labels} == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(ValueError, match="'test_resnet' from 'plain.pth': .*size mismatch"):
+        run(*flags, checkpoint='plain.pth')
+
+
+def test_other_image_size(trained, photos, capsys):
+    run('a', '--img-size', '64', checkpoint=trained[0])
+    assert len(capsys.readouterr().out.splitlines()) == 7
+
+
+def test_threshold_and_topk(trained, photos):
+    checkpoint, _ = trained
+    run('a', '--output', 'all.jsonl', '--threshold', '1e-9', checkpoint=checkpoint)
+    everything = [row['labels'] for row in rows_of('all.jsonl')]
+    names = sorted({label['label'] for label in everything[0]})
+    assert all(len(labels) == 8 for labels in everything)
+
+    run('a', '--output', 'o.jsonl', checkpoint=checkpoint)
+    assert [row['labels'] for row in rows_of('o.jsonl')] == [
+        [label for label in labels if label['score'] >= 0.5] for labels in everything
+    ]
+    run('a', '--output', 'o.jsonl', '--topk', '3', '--threshold', '1e-9', checkpoint=checkpoint)
+    assert [row['labels'] for row in rows_of('o.jsonl')] == [labels[:3] for labels in everything]
+
+    scores = [{label['label']: label['score'] for label in labels} for labels in everything]
+    middle = {name: np.median([of_image[name] for of_image in scores]) for name in names}
+    middle[names[0]] = 0.99999  # all but never
+    save_thresholds('t.json', names, np.array(list(middle.values())) - 2e-6, 0.5)
+    run('a', '--output', 'o.jsonl', '--threshold', 't.json', checkpoint=checkpoint)
+    chosen = [row['labels'] for row in rows_of('o.jsonl')]
+    assert chosen == [[label for label in labels if label['score'] >= middle[label['label']]] for labels in everything]
+    assert 0 < sum(map(len, chosen)) < 7 * 8
+
+    run('a', '--output', 'o.csv', '--threshold', '0.999999', checkpoint=checkpoint)
+    assert Path('o.csv').read_text() == 'file,labels,scores,error\n' + ''.join(f'a/{i}.png,,,\n' for i in range(7))
+
+
+@pytest.mark.parametrize('form', ['csv', 'json', 'jsonl', 'table'])
+def test_any_image_and_any_name_in_any_format(form, trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = ['comma, "quote".png', 'line\nbreak.png', 'carriage\rreturn.png', 'größe 猫.png', os.fsdecode(b'\xff.png')]
+    modes = ['L', 'RGBA', 'P', 'LA', '1']
+    Path('a').mkdir()
+    for name, mode in zip(names, modes):
+        Image.new('RGB', (1, 1 + 99 * (mode == 'L'))).convert(mode).save(Path('a', name))
+    Image.new('CMYK', (65, 3)).save('a/cmyk.jpg')
+    Image.new('RGB', (700, 1)).save('a/broken.jpg')
+    Path('a', 'broken.jpg').write_bytes(Path('a', 'broken.jpg').read_bytes()[:-300])
+    found = find_images(['a'])
+    with pytest.raises(SystemExit) as stopped:
+        run('a', '--output', 'out', '--format', form, checkpoint=trained[0])
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert re.search("Cannot read image 'a/broken.jpg': .*\n1 of 7 images can not be read.\n$", error)
+    content = Path('out').read_bytes()
+    if form == 'table':
+        assert len(content.splitlines()) == 8 and rb'line\nbreak.png' in content
+        return
+    if form == 'csv':
+        with open('out', newline='', errors='surrogateescape') as file:
+            rows = list(csv.DictReader(file))
+    else:
+        rows = json.loads(content) if form == 'json' else [json.loads(line) for line in content.splitlines()]
+    assert [row['file'] for row in rows] == found
+    assert [row['file'] for row in rows if row.get('error')] == ['a/broken.jpg']
+    if form != 'json':
+        with pytest.raises(SystemExit):
+            run('a', '--output', 'out', '--format', form, '--resume', checkpoint=trained[0])
+        assert Path('out').read_bytes() == content and '1 of 7' in capsys.readouterr().err
+
+
+def test_format_by_suffix_and_by_terminal(trained, photos, monkeypatch, capsys):
+    checkpoint = trained[0]
+    run('a', checkpoint=checkpoint)
+    printed = capsys.readouterr()
+    assert len([json.loads(line) for line in printed.out.splitlines()]) == 7 and not printed.err
+    monkeypatch.setattr(sys.stdout, 'isatty', lambda: True, raising=False)
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True, raising=False)
+    run('a', checkpoint=checkpoint)
+    printed = capsys.readouterr()
+    head, *lines = printed.out.splitlines()
+    assert re.fullmatch('file +labels', head) and len(lines) == 7
+    assert all(re.fullmatch(r'a/\d.png +(-|\w.* [01]\.\d\d)', line.strip()) for line in lines), lines
+    assert '7/7' in printed.err and 'img/s' in printed.err
+    run('a', '--output', 'o.CSV', checkpoint=checkpoint)
+    with open('o.CSV', newline='') as file:
+        rows = list(csv.DictReader(file))
+    run('a', '--output', 'o.json', checkpoint=checkpoint)
+    for row, other in zip(rows, json.loads(Path('o.json').read_text()), strict=True):
+        labels = list(zip(row['labels'].split(';'), map(float, row['scores'].split(';'))) if row['labels'] else ())
+        assert labels == [(label['label'], label['score']) for label in other['labels']]
+    run('a/0.png', '--output', 'o.json', checkpoint=checkpoint)  # overwritten
+    assert len(json.loads(Path('o.json').read_text())) == 1
+
+
+def test_stop_at_an_unreadable_image(trained, photos, capsys):
+    Path('a/2.png').write_bytes(b'no image')
+    with pytest.raises(SystemExit) as stopped:
+        command(['predict', 'a', '--checkpoint', trained[0], '--on-bad-image', 'error', '-b', '2', '-j', '0'])
+    printed = capsys.readouterr()
+    assert stopped.value.code == 2 and printed.err.startswith("error: Cannot read image 'a/2.png'")
+    assert len(printed.out.splitlines()) == 2
+
+
+@pytest.mark.parametrize('form', ['csv', 'jsonl'])
+def test_resume_from_any_byte(form, trained, photos, monkeypatch):
+    """A file cut at any byte becomes the same again, with rows that are kept and rows that are done again."""
+    os.rename('a/1.png', 'a/1\n,"1".png')
+    Path('a/4.png').write_bytes(b'no image')
+    files = find_images(['a'])
+    with pytest.raises(SystemExit):
+        run('a', '--output', f'whole.{form}', checkpoint=trained[0])
+    whole = Path(f'whole.{form}').read_bytes()
+    done = []
+    for size in range(len(whole)):
+        Path('cut').write_bytes(whole[:size])
+        kept = keep_rows('cut', form, files, 2)
+        assert kept.files == files[: len(kept.files)] and len(kept.files) % 2 == 0
+        assert kept.size <= size and kept.unreadable == (len(kept.files) > 4)
+        assert whole[kept.size :].startswith(b'{"file"' if form == 'jsonl' else b'a/') or not kept.files
+        done.append(len(kept.files))
+    assert sorted(set(done)) == [0, 2, 4, 6] and done == sorted(done)
+    assert len(keep_rows(f'whole.{form}', form, files, 2).files) == 7
+
+    for size in (0, 5, len(whole) // 2, len(whole) - 1, len(whole)):
+        Path(f'cut.{form}').write_bytes(whole[:size])
+        with pytest.raises(SystemExit) as stopped:
+            run('a', '--output', f'cut.{form}', '--resume', checkpoint=trained[0])
+        assert stopped.value.code == 1 and Path(f'cut.{form}').read_bytes() == whole
+    os.unlink(f'cut.{form}')
+    with pytest.raises(SystemExit):
+        run('a', '--output', f'cut.{form}', '--resume', checkpoint=trained[0])
+    assert Path(f'cut.{form}').read_bytes() == whole
+
+
+def test_resume_with_more_images(trained, photos):
+    run('a', '--output', 'o.jsonl', checkpoint=trained[0])
+    first = rows_of('o.jsonl')
+    save_image(photos / 'a' / '00.png', 9)
+    run('./a', '--output', 'o.jsonl', '--resume', checkpoint=trained[0])  # the same files by another name
+    rows = rows_of('o.jsonl')
+    assert rows[:6] == first[:6] and len(rows) == 8
+    assert sorted(Path(row['file']).name for row in rows) == sorted(os.listdir('a'))
+
+
+@pytest.mark.parametrize('form', ['csv', 'jsonl'])
+def test_resume_of_another_run(form, trained, photos):
+    """Rows of other flags, of another model or of other images are not mixed with those of before."""
+    output = f'o.{form}'
+    state = torch.load(trained[0], weights_only=False)
+    state['state_dict']['head_label.bias'] += 0.1
+    torch.save(state, 'other.pth.tar')
+    run('a', '--output', output, '--threshold', '1e-9', checkpoint=trained[0])
+    whole = Path(output).read_bytes()
+    cut = b''.join(whole.splitlines(keepends=True)[: 5 + (form == 'csv')])
+    Path('names.txt').write_text('\n'.join(f'a/{i}.png' for i in (0, 1, 3, 4, 5, 6)))
+    for images, flags, checkpoint, message in (
+        (
+            'a',
+            ['--threshold', '1e-9'],
+            'other.pth.tar',
+            f"other flags, model or images .*'{output}'.*'a/2.png'.*--output",
+        ),
+        ('a', ['--threshold', '1e-9', '--use-ema'], trained[0], 'other flags'),
+        ('a', ['--threshold', '1e-9', '--topk', '2'], trained[0], 'other flags'),
+        ('a', ['--threshold', '1e-9', '--img-size', '64'], trained[0], 'other flags'),
+        ('a', ['--threshold', '0.9999'], trained[0], 'other flags'),
+        ('names.txt', ['--threshold', '1e-9'], trained[0], f"'{output}' has a row of 'a/2.png'.* another --output"),
+    ):
+        Path(output).write_bytes(cut)
+        with pytest.raises(ValueError, match=message) as error:
+            run(images, '--output', output, '--resume', *flags, checkpoint=checkpoint)
+        assert '\n' not in str(error.value) and Path(output).read_bytes() == cut
+    run('a', '--output', output, '--resume', '--threshold', '1e-9', checkpoint=trained[0])
+    assert Path(output).read_bytes() == whole
+    run('a', '--output', output, '--resume', checkpoint='other.pth.tar')  # nothing left to do
+    assert Path(output).read_bytes() == whole
+    with pytest.raises(ValueError, match="a row of 'a/2.png'"):
+        run('names.txt', '--output', output, '--resume', checkpoint=trained[0])
+    assert Path(output).read_bytes() == whole
+
+
+def test_resume_after_a_kill(trained, photos):
+    for i in range(40):
+        save_image(photos / 'many' / f'{i:02d}.png', i)
+    # slow enough to be killed in the middle
+    slow = 'import sys, time, gkgnet_timm.commands.predict as p; row = p._row\n'
+    slow += 'p._row = lambda *args: (time.sleep(0.02), row(*args))[1]; p.main(sys.argv[1:])'
+    flags = ['--checkpoint', trained[0], '-b', '3', '-j', '0', '--device', 'cpu', '--threshold', '0.1']
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    environment['OMP_NUM_THREADS'] = str(torch.get_num_threads())  # which may decide the last bit of a score
+    process = subprocess.Popen([sys.executable, '-c', slow, 'many', *flags, '--output', 'cut.jsonl'], env=environment)
+    while not os.path.exists('cut.jsonl') or Path('cut.jsonl').read_bytes().count(b'\n') < 10:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 10 <= Path('cut.jsonl').read_bytes().count(b'\n') < 40
+    predict(['many', *flags, '--output', 'cut.jsonl', '--resume'])
+    predict(['many', *flags, '--output', 'whole.jsonl'])
+    assert len(rows_of('whole.jsonl')) == 40
+    assert Path('cut.jsonl').read_bytes() == Path('whole.jsonl').read_bytes()
+
+
+def test_reader_that_stops_early(trained, photos):
+    argv = [sys.executable, '-m', 'gkgnet_timm', 'predict', 'a', '--checkpoint', trained[0], '-j', '0', '-b', '1']
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    process.stdout.close()
+    assert 'error' not in process.stderr.read().decode() and process.wait() == 141
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf, -torch.inf])
+def test_scores_that_are_not_finite(value, trained, photos, monkeypatch):
+    def load_broken(model, *_, **__):
+        model.head_label.bias.data.fill_(value)
+
+    run('a', '--output', 'o.jsonl', checkpoint=trained[0])
+    finished = Path('o.jsonl').read_bytes()
+    monkeypatch.setattr(factory, 'load_checkpoint', load_broken)
+    with pytest.raises(ValueError, match="'a/0.png' are not finite"):
+        run('a', '--output', 'o.jsonl', checkpoint=trained[0])
+    assert Path('o.jsonl').read_bytes() == finished
+
+
+def test_output_is_not_touched_by_a_run_that_fails_at_once(trained, photos):
+    run('a', '--output', 'o.jsonl', checkpoint=trained[0])
+    finished = Path('o.jsonl').read_bytes()
+    Path('a/0.png').write_bytes(b'no image')
+    for flags in (['--device', 'foo'], ['--device', 'meta'], ['-j', '-1'], ['--on-bad-image', 'error']):
+        with pytest.raises((ValueError, BadImageError)):
+            predict(['a', '--output', 'o.jsonl', '--checkpoint', trained[0], '-j', '0', *flags])
+        assert Path('o.jsonl').read_bytes() == finished
+
+
+def test_image_that_the_transform_can_not_take(trained, photos, monkeypatch, capsys):
+    """As one whose sides are too different to be resized."""
+
+    def create_transform(**kwargs):
+        transform = timm.data.create_transform(**kwargs)
+
+        def transform_some(image):
+            if image.size == (32, 42):
+                raise MemoryError
+            return transform(image)
+
+        return transform_some
+
+    save_image(photos / 'a' / '1.png', 0, (42, 32))
+    monkeypatch.setattr(prediction, 'create_transform', create_transform)
+    with pytest.raises(SystemExit) as stopped:
+        run('a', '--output', 'o.jsonl', checkpoint=trained[0])
+    assert stopped.value.code == 1 and "Cannot read image 'a/1.png': MemoryError" in capsys.readouterr().err
+    assert ['error' in row for row in rows_of('o.jsonl')] == [False, True, *[False] * 5]
+
+
+def test_errors_are_one_line(trained, photos, capsys):
+    checkpoint = ['--checkpoint', trained[0]]
+    save_thresholds('other.json', ['cat'], np.array([0.5]), 0.5)
+    Path('names.txt').write_text('a;b\n' + '\n'.join('cdefghi'))
+    Path('other.pth').write_bytes(b'no checkpoint')
+    torch.save(torch.load(trained[0], weights_only=False)['state_dict'], 'plain.pth')
+    plain = ['--checkpoint', 'plain.pth', '--model', 'gkgnet_ti_224', *FLAGS]
+    Path('rows.jsonl').write_text('{"file": "a/0.png", "labels": []}\n{"name": "a/1.png"}\n')
+    Path('rows.csv').write_text('image,labels\n')
+    Path('twice.csv').write_text(2 * 'file,labels,scores,error\n')
+    cases = [
+        (['a'], 'No weights'),
+        (['a', '--model', 'gkgnet_576'], 'No weights'),
+        (['a', '--model', 'gkgnet_577', '--pretrained'], "Unknown model 'gkgnet_577'.*gkgnet_576"),
+        (['a', '--checkpoint', 'nope.pth'], "'nope.pth' does not exist"),
+        (['a', '--checkpoint', 'nope.safetensors', '--model', 'gkgnet_576'], "'nope.safetensors' does not exist"),
+        (['a', '--checkpoint', 'other.pth'], "'other.pth' is damaged, or no checkpoint"),
+        (['a', *checkpoint, '--model', 'resnet10t'], "is of model 'gkgnet_ti_224', not 'resnet10t'"),
+        (['a', *checkpoint, '--model-kwargs', 'depths=(2,1,1,1)'], 'does not fit'),
+        (['a', *checkpoint, '--class-map', 'nope.txt'], 'nope.txt'),
+        (['a', *plain, '--class-map', 'names.txt', '--format', 'csv'], '";" that separates'),
+        (['a', *checkpoint, '--class-map', 'names.txt'], "--class-map 'names.txt' has other names.*leave it out"),
+        (['a', '--checkpoint', 'plain.pth'], "'plain.pth' does not say which model it is of, give --model NAME"),
+        (['a', *checkpoint, '--device', 'foo'], "--device 'foo'"),
+        (['a', *checkpoint, '--device', 'cuda:99'], "--device 'cuda:99'"),
+        (['a', *checkpoint, '--workers=-1'], '--workers has to be at least 0, got -1'),
+        (['a', *checkpoint, '--img-size', '0'], '--img-size has to be at least 1, got 0'),
+        (['a', *checkpoint, '--output', 'a', '--format', 'csv'], "--output 'a' is a folder"),
+        (['a', *checkpoint, '--img-size', '33'], '33'),
+        (['a', *checkpoint, '--threshold', 'other.json'], "'other.json' is of other classes: 1 where the model has 8"),
+        (['a', *checkpoint, '--threshold', '2'], '--threshold.*got 2'),
+        (['a', *checkpoint, '--threshold', 'nope.json'], "'nope.json' is neither"),
+        (['a', *checkpoint, '--topk', '0'], '--topk has to be at least 1'),
+        (['a', *checkpoint, '-b', '0'], '--batch-size has to be'),
+        (['a', 'nothing/*.jpg', *checkpoint], r"Nothing found: 'nothing/\*.jpg' is no image"),
+        (['a', *checkpoint, '--output', 'o.xml'], "'o.xml' does not end in .*--format"),
+        (['a', *checkpoint, '--output', 'nowhere/o.csv'], "--output 'nowhere/o.csv': there is no such folder"),
+        (['a', *checkpoint, '--resume'], '--resume'),
+        (['a', *checkpoint, '--resume', '--output', 'o.json'], '--resume.*csv or jsonl'),
+        (['a', *checkpoint, '--resume', '--output', 'rows.jsonl'], "row 2 of 'rows.jsonl' is not jsonl"),
+        (['a', *checkpoint, '--resume', '--output', 'rows.csv'], "row 1 of 'rows.csv' is not csv"),
+        (['a', *checkpoint, '--resume', '--output', 'twice.csv'], "row 2 of 'twice.csv' is not csv"),
+        (
+            ['a', *FLAGS, '--model', 'gkgnet_576', '--pretrained', '--use-ema'],
+            "--use-ema: 'gkgnet_576' holds no average",
+        ),
+    ]
+    before = {path: path.read_bytes() for path in photos.glob('*.*')}
+    for argv, message in cases:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            command(['predict', *(['-j', '0'] if '-b' in argv else ['-j', '0', '-b', '2']), *argv])
+        assert stopped.value.code == 2, argv
+        printed = capsys.readouterr()
+        assert printed.err.count('\n') == 1 and re.search(message, printed.err), (argv, printed.err)
+        assert not printed.out
+    assert before == {path: path.read_bytes() for path in photos.glob('*.*')}  # no output has been touched
+    with pytest.raises(SystemExit) as stopped:
+        command(['predict', 'a', *checkpoint, '--format', 'xml'])
+    assert stopped.value.code == 2 and "invalid choice: 'xml'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        command(['predict', 'a', *checkpoint, '--model-kwargs', 'k'])
+    assert stopped.value.code == 2 and "expected KEY=VALUE, got 'k'" in capsys.readouterr().err
+
+
+def test_help_tells_the_columns(capsys):
+    with pytest.raises(SystemExit):
+        command(['predict', '--help'])
+    assert 'file, labels and scores' in ' '.join(capsys.readouterr().out.split())

@@ -1,0 +1,61 @@
+"""Small models for tests, filled with weights by name, and what tests of them share."""
+
+import torch
+from filler import NARROW, fill_model, image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import timm
+
+from gkgnet_timm.layers.block import RelativePosition
+from gkgnet_timm.layers.position import relative_position_tables
+
+TI = (48, 96, 240, 384)
+FAMILIES = ['gkgnet_ti_224', 'pvig_ti_224']
+
+
+def create(name='gkgnet_ti_224', img_size=64, num_classes=5, dims=NARROW, dtype=torch.float64, **kwargs):
+    model = timm.create_model(name, img_size=img_size, num_classes=num_classes, dims=dims, dtype=dtype, **kwargs)
+    return fill_model(model).eval()
+
+
+def images(batch, height, width=None, channels=3, seed=0):
+    return image((batch, channels, height, width or height), seed).double()
+
+
+def assert_close(actual, expected, tolerance=1e-10):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
+
+
+class Recorder(TorchDispatchMode):
+    """Bytes of the largest tensor that an operation returned, and the shapes given to top-k."""
+
+    def __init__(self):
+        super().__init__()
+        self.largest = 0
+        self.topk_shapes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket is torch.ops.aten.topk:
+            self.topk_shapes.append(tuple(args[0].shape))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self.largest = max(self.largest, leaf.untyped_storage().nbytes())
+        return out
+
+
+def position_modules(model):
+    return [module for module in model.modules() if isinstance(module, RelativePosition)]
+
+
+def assert_tables_fresh(model):
+    """Every table is exactly what would be computed for its grid and type now."""
+    tables = position_modules(model)
+    assert tables
+    for module in tables:
+        row_table, col_table = relative_position_tables(
+            *module.grid_size, module.dim, module.reduction, dtype=module.row_table.dtype
+        )
+        assert torch.equal(module.row_table, row_table)
+        assert torch.equal(module.col_table, col_table)
