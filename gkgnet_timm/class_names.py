@@ -1,4 +1,4 @@
-"""Class names: those of COCO and VOC, in their fixed order, and those of a class-map file."""
+"""Class names of COCO and VOC in their fixed order, and class-map files."""
 
 from pathlib import Path
 from typing import List, Sequence, Union
@@ -28,30 +28,32 @@ VOC_CLASSES = tuple(
 
 
 def check_names(names: Sequence[str], source: Union[str, Path]) -> List[str]:
-    """Class names as a list.
+    """Return class names as a list.
 
     Raises:
-        ValueError: If there is none, an empty one, or one twice.
+        ValueError: If there are none, or one is empty or occurs twice.
     """
     names = [str(name) for name in names]
     twice = {name for name in names if names.count(name) > 1}
     if not names or twice or not all(names):
-        problem = f'names class {min(twice)!r} twice' if twice else 'has an empty class name' if names else 'no class'
+        problem = (
+            f'names class {min(twice)!r} twice' if twice else 'has an empty class name' if names else 'names no class'
+        )
         raise ValueError(f'{str(source)!r}: {problem}.')
     return names
 
 
 def read_class_map(path: Union[str, Path]) -> List[str]:
-    """Class names of a text file with one on each line.
+    """Read class names from a text file with one name a line.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is empty, not text, or has a name twice.
+        ValueError: If the file is empty, is not text, or has a name twice.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'Class map {str(path)!r} does not exist.')
     try:
         lines = Path(path).read_text(encoding='utf-8-sig').splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f'Class map {str(path)!r} is not UTF-8 text with a class name on each line.') from error
+        raise ValueError(f'Class map {str(path)!r} is not UTF-8 text with one class name a line.') from error
     return check_names([line.strip() for line in lines if line.strip()], path)

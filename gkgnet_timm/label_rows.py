@@ -1,4 +1,4 @@
-"""Other classes for a model, without what it knows about those it has already."""
+"""Give a model other classes and keep what it knows about those it already has."""
 
 import re
 from typing import Dict, List, Optional, Sequence
@@ -16,7 +16,7 @@ def _plain(name: str) -> str:
 
 
 def _match_names(class_names: Sequence[str], source_names: Sequence[str]) -> Dict[int, int]:
-    """Index in the source of each class that it has."""
+    """Return the index in the source of each class that the source has."""
     rows: Dict[int, int] = {}
     for key in (str, _plain):  # exact names first
         mine, theirs = ([key(name) for name in names] for names in (class_names, source_names))
@@ -29,7 +29,7 @@ def _match_names(class_names: Sequence[str], source_names: Sequence[str]) -> Dic
                 names, others = ', '.join(repr(class_names[k]) for k in rivals), [source_names[j] for j in found]
                 raise ValueError(
                     f'Class {names} could be any of {others} of the pretrained weights: expected one name on each '
-                    'side, rename the others.'
+                    'side, so rename the others.'
                 )
             if found:
                 rows[i] = found[0]
@@ -39,24 +39,24 @@ def _match_names(class_names: Sequence[str], source_names: Sequence[str]) -> Dic
 def init_labels_by_name(
     model: nn.Module, class_names: Sequence[str], source_names: Optional[Sequence[str]] = None
 ) -> List[str]:
-    """Give a model other classes, and those that it knows by name the weights that it has for them.
+    """Give a model other classes; those it knows by name keep their weights.
 
-    Weights and biases of the modules that `pretrained_cfg['classifier']` names, of GKGNet the label embedding and both
-    score layers, are carried row by row; rows of new classes start as `model.reset_classifier` leaves them. So the same
-    classes in another order permute the logits. Names are compared without case, spaces, '_' and '-', unless one is
-    exactly the same. A head that the reset drops, that of distillation in RepViT, is not brought back.
+    Weights and biases of the modules in `pretrained_cfg['classifier']` (in GKGNet the label embedding and both score
+    layers) are carried row by row, so the same classes in another order permute the logits. Rows of new classes start
+    as `model.reset_classifier` leaves them. An exactly equal name goes first; otherwise case, spaces, '_' and '-' do
+    not count. A head that the reset drops, such as that of distillation in RepViT, is not restored.
 
     Args:
-        model: timm model with weights. It is changed, and so are `num_classes` and `label_names` of its
-            `pretrained_cfg`, which becomes a copy.
-        class_names: Classes that the model is to have.
-        source_names: Classes that it has, by default `label_names` of its `pretrained_cfg`.
+        model: timm model with weights, changed in place. `num_classes` and `label_names` of its `pretrained_cfg`, which
+            becomes a copy, change too.
+        class_names: New classes.
+        source_names: Classes of the model now, by default `label_names` of its `pretrained_cfg`.
 
     Returns:
-        The classes whose weights were carried.
+        The new classes whose weights were carried.
 
     Raises:
-        ValueError: If the classes of the model have no names, a name could mean several, or it has no classifier.
+        ValueError: If the model's classes have no names, a name could mean several, or there is no classifier.
     """
     class_names = check_names(class_names, 'class_names')
     cfg = getattr(model, 'pretrained_cfg', None) or {}
@@ -66,7 +66,7 @@ def init_labels_by_name(
         raise ValueError("The classes of the model have no names, in 'label_names' of its cfg: give source_names.")
     count = getattr(model, 'num_classes', 0)
     if len(names) != count:
-        raise ValueError(f'The model has {count} classes, {len(names)} names of them are given: give one for each.')
+        raise ValueError(f'The model has {count} classes, but {len(names)} names are given: give one for each.')
     heads = cfg.get('classifier') or ()
     heads = (heads,) if isinstance(heads, str) else heads
     before = model.state_dict(keep_vars=True)
@@ -84,10 +84,10 @@ def init_labels_by_name(
         if old is None or (value is old and key not in stored):
             continue
         value.requires_grad_(old.requires_grad)
-        value.data = value.data.to(old.device, old.dtype)  # some models of timm build a new head on the CPU
+        value.data = value.data.to(old.device, old.dtype)  # some timm models build the new head on the CPU
         if key in stored:
             value.data[new_rows] = stored[key][old_rows]
-        elif value.shape == old.shape:  # all else that belongs to the head, such as the norm before it
+        elif value.shape == old.shape:  # the rest of the head, such as the norm before it
             value.data.copy_(old)
     for name, module in model.named_modules():
         module.training = training.get(name, module.training)
