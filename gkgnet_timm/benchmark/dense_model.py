@@ -1,4 +1,4 @@
-"""TODO benchmark.dense_model."""
+"""The model by the dense graph operations, as the yardstick of the benchmark and the oracle of tests."""
 
 from typing import Optional
 
@@ -8,7 +8,8 @@ import torch.nn as nn
 from ..graph.dense import dense_max_relative, dense_neighbors, relative_position_matrix
 from ..graph.eager import interleave
 from ..graph.layout import to_map, to_nodes
-from ..layers.block import GraphConv, RelativePosition
+from ..layers.block import GraphConv
+from ..layers.position import RelativePosition
 from ..models.pvig import PyramidVigTrunk
 
 __all__ = ['use_dense_graph']
@@ -27,15 +28,15 @@ class DenseRelativePosition(nn.Module):
 
 
 class DenseGraphConv(GraphConv):
-    """Graph convolution by the dense operations. It sees whole maps: chunks are for the layers of the model alone."""
+    """Graph convolution by the dense operations. Bands of rows are for the layers of the model alone."""
 
     def search(self, x: torch.Tensor, y: torch.Tensor, position: Optional[torch.Tensor]) -> torch.Tensor:
         return dense_neighbors(x, y, self.k, self.dilation, self.num_groups, position)
 
-    def forward(self, x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, neighbors: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         H, W = x.shape[2:]
         x = to_nodes(x)
-        x = interleave(x, dense_max_relative(x, y, neighbors))
+        x = interleave(x, dense_max_relative(x, y, neighbors.flatten(2, 3)))
         return self.conv(to_map(x, H, W))
 
 

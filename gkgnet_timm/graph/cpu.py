@@ -1,7 +1,6 @@
-"""The CPU kernels as operators of PyTorch: `torch.ops.gkgnet_timm.select_largest` and `interleave_max_relative`.
+"""The CPU kernels of the operators: C, compiled for this machine when first needed, in a third of a second.
 
-`cpu_kernels.c` is compiled for the machine when it is first needed, in a third of a second. Without a C compiler the
-work is PyTorch's, and where compiling fails, for want of OpenMP say, one warning tells why.
+Without a C compiler PyTorch does the work. If compiling fails, for lack of OpenMP say, one warning says why.
 """
 
 import ctypes
@@ -13,28 +12,17 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 
-__all__ = ['interleave_max_relative', 'kernels_apply', 'select_largest']
+from ..runtime import one_line
+from . import eager, operators, selection
+
+__all__ = ['interleave_max_relative', 'select_largest']
 
 _logger = logging.getLogger(__name__)
-
 MOST = 32  # scores of a row that are selected, of cpu_kernels.c
-
-_is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)  # the former since torch 2.7
-
-
-def kernels_apply(*tensors: torch.Tensor) -> bool:
-    """Whether there are kernels for tensors of this device and type, float32 or bfloat16.
-
-    A graph that is traced or exported is of operators of PyTorch alone.
-    """
-    dtype = tensors[0].dtype
-    if torch.jit.is_tracing() or _is_exporting() or dtype not in (torch.float32, torch.bfloat16):
-        return False
-    return all(tensor.device.type == 'cpu' and tensor.dtype == dtype for tensor in tensors)
 
 
 def _compile(compiler: str, folder: str) -> ctypes.CDLL:
@@ -48,14 +36,14 @@ def _compile(compiler: str, folder: str) -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     kernels.select_largest.argtypes = [pointer, number, number, ctypes.c_int, pointer, ctypes.c_int]
     kernels.select_largest.restype = None
-    kernels.interleave_max_relative.argtypes = [*[pointer] * 3, *[number] * 8, pointer, *[ctypes.c_int] * 2]
+    kernels.interleave_max_relative.argtypes = [*[pointer] * 3, *[number] * 8, *[pointer] * 2, *[ctypes.c_int] * 2]
     kernels.interleave_max_relative.restype = number
     return kernels
 
 
 @functools.lru_cache(maxsize=None)
 def _load_kernels() -> Optional[ctypes.CDLL]:
-    """The functions of cpu_kernels.c, or None with one warning where they can't be made."""
+    """The functions of cpu_kernels.c, or None, with one warning if they cannot be made."""
     compiler = os.environ.get('CC') or next(filter(shutil.which, ('cc', 'gcc', 'clang')), None)
     if compiler is None:
         return None
@@ -64,19 +52,15 @@ def _load_kernels() -> Optional[ctypes.CDLL]:
             return _compile(compiler, folder)
     except (OSError, ValueError, AttributeError, subprocess.SubprocessError) as e:
         # no OpenMP, a folder without execution, ...
-        reason = ' '.join(str(e).split())[:500]
-        _logger.warning(f'CPU kernels are not used, the graph runs slower: {reason}')
+        _logger.warning(f'CPU kernels are not used, the graph runs slower: {one_line(e, 500)}')
         return None
 
 
-@torch.library.custom_op('gkgnet_timm::select_largest', mutates_args=(), device_types='cpu')
+@selection.select_largest.register_kernel('cpu')
 def select_largest(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """`gkgnet_timm.selection.select`, by the kernel for float32 scores and at most MOST of them."""
     kernels = _load_kernels()
     if kernels is None or scores.dtype != torch.float32 or not 0 < count <= min(MOST, scores.shape[-1]):
-        from .selection import select_by_topk  # which imports this module
-
-        return select_by_topk(scores, count)
+        return selection.select_by_topk(scores, count)
     scores = scores.contiguous()
     index = scores.new_empty([*scores.shape[:-1], count], dtype=torch.int64)
     rows = index.numel() // count
@@ -84,20 +68,13 @@ def select_largest(scores: torch.Tensor, count: int) -> torch.Tensor:
     return index
 
 
-@select_largest.register_fake
-def _(scores, count):
-    return scores.new_empty([*scores.shape[:-1], count], dtype=torch.int64)
-
-
-@torch.library.custom_op('gkgnet_timm::interleave_max_relative', mutates_args=(), device_types='cpu')
-def interleave_max_relative(x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
-    """`gkgnet_timm.graph.interleave_max_relative`, without gradients."""
+@operators.interleave_max_relative.register_kernel('cpu')
+def interleave_max_relative(
+    x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor, keep_winner: bool
+) -> Tuple[torch.Tensor, torch.Tensor]:
     kernels = _load_kernels()
-    if kernels is None or not kernels_apply(x, y):
-        from .eager import interleave
-        from .functional import max_relative  # which imports this module
-
-        return interleave(x, max_relative(x, y, neighbors))
+    if kernels is None or x.dtype != y.dtype or x.dtype not in (torch.float32, torch.bfloat16):
+        return eager.interleave_max_relative(x, y, neighbors, keep_winner)
     B, N, C = x.shape
     M, G, k = y.shape[1], neighbors.shape[1], neighbors.shape[-1]
     is_index = not (neighbors.is_floating_point() or neighbors.is_complex()) and G > 0 and k > 0 and C % G == 0
@@ -108,16 +85,12 @@ def interleave_max_relative(x: torch.Tensor, y: torch.Tensor, neighbors: torch.T
     if neighbors.stride()[2:] != (k, 1):
         neighbors = neighbors.contiguous()
     out = x.new_empty(B, N, 2 * C)
-    strides = neighbors.stride()[:2]
+    winner = x.new_empty((B, N, C) if keep_winner else (0,), dtype=torch.int32)
     wrong = kernels.interleave_max_relative(
         *(tensor.data_ptr() for tensor in (x, y, neighbors)),
-        *(*strides, B, N, M, G, C // G, k, out.data_ptr(), x.dtype == torch.bfloat16, torch.get_num_threads()),
+        *(*neighbors.stride()[:2], B, N, M, G, C // G, k, out.data_ptr(), winner.data_ptr() if keep_winner else None),
+        *(x.dtype == torch.bfloat16, torch.get_num_threads()),
     )
     if wrong:
         raise IndexError(f'{wrong} neighbors are not in the range of the {M} candidates.')
-    return out
-
-
-@interleave_max_relative.register_fake
-def _(x, y, neighbors):
-    return x.new_empty(x.shape[0], x.shape[1], 2 * x.shape[2])
+    return out, winner

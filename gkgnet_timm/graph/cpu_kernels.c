@@ -1,4 +1,4 @@
-/* The graph operations on a CPU that PyTorch has no fast operator for. cpu_kernels.py compiles this file.
+/* The graph operations on a CPU that PyTorch has no fast operator for. cpu.py compiles this file.
    Inner loops are written for the compiler to vectorise. */
 
 #include <stdint.h>
@@ -89,20 +89,28 @@ static inline void store(void *values, int64_t place, int half, float value) {
 }
 
 /* One group of one node: at x_place its channels, at y_place those of the first candidate, the next are stride apart.
-   Inline, so that there is a loop for each type. */
+   Inline, so that there is a loop for each type, with and without winners. */
 static inline __attribute__((always_inline)) void relate_node(const void *x, int64_t x_place, const void *y,
                                                               int64_t y_place, int64_t stride, const int64_t *neighbors,
-                                                              int64_t k, int64_t size, void *out, int half) {
+                                                              int64_t k, int64_t size, void *out, int32_t *winner,
+                                                              int half) {
     enum { BLOCK = 64 };
     for (int64_t first = 0; first < size; first += BLOCK) {
         const int width = size - first < BLOCK ? size - first : BLOCK;
         float largest[BLOCK];
-        for (int c = 0; c < width; ++c) largest[c] = load(y, y_place + neighbors[0] * stride + first + c, half);
+        int32_t best[BLOCK];
+        for (int c = 0; c < width; ++c) {
+            largest[c] = load(y, y_place + neighbors[0] * stride + first + c, half);
+            best[c] = neighbors[0];
+        }
         for (int64_t j = 1; j < k; ++j) {
             const int64_t row = y_place + neighbors[j] * stride + first;
-            for (int c = 0; c < width; ++c) { /* NaN spreads */
+            const int32_t candidate = neighbors[j];
+            for (int c = 0; c < width; ++c) { /* the first of equals stays, NaN spreads */
                 const float value = load(y, row + c, half);
-                largest[c] = value > largest[c] || value != value ? value : largest[c];
+                const int larger = value > largest[c] || value != value;
+                largest[c] = larger ? value : largest[c];
+                best[c] = larger ? candidate : best[c];
             }
         }
         for (int c = 0; c < width; ++c) {
@@ -110,15 +118,18 @@ static inline __attribute__((always_inline)) void relate_node(const void *x, int
             store(out, 2 * (x_place + first + c), half, own);
             store(out, 2 * (x_place + first + c) + 1, half, largest[c] - own);
         }
+        if (winner)
+            for (int c = 0; c < width; ++c) winner[x_place + first + c] = best[c];
     }
 }
 
 /* x (batch, nodes, groups, size), y (batch, candidates, groups, size), neighbors (batch, groups, nodes, k) of which the
-   first two dimensions have strides -> out (batch, nodes, groups, size, 2): x and the largest y minus x. All but
-   neighbors are float or, if half, bfloat16. Returns how many neighbors are no candidates. */
+   first two dimensions have strides -> out (batch, nodes, groups, size, 2): x and the largest y minus x, and if not
+   NULL winner (batch, nodes, groups, size): the candidate of the largest y. Nodes are float or, if half, bfloat16.
+   Returns how many neighbors are no candidates. */
 int64_t interleave_max_relative(const void *x, const void *y, const int64_t *neighbors, int64_t batch_stride,
                                 int64_t group_stride, int64_t batch, int64_t nodes, int64_t candidates, int64_t groups,
-                                int64_t size, int64_t k, void *out, int half, int threads) {
+                                int64_t size, int64_t k, void *out, int32_t *winner, int half, int threads) {
     int64_t wrong = 0;
 #pragma omp parallel for num_threads(threads) reduction(+ : wrong)
     for (int64_t node = 0; node < batch * nodes; ++node)
@@ -130,10 +141,15 @@ int64_t interleave_max_relative(const void *x, const void *y, const int64_t *nei
             wrong += bad;
             if (bad) continue;
             const int64_t x_place = (node * groups + g) * size, y_place = (b * candidates * groups + g) * size;
-            if (half)
-                relate_node(x, x_place, y, y_place, groups * size, near, k, size, out, 1);
+            const int64_t stride = groups * size;
+            if (half && winner)
+                relate_node(x, x_place, y, y_place, stride, near, k, size, out, winner, 1);
+            else if (half)
+                relate_node(x, x_place, y, y_place, stride, near, k, size, out, 0, 1);
+            else if (winner)
+                relate_node(x, x_place, y, y_place, stride, near, k, size, out, winner, 0);
             else
-                relate_node(x, x_place, y, y_place, groups * size, near, k, size, out, 0);
+                relate_node(x, x_place, y, y_place, stride, near, k, size, out, 0, 0);
         }
     return wrong;
 }

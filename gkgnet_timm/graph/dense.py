@@ -17,8 +17,8 @@ __all__ = ['dense_max_relative', 'dense_neighbors', 'relative_position_matrix']
 def relative_position_matrix(height: int, width: int, dim: int, reduction: int) -> torch.Tensor:
     """The relative position term P (N, M) of a stage in float64, straight from its definition.
 
-    R = 2 / C * E E^T (N, N), resized bicubically to M columns, negated. Rows are independent and done in turn, N x N at
-    576 px would be 3.4 GB.
+    It is -R, where R = 2 / C * E E^T (N, N) is resized bicubically to M columns. Rows are independent and computed in
+    turn: N x N would be 3.4 GB at 576 px.
     """
     wave = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     rows = torch.arange(height, dtype=torch.float64).repeat_interleave(width)  # of every node, in flat order
@@ -43,7 +43,7 @@ def dense_neighbors(
     num_groups: int = 1,
     position: Optional[torch.Tensor] = None,
 ) -> torch.Tensor:
-    """`gkgnet_timm.graph.knn_neighbors` from the full matrix of distances.
+    """`functional.knn_neighbors` from the full matrix of distances.
 
     Args:
         x: Queries (B, N, C).
@@ -70,7 +70,7 @@ def dense_neighbors(
 
 
 def dense_max_relative(x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
-    """`gkgnet_timm.graph.max_relative` from all gathered neighbours.
+    """The max-relative features of `functional.interleave_max_relative`, from all gathered neighbours.
 
     Args:
         x: Queries (B, N, C).

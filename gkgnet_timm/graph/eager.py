@@ -1,4 +1,4 @@
-"""TODO graph.eager."""
+"""The graph operations in plain PyTorch, for any device and type. They can be scripted, traced and exported."""
 
 from typing import Optional, Tuple
 
@@ -7,7 +7,14 @@ import torch
 from .layout import chunk_ranges
 from .selection import select
 
-__all__ = ['interleave', 'limit_neighbors']
+__all__ = [
+    'gather_max',
+    'interleave',
+    'interleave_max_relative',
+    'limit_neighbors',
+    'scatter_to_winners',
+    'search_neighbors',
+]
 
 
 def limit_neighbors(k: int, dilation: int, candidates: int) -> Tuple[int, int]:
@@ -41,7 +48,7 @@ def search_neighbors(
     num_groups: int,
     position: Optional[Tuple[torch.Tensor, torch.Tensor]],
 ) -> torch.Tensor:
-    """`knn_neighbors` in eager PyTorch, over chunks of queries, for k and dilation that fit."""
+    """The operator `knn_neighbors` in plain PyTorch, over chunks of queries."""
     B, N, C = x.shape
     M = y.shape[1]
     queries = _unit_groups(x.detach(), num_groups)  # (B * G, N, C/G)
@@ -76,39 +83,60 @@ def search_neighbors(
     return neighbors.view(B, num_groups, N, k)
 
 
-def gather_max(rows: torch.Tensor, neighbors: torch.Tensor, keep_winner: bool) -> Tuple[torch.Tensor, torch.Tensor]:
+def gather_max(y: torch.Tensor, neighbors: torch.Tensor, keep_winner: bool) -> Tuple[torch.Tensor, torch.Tensor]:
     """The largest neighbour per channel, by k gathers of whole rows: nothing of size (N, k, C) is held.
 
     Args:
-        rows: Groups of candidates (B * M * G, C / G): group g of candidate j of image b is row (b * M + j) * G + g.
+        y: Candidates (B, M, C).
         neighbors: Indices into M per channel group (B, G, N, k).
-        keep_winner: Whether the row is wanted for each channel.
+        keep_winner: Whether to return which candidate each number is from.
 
     Returns:
-        Largest neighbours (B * N * G, C / G), and the rows that they are from, of the same shape if kept.
+        Largest neighbours (B, N, C), without gradient, and their indices into M (B, N, C) or nothing (0,), int32.
     """
-    B, G, N, k = neighbors.shape
-    M = rows.shape[0] // (B * G)
-    source = rows.detach()
-    image = torch.arange(B, device=rows.device).view(B, 1, 1, 1)
-    group = torch.arange(G, device=rows.device).view(1, G, 1, 1)
+    B, M, C = y.shape
+    G, N, k = neighbors.shape[1], neighbors.shape[2], neighbors.shape[3]
+    rows = y.detach().reshape(B * M * G, C // G)  # group g of candidate j of image b is row (b * M + j) * G + g
+    image = torch.arange(B, device=y.device).view(B, 1, 1, 1)
+    group = torch.arange(G, device=y.device).view(1, G, 1, 1)
     index = (neighbors + image * M) * G + group  # (B, G, N, k)
     index = index.permute(3, 0, 2, 1).reshape(k, B * N * G)  # (B, G, N, k) -> (k, B, N, G) -> (k, B * N * G)
+    candidates = neighbors.to(torch.int32).permute(3, 0, 2, 1).reshape(k, B * N * G, 1)
 
-    largest = source.index_select(0, index[0])  # (B * N * G, C/G)
-    winner = index[0].unsqueeze(1)
-    if keep_winner:
-        winner = winner.repeat(1, source.shape[1])
+    largest = rows.index_select(0, index[0])  # (B * N * G, C/G)
+    winner = candidates[0].expand(-1, C // G) if keep_winner else candidates[0, :0]
     # one buffer for all gathers: fresh memory for each would cost more than the gather
     gathered = torch.empty_like(largest)
     for j in range(1, k):
-        torch.index_select(source, 0, index[j], out=gathered)
+        torch.index_select(rows, 0, index[j], out=gathered)
         if keep_winner:
-            winner = torch.where(gathered > largest, index[j].unsqueeze(1), winner)
+            larger = (gathered > largest) | gathered.isnan()  # the first of equals stays, NaN spreads
+            winner = torch.where(larger, candidates[j], winner)
         torch.maximum(largest, gathered, out=largest)
-    return largest, winner
+    return largest.view(B, N, C), winner.reshape(B, N, C) if keep_winner else winner.view(0)
 
 
 def interleave(x: torch.Tensor, relative: torch.Tensor) -> torch.Tensor:
     """Alternate the channels of nodes and aggregated neighbours, x_0, m_0, x_1, ...: 2 x (B, N, C) -> (B, N, 2C)."""
     return torch.stack((x, relative), dim=-1).flatten(2)
+
+
+def interleave_max_relative(
+    x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor, keep_winner: bool
+) -> Tuple[torch.Tensor, torch.Tensor]:
+    """The operator of this name in plain PyTorch, with the gradient of plain PyTorch if winners are kept."""
+    largest, winner = gather_max(y, neighbors, keep_winner)
+    if torch.is_grad_enabled() and y.requires_grad:
+        largest = y.gather(1, winner.long())
+    return interleave(x, largest - x), winner
+
+
+def scatter_to_winners(grad: torch.Tensor, winner: torch.Tensor, candidates: int) -> torch.Tensor:
+    """The operator of this name in plain PyTorch."""
+    B, N, C = grad.shape
+    out = grad.new_zeros(B, candidates, C, dtype=torch.promote_types(grad.dtype, torch.float32))
+    image = torch.arange(B, device=grad.device).view(B, 1, 1)
+    place = (winner + image * candidates) * C + torch.arange(C, device=grad.device)  # (B, N, C)
+    # in one dimension it is deterministic on a GPU where that is asked for
+    out.view(-1).scatter_add_(0, place.view(-1), grad.to(out.dtype).reshape(-1))
+    return out

@@ -1,6 +1,6 @@
 """Triton kernels of the graph operations, without anything of size N x M or (N, k, C) in memory.
 
-Shapes as in `gkgnet_timm.graph`. This module imports Triton; `gkgnet_timm.ops` loads it when a kernel is first needed.
+Shapes are those of `graph.functional`. This module imports Triton; `graph.gpu` loads it when it is first needed.
 """
 
 from typing import Optional, Tuple
@@ -114,7 +114,7 @@ def max_relative_kernel(
     x_ptr,  # (B, N, G * C), any strides
     y_ptr,  # (B, M, G * C)
     neighbors_ptr,  # (B, G, N, K)
-    out_ptr,  # (B, N, G * C)
+    out_ptr,  # (B, N, G * C * 2)
     winner_ptr,  # (B, N, G * C)
     N,
     M,
@@ -128,7 +128,7 @@ def max_relative_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """The largest neighbour less the query in BLOCK_N x BLOCK_C channels of one group."""
+    """The query, and the largest neighbour less the query, in BLOCK_N x BLOCK_C channels of one group."""
     image = (tl.program_id(1) // G).to(tl.int64)
     group = tl.program_id(1) % G
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -153,11 +153,14 @@ def max_relative_kernel(
             winner = tl.where(larger, index.to(tl.int32)[:, None], winner)
 
     x_tile = x_ptr + image * x_stride_b + rows[:, None] * x_stride_n + channels[None, :] * x_stride_c
-    out = largest - tl.load(x_tile, mask=mask, other=0.0).to(tl.float32)
-    place = (image * N + rows)[:, None] * (G * C) + channels[None, :]
-    tl.store(out_ptr + place, out.to(out_ptr.dtype.element_ty), mask=mask)
+    x = tl.load(x_tile, mask=mask, other=0.0).to(tl.float32)
+    out = tl.interleave(x, largest - x).to(out_ptr.dtype.element_ty)  # (BLOCK_N, 2 * BLOCK_C)
+    node = (image * N + rows)[:, None] * (G * C)
+    in_pairs = tl.program_id(2) * BLOCK_C * 2 + tl.arange(0, 2 * BLOCK_C)
+    pair_mask = row_mask[:, None] & (in_pairs < 2 * C)[None, :]
+    tl.store(out_ptr + 2 * node + (2 * group * C + in_pairs)[None, :], out, mask=pair_mask)
     if KEEP_WINNER:
-        tl.store(winner_ptr + place, winner, mask=mask)
+        tl.store(winner_ptr + node + channels[None, :], winner, mask=mask)
 
 
 @triton.jit
@@ -198,7 +201,7 @@ def search_tile(queries: int, graphs: int) -> Tuple[int, int]:
     sm_90, so that three programs share a multiprocessor. Twice the tile takes up to 255, and spills in float32. 64
     queries are what one wgmma of 4 warps takes, and few candidates make few useless rounds of selection. Where 64
     queries a program leave some of the 132 multiprocessors of an H100 or H200 idle (label nodes, a single image), 16
-    are taken. All of this is reasoned, not measured.
+    are taken. All of this is derived, not measured.
     """
     return (64, 32) if triton.cdiv(queries, 64) * graphs >= 132 else (16, 128)
 
@@ -253,7 +256,7 @@ def launch_search(
 def launch_max_relative(
     x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor, out: torch.Tensor, winner: Optional[torch.Tensor]
 ) -> None:
-    """Write the largest y_j - x_i of x (B, N, C), y (B, M, C), and j to out and winner (B, N, C), contiguous."""
+    """Write x_i and the largest y_j - x_i to out (B, N, 2C), and j to winner (B, N, C), contiguous."""
     B, N, _ = x.shape
     G, k = neighbors.shape[1], neighbors.shape[3]
     C = x.shape[2] // G

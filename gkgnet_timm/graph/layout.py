@@ -1,4 +1,4 @@
-"""TODO graph.layout."""
+"""Nodes and maps, one layout in memory, and how work on grids of nodes is split."""
 
 from typing import List, Tuple
 
@@ -10,9 +10,9 @@ __all__ = ['chunk_ranges', 'to_map', 'to_nodes']
 def to_nodes(x: torch.Tensor) -> torch.Tensor:
     """Nodes of a feature map: (B, C, H, W) -> (B, H * W, C).
 
-    By way of (B, H, W, C), as is `to_map`: the strides are then those of channels_last whatever the sizes. A single
-    image or column has other strides after flatten(2).transpose(1, 2), which fit two memory formats, and on the CPU the
-    backward passes of BatchNorm and of grouped convolutions read them wrong: their gradients are false.
+    Like `to_map` it goes through (B, H, W, C), so the strides are those of channels_last whatever the sizes. After
+    flatten(2).transpose(1, 2) a single image or column would have strides that fit two memory formats, and on the CPU
+    the backward passes of BatchNorm and of grouped convolutions misread those: their gradients are wrong.
     """
     B, C, H, W = x.shape
     return x.permute(0, 2, 3, 1).reshape(B, H * W, C)  # (B, C, H, W) -> (B, H, W, C) -> (B, H * W, C)
@@ -27,7 +27,7 @@ def to_map(nodes: torch.Tensor, height: int, width: int) -> torch.Tensor:
 def chunk_ranges(batch_size: int, rows: int, row_size: int, budget: int) -> List[Tuple[int, int, int, int]]:
     """Split a batch of grids into chunks of whole grids, or each grid into chunks of whole rows.
 
-    On a CPU a chunk has to stay in cache from one operation to the next, elsewhere it only bounds memory.
+    On a CPU a chunk has to stay in the cache from one operation to the next; elsewhere it only bounds memory.
 
     Args:
         batch_size: Number of grids.
@@ -36,11 +36,11 @@ def chunk_ranges(batch_size: int, rows: int, row_size: int, budget: int) -> List
         budget: Numbers in a chunk, unless one row has more.
 
     Returns:
-        The first and last grid, the first and last row of each chunk; the last ones are not part of it.
+        First and last grid, first and last row of each chunk; the last ones are exclusive.
     """
     grids = min(batch_size, max(1, budget // (rows * row_size)))
     height = min(rows, max(1, budget // row_size))
-    # as many chunks as that takes, of about one size
+    # the same number of chunks, of about equal size
     grids = -(-batch_size // -(-batch_size // grids))
     height = -(-rows // -(-rows // height))
     chunks: List[Tuple[int, int, int, int]] = []

@@ -2,9 +2,14 @@
 
 import torch
 
-from . import cpu as cpu_kernels
+__all__ = ['is_recorded', 'select', 'select_by_topk', 'select_largest']
 
-__all__ = ['select', 'select_by_topk']
+_is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)  # the former since torch 2.7
+
+
+def is_recorded() -> bool:
+    """Whether a trace or an export is being made. It has to consist of PyTorch's own operators, on every device."""
+    return torch.jit.is_tracing() or _is_exporting()
 
 
 def select_by_topk(scores: torch.Tensor, count: int) -> torch.Tensor:
@@ -25,13 +30,24 @@ def select_by_topk(scores: torch.Tensor, count: int) -> torch.Tensor:
     return columns.gather(-1, scores.gather(-1, columns).topk(count, dim=-1)[1])
 
 
+@torch.library.custom_op('gkgnet_timm::select_largest', mutates_args=())
+def select_largest(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """`select` as an operator, for which a device may have a kernel."""
+    return select_by_topk(scores, count)
+
+
+@select_largest.register_fake
+def _(scores, count):
+    return scores.new_empty([*scores.shape[:-1], count], dtype=torch.int64)
+
+
 def select(scores: torch.Tensor, count: int) -> torch.Tensor:
     """Indices of the largest scores of each row, largest first: (..., M) -> (..., count).
 
-    Of equal scores any may come first; a row with NaN gets some indices, even twice. On a CPU topk would take a fifth
-    of a model's time at 576 px, the kernel takes a twentieth.
+    Equal scores come in any order; a row with NaN gets any indices, even the same one twice. On a CPU topk would take a
+    fifth of a model's time at 576 px, the kernel takes a twentieth.
     """
     if not torch.jit.is_scripting():
-        if cpu_kernels.kernels_apply(scores) and count <= cpu_kernels.MOST:
-            return cpu_kernels.select_largest(scores, count)
+        if not is_recorded():
+            return select_largest(scores, count)
     return select_by_topk(scores, count)

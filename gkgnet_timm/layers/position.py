@@ -3,9 +3,12 @@
 from typing import Optional, Tuple
 
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
 
-__all__ = ['relative_position_tables', 'resample_pos_embed']
+from timm.models import register_notrace_module
+
+__all__ = ['RelativePosition', 'relative_position_tables', 'resample_pos_embed']
 
 
 def relative_position_tables(
@@ -29,12 +32,12 @@ def relative_position_tables(
         dim: Channels C of the stage, divisible by 4.
         reduction: Side of the pooling window of the candidates, 1 or even. M = height * width / reduction^2.
         device: Device of the tables.
-        dtype: Type of the tables. They are computed in float64 whatever it is.
+        dtype: Type of the tables. They are computed in float64 in any case.
 
     Returns:
         row_table (height, M) and col_table (width, M), to be added to the similarity of query and candidate.
     """
-    cpu = torch.device('cpu')  # float64 is not there on every device, and the meta device computes nothing
+    cpu = torch.device('cpu')  # some devices lack float64, and the meta device computes nothing
     wave = torch.arange(dim // 4, dtype=torch.float64, device=cpu) * (-4.0 / dim)
     coord = torch.arange(max(height, width), dtype=torch.float64, device=cpu)
     angle = coord[:, None] * torch.pow(10000.0, wave)  # (max(H, W), C/4)
@@ -67,3 +70,62 @@ def resample_pos_embed(pos_embed: torch.Tensor, height: int, width: int) -> torc
     dtype = pos_embed.dtype
     full = torch.float64 if dtype == torch.float64 else torch.float32
     return F.interpolate(pos_embed.to(full), size=(height, width), mode='bicubic', antialias=True).to(dtype)
+
+
+@register_notrace_module  # sizes decide what happens
+class RelativePosition(nn.Module):
+    """The relative position tables of one stage, shared by its blocks.
+
+    Tables of the model's own size are buffers; those of the latest other sizes are cached. They are float64 in a
+    float64 model and float32 in any other, and computed anew rather than cast, which would cost 1e-3 of precision.
+    """
+
+    MAX_CACHED = 8
+
+    def __init__(self, dim: int, reduction: int, grid_size: Tuple[int, int], device=None, dtype=None):
+        super().__init__()
+        self.dim = dim
+        self.reduction = reduction
+        table = torch.empty(0, device=device, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+        self.register_buffer('row_table', table, persistent=False)  # (H, M)
+        self.register_buffer('col_table', table.clone(), persistent=False)  # (W, M)
+        self.set_grid_size(grid_size)
+
+    def set_grid_size(self, grid_size: Tuple[int, int]) -> None:
+        """Replace the tables by those of a different grid."""
+        self.grid_size = (int(grid_size[0]), int(grid_size[1]))
+        self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        """Compute the tables on the device of the buffers."""
+        self._cached = {}
+        dtype = torch.float64 if self.row_table.dtype == torch.float64 else torch.float32
+        self.row_table, self.col_table = relative_position_tables(
+            self.grid_size[0], self.grid_size[1], self.dim, self.reduction, self.row_table.device, dtype
+        )
+
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        self.init_non_persistent_buffers()
+        return self
+
+    @torch.jit.unused
+    def _other_tables(self, height: int, width: int) -> Tuple[torch.Tensor, torch.Tensor]:
+        args = height, width, self.dim, self.reduction, self.row_table.device, self.row_table.dtype
+        if torch.compiler.is_compiling():
+            return relative_position_tables(*args)
+        if (height, width) not in self._cached:
+            if len(self._cached) >= self.MAX_CACHED:
+                self._cached.pop(next(iter(self._cached)))
+            self._cached[height, width] = relative_position_tables(*args)
+        return self._cached[height, width]
+
+    def forward(self, x: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+        height, width = x.shape[2], x.shape[3]
+        if height == self.grid_size[0] and width == self.grid_size[1]:
+            return self.row_table, self.col_table
+        if torch.jit.is_scripting():
+            return relative_position_tables(
+                height, width, self.dim, self.reduction, self.row_table.device, self.row_table.dtype
+            )
+        return self._other_tables(height, width)

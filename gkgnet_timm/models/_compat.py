@@ -1,4 +1,4 @@
-"""timm names without a public home. The one place of the package that imports them."""
+"""Names of timm that have no public home. Only this file imports them."""
 
 from timm.models._features import feature_take_indices
 from timm.models._input import update_model_input_size

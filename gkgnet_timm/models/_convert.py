@@ -12,13 +12,9 @@ from ..layers.position import resample_pos_embed
 __all__ = ['check_tensors', 'complete', 'convert_keys']
 
 _logger = logging.getLogger(__name__)
-
 _PUBLISHED_STEM = 'stem.convs.'
-
 _STEM = {'0': 'conv1.conv', '1': 'conv1.bn', '3': 'conv2.conv', '4': 'conv2.bn', '6': 'conv3.conv', '7': 'conv3.bn'}
-
 _CONV_NORM = {'0': 'conv', '1': 'bn'}
-
 _BLOCK = {  # published name of a (conv, norm) pair in a block: ours
     '0.fc1': 'grapher.fc1',
     '0.graph_conv.gconv.nn': 'grapher.graph_conv.conv',
@@ -26,7 +22,6 @@ _BLOCK = {  # published name of a (conv, norm) pair in a block: ours
     '1.fc1': 'ffn.fc1',
     '1.fc2': 'ffn.fc2',
 }
-
 _LABEL_BLOCK = {
     'fc1': 'grapher.fc1',
     'graph_conv.gconv.nn': 'grapher.graph_conv.conv',
@@ -34,7 +29,6 @@ _LABEL_BLOCK = {
     'ffn.fc1': 'ffn.fc1',
     'ffn.fc2': 'ffn.fc2',
 }
-
 _HEAD = {
     'label_lt': 'label_embed',
     'head.fc1': 'head_label',
@@ -46,7 +40,7 @@ _HEAD = {
 
 
 def _convert_key(key: str, stage_of: Sequence[str]) -> Optional[str]:
-    """Our name of a published tensor, None for a relative position matrix.
+    """Return our name of a published tensor, or None for a relative position matrix.
 
     Args:
         key: Published name, without the `backbone.` that GKGNet puts in front of its trunk.
@@ -65,21 +59,23 @@ def _convert_key(key: str, stage_of: Sequence[str]) -> Optional[str]:
     if match := re.fullmatch(r'gcn_label\.(\d)\.(\d+)\.(.+)\.([01])\.(\w+)', key):
         part = f'{_LABEL_BLOCK[match[3]]}.{_CONV_NORM[match[4]]}'
         return f'label_stages.{match[1]}.blocks.{match[2]}.{part}.{match[5]}'
-    if match := re.fullmatch(r'ffn_label\.(\d)\.0\.(\w+)', key):  # to the width of the next stage: ours has it there
+    if match := re.fullmatch(
+        r'ffn_label\.(\d)\.0\.(\w+)', key
+    ):  # projects to the width of the next stage, where ours stands
         return f'label_stages.{int(match[1]) + 1}.proj.{match[2]}'
     module, _, leaf = key.rpartition('.')
     return f'{_HEAD[module]}.{leaf}'
 
 
 def convert_keys(checkpoint: Dict[str, Any], depths: Sequence[int]) -> Dict[str, torch.Tensor]:
-    """Unwrap a checkpoint and give published tensors our names; a state dict of ours passes unchanged.
+    """Unwrap a checkpoint and rename published tensors; a state dict of ours passes unchanged.
 
     Args:
         checkpoint: State dict, or a dict with one under `state_dict` or `model`; `module.` prefixes are removed.
         depths: Blocks of each stage.
 
     Raises:
-        ValueError: If the checkpoint is of another model.
+        ValueError: If the checkpoint belongs to a different model.
     """
     for wrapper in ('state_dict', 'model'):
         if isinstance(checkpoint.get(wrapper), dict):
@@ -111,8 +107,7 @@ def convert_keys(checkpoint: Dict[str, Any], depths: Sequence[int]) -> Dict[str,
 
 
 def complete(state_dict: Dict[str, torch.Tensor], model: nn.Module, branch: Tuple[str, ...]) -> Dict[str, torch.Tensor]:
-    """Take a branch of the model whole or not at all: fresh from a model whose file has none, left out where the model
-    has none.
+    """Load a branch whole or not at all: keep the fresh one if the file has none, drop it if the model has none.
 
     Args:
         state_dict: Tensors by our names.
@@ -124,7 +119,7 @@ def complete(state_dict: Dict[str, torch.Tensor], model: nn.Module, branch: Tupl
         return {key: value for key, value in state_dict.items() if not key.startswith(branch)}
     if not any(key.startswith(branch) for key in state_dict):
         _logger.warning(f'Only the trunk is pretrained: {", ".join(branch)}* start fresh and are to be trained.')
-        model.pretrained_cfg['num_classes'] = 0  # the weights know none
+        model.pretrained_cfg['num_classes'] = 0  # there are none in the weights
         return {**state_dict, **own}
     return state_dict
 
@@ -134,19 +129,19 @@ def check_tensors(
     model: nn.Module,
     head: Sequence[str],
 ) -> Dict[str, torch.Tensor]:
-    """Hold the tensors of a checkpoint to those of the model, before timm loads them.
+    """Compare the tensors of a checkpoint with those of the model, before timm loads them.
 
-    timm loads without strictness when class counts differ, and what is missing would go unnoticed. The position
-    embedding is resampled where the size differs, or starts from zero, as `model.pos_embed_init` says. The class count
-    is the file's, so the cfg is told of it: timm compares it with the model's to see whether the classifier fits.
+    timm does not load strictly when class counts differ, so missing tensors would go unnoticed. If its size differs,
+    the position embedding is resampled or starts from zero, as `model.pos_embed_init` says. The class count of the file
+    is written to the cfg: timm compares it with that of the model to see whether the classifier fits.
 
     Args:
         state_dict: Tensors by our names.
         model: Model to load them into.
-        head: Modules of the classifier, which alone may have another class count.
+        head: Modules of the classifier, the only ones whose class count may differ.
 
     Raises:
-        ValueError: Names the first tensor that is missing, left over or of another shape.
+        ValueError: If a tensor is missing, left over or of a different shape; names the first one.
     """
     kind = type(model).__name__
     expected = model.state_dict()

@@ -3,9 +3,9 @@
 Paper: `GKGNet: Group K-Nearest Neighbor based Graph Convolutional Network for Multi-Label Image Recognition`
     - https://arxiv.org/abs/2308.14378
 
-The trunk is a Pyramid ViG whose neighbours are searched per channel group. After every stage the label nodes, one a
-class, look for their nearest patches in the map of that stage and aggregate them; at the end a class is scored from its
-own node and from the pooled patches.
+The trunk is a Pyramid ViG whose neighbours are searched per channel group. There is one label node per class. After
+every stage, label nodes look for their nearest patches in the map of that stage and aggregate them. Finally a class is
+scored from its own node and from the pooled patches.
 """
 
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
@@ -19,8 +19,8 @@ from timm.models import generate_default_cfgs, named_apply, register_model
 
 from ..class_names import COCO_CLASSES
 from ..graph.layout import to_map, to_nodes
-from ..layers.block import Block, checkpoint_block
-from ._compat import feature_take_indices
+from ..layers.block import Block
+from ..layers.checkpoint import checkpoint_block
 from ._convert import check_tensors, complete, convert_keys
 from ._pretrained import HUB_ORG, VIG_FILES, build_model
 from .pvig import VARIANTS, PyramidVigTrunk, check_classifier, check_positive
@@ -46,7 +46,7 @@ class LabelGraph(NamedTuple):
 
 
 class LabelStage(nn.Module):
-    """Label nodes of one stage: to its width, then blocks whose candidates are the patches of the stage."""
+    """Project label nodes to the width of a stage, then update them by blocks whose candidates are its patches."""
 
     def __init__(
         self,
@@ -94,12 +94,12 @@ class GkgNet(PyramidVigTrunk):
         k: Neighbours of every patch.
         label_k: Neighbours of every label node.
         num_groups: Channel groups with a graph each, for patches and labels. 1 is the graph of ViG.
-        label_depth: Label blocks behind the last stage; the others have one.
+        label_depth: Label blocks after the last stage; the other stages have one each.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth of the last block, rising linearly from 0.
         dynamic_img_size: Take images of any size that is a multiple of 32, by resampling the position embedding.
         dynamic_img_pad: Pad images to a multiple of 32.
-        pos_embed_init: Position embedding when pretrained weights are of another image size: 'resample', or start from
+        pos_embed_init: Position embedding if pretrained weights have a different image size: 'resample', or start from
             'zero' as the published training does.
         device: Device of parameters and buffers.
         dtype: Type of parameters and buffers.
@@ -189,7 +189,7 @@ class GkgNet(PyramidVigTrunk):
             else [
                 (r'^stages\.(\d+)\.downsample', (0,)),
                 (r'^stages\.(\d+)\.blocks\.(\d+)', None),
-                (r'^label_stages\.(\d+)', (max(self.depths),)),  # behind the blocks of its stage
+                (r'^label_stages\.(\d+)', (max(self.depths),)),  # after the blocks of its stage
             ],
         )
 
@@ -202,15 +202,15 @@ class GkgNet(PyramidVigTrunk):
 
     @torch.jit.ignore
     def get_classifier(self) -> Tuple[nn.Module, ...]:
-        """What is there once a class: the two score layers and the label embedding."""
+        """The modules with one row per class: the two score layers and the label embedding."""
         if self.num_classes == 0:
             return nn.Identity(), nn.Identity(), nn.Identity()
         return self.head_label, self.head_patch, self.label_embed
 
     def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
-        """Replace label nodes, their embedding and score layers by fresh ones for another class count.
+        """Replace the label embedding and score layers by fresh ones for a different class count.
 
-        The label blocks are kept from one class count to another; 0 classes removes the whole label branch.
+        The label blocks are kept; 0 classes removes the whole label branch.
         """
         check_classifier(num_classes, self.global_pool if global_pool is None else global_pool)
         if global_pool is not None:
@@ -245,59 +245,17 @@ class GkgNet(PyramidVigTrunk):
                 neighbors.append(index)
         return label_nodes, neighbors
 
-    def _graph_nodes(self, maps: List[torch.Tensor]) -> torch.Tensor:
-        """Label nodes and patches of the last map, (B, L + H * W, C)."""
+    def join(self, maps: List[torch.Tensor]) -> torch.Tensor:
+        """All final graph nodes, label nodes first: (B, L + H / 32 * W / 32, C)."""
         patches = to_nodes(maps[-1])  # (B, C, H, W) -> (B, H * W, C)
         if self.label_embed is None:
             return patches
         label_nodes, _ = self.forward_labels(maps)
         return torch.cat([label_nodes[-1], patches], dim=1)
 
-    def forward_intermediates(
-        self,
-        x: torch.Tensor,
-        indices: Optional[Union[int, List[int]]] = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = 'NCHW',
-        intermediates_only: bool = False,
-    ) -> Union[List[torch.Tensor], Tuple[torch.Tensor, List[torch.Tensor]]]:
-        """Stage maps along the way.
-
-        Args:
-            x: Images (B, in_chans, H, W).
-            indices: Take the last n stages if int, all if None, the given ones if a sequence.
-            norm: Has no effect, there is no norm behind the stages.
-            stop_early: Do not run stages behind the last one taken.
-            output_fmt: 'NCHW', the only format.
-            intermediates_only: Return the maps alone, without running the label branch.
-
-        Returns:
-            The maps, or final graph nodes and maps.
-        """
-        assert output_fmt == 'NCHW', 'Output format must be NCHW.'
-        take_indices, max_index = feature_take_indices(len(self.stages), indices)
-        maps = self.forward_stages(x, max_index + 1 if stop_early else len(self.stages))
-        intermediates = [maps[i] for i in take_indices]
-        if intermediates_only:
-            return intermediates
-        return self._graph_nodes(maps), intermediates
-
-    def prune_intermediate_layers(
-        self,
-        indices: Union[int, List[int]] = 1,
-        prune_norm: bool = False,
-        prune_head: bool = True,
-    ) -> List[int]:
-        """Drop the stages behind the last index, and the label branch unless it is to stay and still fits."""
-        take_indices, cut = self._prune_stages(indices)
-        if prune_head or cut:
-            self.reset_classifier(0, '')
-        return take_indices
-
-    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """All final graph nodes, label nodes first: (B, in_chans, H, W) -> (B, L + H / 32 * W / 32, C)."""
-        return self._graph_nodes(self.forward_stages(x, len(self.stages)))
+    def remove_head(self) -> None:
+        """Remove the label branch."""
+        self.reset_classifier(0, '')
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Logits (B, L) of final graph nodes, or the pooled patches (B, C)."""
@@ -309,16 +267,11 @@ class GkgNet(PyramidVigTrunk):
         label_scores = (nodes * self.head_label.weight).sum(dim=-1) + self.head_label.bias  # (B, L, C) -> (B, L)
         return label_scores + self.head_patch(pooled)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.forward_features(x)
-        x = self.forward_head(x)
-        return x
-
     @torch.jit.ignore
     def forward_graph(self, x: torch.Tensor) -> LabelGraph:
-        """Logits together with the label graph that led to them, for pictures and analysis.
+        """Logits and the label graph that led to them, for pictures and analysis.
 
-        The normal forward pass computes the same neighbours and drops them, so this costs no more.
+        The normal forward pass computes the same neighbours and drops them, so this is no slower.
 
         Args:
             x: Images (B, in_chans, H, W).
@@ -338,8 +291,8 @@ class GkgNet(PyramidVigTrunk):
 def checkpoint_filter_fn(state_dict: Dict[str, Any], model: GkgNet) -> Dict[str, torch.Tensor]:
     """State dict of this model from a published GKGNet or Pyramid ViG checkpoint; one of our own passes unchanged.
 
-    The label branch is taken whole or not at all: a file without one, such as a Pyramid ViG, gets the fresh one of the
-    model.
+    The label branch is loaded whole or not at all: if the file has none, as that of a Pyramid ViG, the model keeps its
+    freshly initialised one.
 
     Raises:
         ValueError: If a tensor is missing, left over or has another shape.
@@ -356,7 +309,7 @@ def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
         'num_classes': 80,
         'input_size': (3, 224, 224),
         'pool_size': (7, 7),
-        'min_input_size': (3, 224, 224),  # the smallest at which no block has to make do with fewer neighbours
+        'min_input_size': (3, 224, 224),  # the smallest at which every block has enough candidates
         'crop_pct': 1.0,
         'crop_mode': 'squash',
         'interpolation': 'bicubic',
@@ -378,7 +331,7 @@ _cfg_576 = dict(input_size=(3, 576, 576), pool_size=(18, 18))
 
 
 def _in1k(width: str, **kwargs: Any) -> Dict[str, Any]:
-    """The trunk is that of Pyramid ViG, the label branch is fresh."""
+    """Cfg of a model whose trunk is pretrained as Pyramid ViG and whose label branch is to be trained."""
     return _cfg(VIG_FILES[width], description='Trunk of Pyramid ViG, label branch to be trained.', **kwargs)
 
 
@@ -389,7 +342,7 @@ default_cfgs = generate_default_cfgs(
         'gkgnet_448.in1k': _in1k('s', **_cfg_448),
         'gkgnet_576.coco2014': _cfg(
             hf_hub_id=f'{HUB_ORG}/gkgnet_576.coco2014',
-            hf_hub_filename='model.safetensors',  # without a network one file is tried, not two
+            hf_hub_filename='model.safetensors',  # offline, timm then looks for this file alone
             label_names=COCO_CLASSES,
             license='other',
             description='The published checkpoint, 87.65 mAP on COCO-2014. For non-commercial use only.',

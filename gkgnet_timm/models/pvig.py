@@ -13,21 +13,16 @@ from typing import Any, Dict, List, Optional, Set, Tuple, Union
 
 import torch
 import torch.nn as nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
-from timm.layers import (
-    SelectAdaptivePool2d,
-    calculate_drop_path_rates,
-    get_device_dtype,
-)
-from timm.models import (
-    generate_default_cfgs,
-    named_apply,
-    register_model,
-)
+from timm.layers import SelectAdaptivePool2d, calculate_drop_path_rates, get_device_dtype
+from timm.models import generate_default_cfgs, named_apply, register_model
 
-from ..layers.block import ConvBnAct, RelativePosition, Stage, Stem
+from ..layers.block import Block
+from ..layers.checkpoint import checkpoint_block
+from ..layers.conv import ConvBnAct
+from ..layers.position import RelativePosition
+from ..layers.stem import Stem
 from ._compat import feature_take_indices, update_model_input_size
 from ._convert import check_tensors, complete, convert_keys
 from ._pretrained import VIG_FILES, build_model
@@ -35,7 +30,7 @@ from ._pretrained import VIG_FILES, build_model
 __all__ = ['PyramidVig']
 
 REDUCTIONS = (4, 2, 1, 1)  # side of the pooling window of the candidates, by stage
-MAX_REACH = 49  # neighbours * dilation never exceeds it, the nodes of the last stage at 224 px
+MAX_REACH = 49  # upper bound of neighbours * dilation: the nodes of the last stage at 224 px
 POOL_TYPES = ('avg', 'max', 'avgmax', '')
 
 
@@ -56,10 +51,54 @@ def check_classifier(num_classes: int, global_pool: str) -> None:
         raise ValueError("global_pool='' leaves no pooled features to classify, it needs num_classes=0.")
 
 
-class PyramidVigTrunk(nn.Module):
-    """Stem and stages, and the parts of the timm interface that follow from them alone.
+class Stage(nn.Module):
+    """Downsampling, then blocks that share one relative position term."""
 
-    Subclasses add a head: `forward_features`, `forward_head`, `get_classifier`, `reset_classifier`.
+    def __init__(
+        self,
+        in_dim: int,
+        dim: int,
+        grid_size: Tuple[int, int],
+        reduction: int,
+        dilations: List[int],
+        drop_path: List[float],
+        k: int,
+        num_groups: int,
+        downsample: bool = True,
+        device=None,
+        dtype=None,
+    ):
+        dd = {'device': device, 'dtype': dtype}
+        super().__init__()
+        self.grad_checkpointing = False
+        if downsample:
+            self.downsample = ConvBnAct(in_dim, dim, 3, stride=2, bias=True, apply_act=False, **dd)
+        else:
+            self.downsample = nn.Identity()
+        self.relative_position = RelativePosition(dim, reduction, grid_size, **dd)
+        self.blocks = nn.ModuleList(
+            [
+                Block(dim, k, dilation, num_groups, reduction, drop_path=rate, **dd)
+                for dilation, rate in zip(dilations, drop_path)
+            ]
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.downsample(x)
+        position = self.relative_position(x)
+        for block in self.blocks:
+            if self.grad_checkpointing and not torch.jit.is_scripting():
+                x, _ = checkpoint_block(block, x, None, position)
+            else:
+                x, _ = block(x, None, position)
+        return x
+
+
+class PyramidVigTrunk(nn.Module):
+    """Stem and stages, and the parts of the timm interface that depend on them alone.
+
+    Subclasses add a head: `forward_head`, `remove_head`, `get_classifier`, `reset_classifier`, and their own
+    `join` if it takes more than the last map.
     """
 
     def __init__(
@@ -129,7 +168,7 @@ class PyramidVigTrunk(nn.Module):
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode='fan_in', nonlinearity='relu')
             nn.init.zeros_(module.bias)
-        elif isinstance(module, (_BatchNorm, nn.Linear, nn.Embedding)):
+        elif isinstance(module, (nn.BatchNorm2d, nn.Linear, nn.Embedding)):
             module.reset_parameters()
         elif isinstance(module, Stem):
             nn.init.zeros_(module.pos_embed)
@@ -138,7 +177,7 @@ class PyramidVigTrunk(nn.Module):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> Set[str]:
-        # the published recipe decays the position and label embeddings, norms and biases are exempt by their shape
+        # the published recipe decays the position and label embeddings; timm exempts norms and biases by their shape
         return set()
 
     @torch.jit.ignore
@@ -149,7 +188,7 @@ class PyramidVigTrunk(nn.Module):
 
     @torch.jit.ignore
     def set_input_size(self, img_size: Union[int, Tuple[int, int]]) -> None:
-        """Make another image size the model's own: resamples the position embedding, rebuilds the position tables.
+        """Set the image size of the model: resample the position embedding and rebuild the position tables.
 
         Args:
             img_size: Side or (height, width) in pixels, multiples of 32.
@@ -169,17 +208,66 @@ class PyramidVigTrunk(nn.Module):
                 maps.append(x)
         return maps
 
-    def _prune_stages(self, indices: Union[int, List[int]]) -> Tuple[List[int], bool]:
-        """Cut the stages behind the last index, returns the indices taken and whether stages were cut."""
+    def forward_intermediates(
+        self,
+        x: torch.Tensor,
+        indices: Optional[Union[int, List[int]]] = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = 'NCHW',
+        intermediates_only: bool = False,
+    ) -> Union[List[torch.Tensor], Tuple[torch.Tensor, List[torch.Tensor]]]:
+        """Stage maps along the way.
+
+        Args:
+            x: Images (B, in_chans, H, W).
+            indices: Take the last n stages if int, all if None, the given ones if a sequence.
+            norm: Has no effect, no norm follows the stages.
+            stop_early: Do not run stages after the last one taken.
+            output_fmt: 'NCHW', the only format.
+            intermediates_only: Return the maps alone, and compute nothing else.
+
+        Returns:
+            The maps, or features as of `forward_features` and maps.
+        """
+        assert output_fmt == 'NCHW', 'Output format must be NCHW.'
         take_indices, max_index = feature_take_indices(len(self.stages), indices)
-        cut = max_index < len(self.stages) - 1
-        self.stages = self.stages[: max_index + 1]
-        self.num_features = self.head_hidden_size = self.feature_info[max_index]['num_chs']
-        return take_indices, cut
+        maps = self.forward_stages(x, max_index + 1 if stop_early else len(self.stages))
+        intermediates = [maps[i] for i in take_indices]
+        if intermediates_only:
+            return intermediates
+        return self.join(maps), intermediates
+
+    def prune_intermediate_layers(
+        self,
+        indices: Union[int, List[int]] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> List[int]:
+        """Drop the stages after the last index, and the head unless `prune_head` is False and it still fits."""
+        take_indices, max_index = feature_take_indices(len(self.stages), indices)
+        if prune_head or max_index < len(self.stages) - 1:
+            self.stages = self.stages[: max_index + 1]
+            self.num_features = self.head_hidden_size = self.feature_info[max_index]['num_chs']
+            self.remove_head()
+        return take_indices
+
+    def join(self, maps: List[torch.Tensor]) -> torch.Tensor:
+        """Features of the maps of all stages: the last one, (B, C, H / 32, W / 32)."""
+        return maps[-1]
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """Features that `forward_head` classifies, of images (B, in_chans, H, W)."""
+        return self.join(self.forward_stages(x, len(self.stages)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.forward_features(x)
+        x = self.forward_head(x)
+        return x
 
 
 class PyramidVigHead(nn.Module):
-    """Pooling, hidden layer, classifier. Unpooled (`pool_type=''`) the hidden layer works on the map."""
+    """Pooling, hidden layer, classifier. Without pooling (`pool_type=''`) the hidden layer takes the map."""
 
     def __init__(
         self,
@@ -223,7 +311,7 @@ class PyramidVigHead(nn.Module):
 
 
 def init_classifier(fc: nn.Linear) -> None:
-    """As the pointwise convolution that it was in the published model."""
+    """Initialise it like the pointwise convolution it is in the published model."""
     nn.init.kaiming_normal_(fc.weight, mode='fan_in', nonlinearity='relu')
     nn.init.zeros_(fc.bias)
 
@@ -245,7 +333,7 @@ class PyramidVig(PyramidVigTrunk):
         drop_path_rate: Stochastic depth of the last block, rising linearly from 0.
         dynamic_img_size: Take images of any size that is a multiple of 32, by resampling the position embedding.
         dynamic_img_pad: Pad images to a multiple of 32.
-        pos_embed_init: Position embedding when pretrained weights are of another image size: 'resample', or start from
+        pos_embed_init: Position embedding if pretrained weights have a different image size: 'resample', or start from
             'zero' as the published training does.
         device: Device of parameters and buffers.
         dtype: Type of parameters and buffers.
@@ -304,78 +392,26 @@ class PyramidVig(PyramidVigTrunk):
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
-        """Replace the classifier; 0 classes for none. The pooling stays unless one is given."""
+        """Replace the classifier, or remove it for 0 classes. The pooling stays unless one is given."""
         pool_type = self.head.global_pool.pool_type if global_pool is None else global_pool
         check_classifier(num_classes, pool_type)
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool, **get_device_dtype(self))
 
-    def forward_intermediates(
-        self,
-        x: torch.Tensor,
-        indices: Optional[Union[int, List[int]]] = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = 'NCHW',
-        intermediates_only: bool = False,
-    ) -> Union[List[torch.Tensor], Tuple[torch.Tensor, List[torch.Tensor]]]:
-        """Stage maps along the way.
-
-        Args:
-            x: Images (B, in_chans, H, W).
-            indices: Take the last n stages if int, all if None, the given ones if a sequence.
-            norm: Has no effect, there is no norm behind the stages.
-            stop_early: Do not run stages behind the last one taken.
-            output_fmt: 'NCHW', the only format.
-            intermediates_only: Return the maps alone.
-
-        Returns:
-            The maps, or final features and maps.
-        """
-        assert output_fmt == 'NCHW', 'Output format must be NCHW.'
-        take_indices, max_index = feature_take_indices(len(self.stages), indices)
-        maps = self.forward_stages(x, max_index + 1 if stop_early else len(self.stages))
-        intermediates = [maps[i] for i in take_indices]
-        if intermediates_only:
-            return intermediates
-        return maps[-1], intermediates
-
-    def prune_intermediate_layers(
-        self,
-        indices: Union[int, List[int]] = 1,
-        prune_norm: bool = False,
-        prune_head: bool = True,
-    ) -> List[int]:
-        """Drop the stages behind the last index, and the head unless it is to stay and still fits."""
-        take_indices, cut = self._prune_stages(indices)
-        if prune_head or cut:
-            self.head.prune(self.num_features)
-            self.reset_classifier(0, '')
-        else:
-            self.head_hidden_size = self.head.hidden_size
-        return take_indices
-
-    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Final map: (B, in_chans, H, W) -> (B, C, H / 32, W / 32)."""
-        x = self.stem(x)
-        for stage in self.stages:
-            x = stage(x)
-        return x
+    def remove_head(self) -> None:
+        """Leave nothing after the map of the last stage."""
+        self.head.prune(self.num_features)
+        self.reset_classifier(0, '')
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Logits (B, num_classes) of a final map, or the hidden layer (B, head_hidden_size)."""
         return self.head(x, pre_logits=pre_logits)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.forward_features(x)
-        x = self.forward_head(x)
-        return x
-
 
 def checkpoint_filter_fn(state_dict: Dict[str, Any], model: PyramidVig) -> Dict[str, torch.Tensor]:
     """State dict of this model from a published Pyramid ViG checkpoint; one of our own passes unchanged.
 
-    A file without the classifier gets the fresh one of the model.
+    If the file has no classifier, the model keeps its freshly initialised one.
 
     Raises:
         ValueError: If a tensor is missing, left over or has another shape.
@@ -391,7 +427,7 @@ def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
         'num_classes': 1000,
         'input_size': (3, 224, 224),
         'pool_size': (7, 7),
-        'min_input_size': (3, 224, 224),  # the smallest at which no block has to make do with fewer neighbours
+        'min_input_size': (3, 224, 224),  # the smallest at which every block has enough candidates
         'crop_pct': 0.9,
         'interpolation': 'bicubic',
         'mean': IMAGENET_INCEPTION_MEAN,
