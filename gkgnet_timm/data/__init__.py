@@ -6,6 +6,7 @@ from .readers.coco import CocoReader
 from .readers.gkgnet import PublishedReader
 from .readers.table import CsvReader
 from .readers.voc import VocReader
+from .splits import open_split
 from .transforms import create_train_transform
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     'create_train_loader',
     'create_train_transform',
     'demo_root',
+    'open_split',
     'start_epoch',
 ]

@@ -1,4 +1,4 @@
-"""What can be said about a data set before a model sees it."""
+"""Checks and counts of a data set before a model sees it."""
 
 from typing import Any, List, Tuple
 
@@ -10,14 +10,14 @@ from .dataset import MultiLabelDataset
 from .images import BadImageError
 from .readers.base import LabelReader
 
-__all__ = ['check_files', 'check_splits', 'class_counts', 'decode_all', 'describe']
+__all__ = ['check_files', 'check_splits', 'class_counts', 'class_table', 'decode_all', 'describe', 'describe_sizes']
 
 
 def class_counts(dataset: Any) -> Tuple[torch.Tensor, int]:
-    """Images with each class (L,), and the number of images.
+    """Count the images with each class (L,), and all images.
 
     Raises:
-        ValueError: If the data set is a stream, which can't be counted without reading it.
+        ValueError: If the data set is a stream, which cannot be counted without reading it.
     """
     if not isinstance(dataset, MultiLabelDataset):
         raise ValueError('A stream has no class counts, give --class-stats FILE.')
@@ -26,7 +26,7 @@ def class_counts(dataset: Any) -> Tuple[torch.Tensor, int]:
 
 
 def describe(dataset: Any, split: str) -> str:
-    """A line about images and labels of a split."""
+    """Describe images and labels of a split in a line."""
     if not isinstance(dataset, MultiLabelDataset):
         return f'{split}: a stream of about {len(dataset)} images, {len(dataset.class_names)} classes'
     targets = dataset.targets()
@@ -41,22 +41,32 @@ def describe(dataset: Any, split: str) -> str:
     )
 
 
+def class_table(dataset: MultiLabelDataset) -> str:
+    """List the classes, one a line: name, number of images, share of all images."""
+    counts, total = class_counts(dataset)
+    width = max(map(len, dataset.class_names))
+    return '\n'.join(
+        f'  {name:<{width}} {count:>7} {100 * count / total:6.2f} %'
+        for name, count in zip(dataset.class_names, counts.tolist())
+    )
+
+
 def check_files(dataset: Any) -> None:
-    """Raise a FileNotFoundError that names the first image file that does not exist."""
+    """Raise a FileNotFoundError that names the first missing image file."""
     if isinstance(dataset, MultiLabelDataset) and isinstance(dataset.reader, LabelReader):
         missing = dataset.reader.missing_files()
         if missing:
             raise FileNotFoundError(
                 f'{len(missing)} of {len(dataset)} images of {dataset.reader.source!r} do not exist, the first is '
-                f'{missing[0]!r}. Check the folder of the images, or go on without them by --on-bad-image skip.'
+                f'{missing[0]!r}. Check the image folder, or leave them out with --on-bad-image skip.'
             )
 
 
 def check_splits(train_set: Any, val_set: Any) -> int:
-    """Number of images that are in both splits.
+    """Count the images that are in both splits.
 
     Raises:
-        ValueError: If both splits have the same images.
+        ValueError: If both splits have exactly the same images.
     """
     if not all(
         isinstance(data, MultiLabelDataset) and isinstance(data.reader, LabelReader) for data in (train_set, val_set)
@@ -72,11 +82,11 @@ def check_splits(train_set: Any, val_set: Any) -> int:
 
 
 class _Sizes(Dataset):
-    """(width, height) of each image when decoded, or what is wrong with it."""
+    """(width, height) of each decoded image, or why it cannot be read."""
 
     def __init__(self, dataset: MultiLabelDataset):
         self.dataset = dataset
-        self.dataset.transform = None
+        self.dataset.transform = self.dataset.bad_images = None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -89,8 +99,15 @@ class _Sizes(Dataset):
 
 
 def decode_all(dataset: MultiLabelDataset, num_workers: int) -> Tuple[np.ndarray, List[str]]:
-    """Read every image: sizes (width, height) of those that can be read (M, 2), and what is wrong with the others."""
+    """Read every image. Returns the sizes (M, 2) as (width, height), and why each of the others cannot be read."""
     loader = DataLoader(_Sizes(dataset), batch_size=None, num_workers=num_workers)
     results: List[Any] = list(loader)
     sizes = [result for result in results if not isinstance(result, str)]
     return np.array(sizes, dtype=int).reshape(-1, 2), [result for result in results if isinstance(result, str)]
+
+
+def describe_sizes(sizes: np.ndarray) -> str:
+    """Describe the sizes (M, 2) of images, M > 0, in a line: smallest, largest and median."""
+    low, middle, high = np.percentile(sizes, (0, 50, 100), axis=0).round().astype(int)
+    width, height = (f'{low[i]} to {high[i]}, median {middle[i]}' for i in range(2))
+    return f'  {len(sizes)} images read, width {width}; height {height}'

@@ -1,4 +1,4 @@
-"""Data sets by name, for the loaders."""
+"""Data sets by name."""
 
 from numbers import Integral
 from pathlib import Path
@@ -14,7 +14,7 @@ from timm.data import ImageDataset, IterableImageDataset, MultiLabelTarget
 
 from ..class_names import read_class_map
 from .demo import demo_root
-from .images import _DECODE_ERRORS, BadImageError, _decode
+from .images import DECODE_ERRORS, BadImageError, decode
 from .readers.base import LabelReader
 from .readers.coco import CocoReader
 from .readers.gkgnet import PublishedReader
@@ -24,14 +24,12 @@ from .readers.voc import VocReader
 __all__ = ['KnownTarget', 'MultiLabelDataset', 'create_dataset']
 
 DATASETS = ('demo', 'coco', 'voc', 'gkgnet', 'csv')
-
 TIMM_DATASETS = ('hfds/', 'hfids/', 'wds/', 'tfds/')
-
 _UNKNOWN = dict(ignore=-1, positive=1, negative=0)
 
 
 class KnownTarget:
-    """Float target (L,) of int8 labels, with unknown ones (-1) kept ('ignore'), 'positive' or 'negative'."""
+    """Turn int8 labels (L,) into a float target. Unknown labels (-1) stay -1 ('ignore') or become 1 or 0."""
 
     def __init__(self, unknown: str = 'ignore'):
         if unknown not in _UNKNOWN:
@@ -43,15 +41,15 @@ class KnownTarget:
 
 
 class MultiLabelDataset(ImageDataset):
-    """Upright images with targets (L,). An image that can't be read is an error that names it.
+    """Upright images with targets (L,). An image that cannot be read raises an error that names it.
 
-    timm's own puts the next image in its place, which falsifies an evaluation.
+    timm's own data set returns the next image instead, which falsifies an evaluation.
 
     Args:
         reader: timm reader of files and labels.
-        target_transform: From the labels of the reader to a float tensor (L,).
-        bad_images: File that takes the path of an unreadable image instead of the error. The image is then black and
-            its target nan, by which loaders and evaluators drop it.
+        target_transform: Turns the labels of the reader into a float tensor (L,).
+        bad_images: File to which the path of an unreadable image is appended in place of the error. The image is then
+            black and its target nan, so that loaders and evaluators drop it.
     """
 
     def __init__(self, reader: Any, target_transform: Callable, bad_images: Optional[Union[str, Path]] = None):
@@ -63,8 +61,8 @@ class MultiLabelDataset(ImageDataset):
         try:
             file, labels = self.reader[index]
             with file:
-                image = _decode(file, self.input_img_mode)
-        except _DECODE_ERRORS as error:
+                image = decode(file, self.input_img_mode)
+        except DECODE_ERRORS as error:
             path = self.filename(index, absolute=True)
             if self.bad_images is None:
                 raise BadImageError(f'Cannot read image {path!r}: {error}') from error
@@ -77,14 +75,14 @@ class MultiLabelDataset(ImageDataset):
         return self.transform(image) if self.transform is not None else image, target
 
     def targets(self) -> np.ndarray:
-        """Targets of all images (N, L) as training sees them, without reading an image."""
+        """Return the targets (N, L) that training sees, without reading an image."""
         if isinstance(self.reader, LabelReader):
             return np.where(self.reader.targets < 0, self.target_transform.value, self.reader.targets)
         return np.stack([self.target_transform(labels).numpy() for labels in self.reader.iter_targets()])
 
 
 class _ClassMap(dict):
-    """Index of a class by its name. A label that is an index already, as where a data set names no classes, is kept."""
+    """Index of a class by its name. A label that is an index already stays, as in data sets without class names."""
 
     def __missing__(self, label: Any) -> int:
         if isinstance(label, Integral) and 0 <= label < len(self):
@@ -93,7 +91,7 @@ class _ClassMap(dict):
 
 
 def _find(root: Path, name: str, kind: str) -> Path:
-    """A file or folder by its path, from the data folder or from here."""
+    """Find a file or folder by its path from the data folder or the current one."""
     for path in (root / name, Path(name)):
         if path.exists():
             return path
@@ -137,29 +135,29 @@ def create_dataset(
     target_format: Optional[str] = None,
     **timm_kwargs: Any,
 ) -> torch.utils.data.Dataset:
-    """One split of a data set, with `class_names`.
+    """Create one split of a data set. Its attribute `class_names` names the classes.
 
     Args:
-        name: 'demo' (drawn on first use), 'coco', 'voc', 'gkgnet' (the published annotation files), 'csv', or one of
-            timm's 'hfds/...', 'hfids/...', 'wds/...', 'tfds/...'.
-        root: Folder of the data set; not used by 'demo'.
-        split: 'demo': train or val. 'coco': for NAME `annotations/instances_{NAME}.json` and images in `{NAME}/`, or
+        name: 'demo' (drawn on first use), 'coco', 'voc', 'gkgnet' (the published annotation files), 'csv', or a data
+            set of timm: 'hfds/...', 'hfids/...', 'wds/...', 'tfds/...'.
+        root: Folder of the data set; 'demo' does not use it.
+        split: 'demo': train or val. 'coco': NAME for `annotations/instances_{NAME}.json` and images in `{NAME}/`, or
             the path of a json. 'voc': year and list, such as 2007/trainval, several joined by '+'. 'gkgnet' and 'csv':
             path of the annotation file. Paths start from `root` or the current folder.
-        images: Folder of the images, where the split does not say (default: `root`).
-        class_map: Text file with one class name on each line, for annotations that name none.
-        class_names: The classes that the split must have, those of the training split.
-        unknown: What a label that is not known (-1), in VOC one of difficult objects only, is: 'ignore', 'positive' or
+        images: Folder of the images, unless the split determines it (default: `root`).
+        class_map: Text file with one class name a line, for annotations without class names.
+        class_names: Classes that the split must have, as the training split has them.
+        unknown: How to treat unknown labels (-1), in VOC those of difficult objects only: 'ignore', 'positive' or
             'negative'.
         drop_unlabelled: Leave out images without annotations ('coco').
         bad_images: See `MultiLabelDataset`.
-        num_classes: Class count of a timm data set that names no classes.
-        target_format: 'indices' or 'multihot', for timm's data sets.
-        timm_kwargs: More arguments of `timm.data.create_dataset`, for timm's data sets.
+        num_classes: Number of classes of a timm data set without class names.
+        target_format: 'indices' or 'multihot', for data sets of timm.
+        timm_kwargs: Further arguments of `timm.data.create_dataset`, for data sets of timm.
 
     Raises:
         FileNotFoundError: If an annotation file or image folder does not exist.
-        ValueError: If the name is unknown, annotations are malformed, or classes are others than `class_names`.
+        ValueError: If the name is unknown, annotations are malformed, or the classes differ from `class_names`.
     """
     if name.startswith(TIMM_DATASETS):
         names = read_class_map(class_map) if class_map else []
@@ -170,13 +168,13 @@ def create_dataset(
         class_to_idx = dataset.reader.class_to_idx or {}
         names = names or sorted(class_to_idx, key=class_to_idx.get)
         if not names and not num_classes:
-            raise ValueError(f'Data set {name!r} does not say how many classes it has: give --num-classes N.')
+            raise ValueError(f'Data set {name!r} does not say how many classes it has. Give --num-classes N.')
         names = [str(label) for label in names] or [f'class {i}' for i in range(num_classes)]
         dataset.target_transform = MultiLabelTarget(len(names), dense=target_format == 'multihot')
         if isinstance(dataset, IterableImageDataset):
             if bad_images is not None:
                 raise ValueError(
-                    f'--on-bad-image skip is not for the stream {name!r}, of which timm skips such images.'
+                    f'--on-bad-image skip does not apply to the stream {name!r}: timm skips its bad images.'
                 )
         else:
             dataset = MultiLabelDataset(dataset.reader, dataset.target_transform, bad_images)
@@ -192,7 +190,7 @@ def create_dataset(
     if class_names is not None and dataset.class_names != class_names:
         other = next((b for a, b in zip(class_names, dataset.class_names) if a != b), None)
         raise ValueError(
-            f'Split {split!r} has {len(dataset.class_names)} classes where {len(class_names)} are expected'
-            + (f', the first other one is {other!r}.' if other else '.')
+            f'Split {split!r} has {len(dataset.class_names)} classes, expected {len(class_names)}'
+            + (f'; the first that differs is {other!r}.' if other else '.')
         )
     return dataset

@@ -1,4 +1,4 @@
-"""A small multi-label data set that the package draws itself, stored in COCO format."""
+"""A small multi-label data set of drawn shapes, stored in COCO format."""
 
 import colorsys
 import json
@@ -6,7 +6,7 @@ import math
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Callable, Dict, List, Tuple
+from typing import Callable, Dict, List, Mapping, Tuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -16,11 +16,11 @@ from ..runtime import cache_dir
 __all__ = ['demo_root', 'draw_scene']
 
 VERSION = 1  # of the drawings, part of the folder name
-SPLITS = {'train': 1600, 'val': 400}
+SPLITS = {'train': 1600, 'val': 400}  # number of images
 SIZE = 96  # side of an image in pixels
 OVERSAMPLING = 2
 MAX_OBJECTS = 4
-MIN_VISIBLE = 0.4  # an object that is hidden further is taken out of the scene
+MIN_VISIBLE = 0.4  # smallest visible share of an object; whatever would hide more of it is not drawn
 Polygon = List[Tuple[float, float]]
 
 
@@ -62,7 +62,7 @@ SHAPES: Dict[str, Callable[[], Polygon]] = {
 
 
 def _background(rng: np.random.Generator, side: int) -> Image.Image:
-    """Blurred colour noise of random coarseness on a random colour."""
+    """Draw blurred colour noise of random coarseness on a random colour."""
     coarse = rng.integers(2, 12)
     patches = rng.normal(rng.uniform(40, 215, 3), rng.uniform(5, 30), (coarse, coarse, 3))
     image = Image.fromarray(patches.clip(0, 255).astype(np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
@@ -70,20 +70,20 @@ def _background(rng: np.random.Generator, side: int) -> Image.Image:
 
 
 def _object_color(rng: np.random.Generator, name: str) -> Tuple[int, int, int]:
-    # hues of neighbouring classes overlap: colour is a hint that a few epochs can take, the shape decides
+    # hues of neighbouring classes overlap: colour is a hint that a model learns in a few epochs, the shape decides
     hue = (list(SHAPES).index(name) / len(SHAPES) + rng.normal(0, 0.06)) % 1
     return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, rng.uniform(0.5, 1), rng.uniform(0.5, 1)))
 
 
 def draw_scene(rng: np.random.Generator) -> Tuple[Image.Image, List[Tuple[str, List[float], float]]]:
-    """Draw a scene: 0 to 4 objects of any class, scale and rotation, the later ones over the earlier ones.
+    """Draw a scene of 0 to 4 objects of any class, scale and rotation, later ones over earlier ones.
 
     Returns:
-        The image, and for every object its class, box (x, y, width, height) and visible area in pixels.
+        The image, and for each object its class, box (x, y, width, height) and visible area in pixels.
     """
     side = SIZE * OVERSAMPLING
     image = _background(rng, side)
-    owner = np.zeros((side, side), dtype=np.uint8)  # 1 + the object that shows at a pixel
+    owner = np.zeros((side, side), dtype=np.uint8)  # 1 + index of the object visible at a pixel
     objects, areas = [], []
     for _ in range(rng.integers(0, MAX_OBJECTS + 1)):
         name = str(rng.choice(list(SHAPES)))
@@ -139,10 +139,13 @@ def _write_split(root: Path, split: str, count: int, seed: int) -> None:
     (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(content))
 
 
-def demo_root() -> Path:
-    """Folder of the demo data set, drawn on first use.
+def demo_root(splits: Mapping[str, int] = SPLITS) -> Path:
+    """Return the folder of the demo data set, `demo-v1` in the package's cache, which is drawn on first use.
 
-    It is `demo-v1` in the package's cache. It appears whole or not at all, also when several processes draw it at once.
+    It appears whole or not at all, even when several processes draw it at once.
+
+    Args:
+        splits: Number of images of each split, if it is to be drawn.
     """
     cache = cache_dir()
     root = cache / f'demo-v{VERSION}'
@@ -151,7 +154,7 @@ def demo_root() -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix='demo-', dir=cache))
     try:
-        for seed, (split, count) in enumerate(SPLITS.items()):
+        for seed, (split, count) in enumerate(splits.items()):
             _write_split(draft, split, count, seed)
         draft.chmod(0o755)  # a cache may be shared
         draft.rename(root)

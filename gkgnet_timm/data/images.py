@@ -1,4 +1,4 @@
-"""Images without labels: the files that arguments of a command mean, and a data set of them."""
+"""Image files: find them, decode them, and read them without labels."""
 
 import glob
 import os
@@ -9,19 +9,21 @@ import numpy as np
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
-__all__ = ['BadImageError', 'ImageFiles', 'drop_duplicates', 'find_images']
+from ..runtime import UserError, one_line
+
+__all__ = ['DECODE_ERRORS', 'BadImageError', 'ImageFiles', 'decode', 'drop_duplicates', 'find_images']
 
 EXTENSIONS = ('.avif', '.bmp', '.gif', '.jfif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
-# what Pillow raises for files that it can't decode
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+# raised by Pillow for files that it cannot decode
+DECODE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
-class BadImageError(RuntimeError):
-    """An image that can't be read."""
+class BadImageError(UserError):
+    """An image cannot be read."""
 
 
-def _decode(file: BinaryIO, mode: str) -> Image.Image:
-    """Image of a file, upright as its EXIF data say, 16-bit levels scaled where Pillow would clip them."""
+def decode(file: BinaryIO, mode: str) -> Image.Image:
+    """Decode an image, turn it upright by its EXIF data, and scale 16-bit levels, which Pillow would clip."""
     opened = image = Image.open(file)
     if opened.mode == 'I' or opened.mode.startswith('I;16'):
         image = Image.fromarray((np.asarray(opened) >> 8).clip(0, 255).astype(np.uint8))
@@ -29,12 +31,12 @@ def _decode(file: BinaryIO, mode: str) -> Image.Image:
     image.info = opened.info  # with the EXIF data
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data raise anything, and are no reason to do without the image
+    except Exception:  # damaged EXIF data raise anything, and the image is good without them
         return image
 
 
 def drop_duplicates(paths: Iterable[str], done: Iterable[str] = ()) -> List[str]:
-    """Paths in their order, each file once, without those that are done. `./a.jpg` and `a.jpg` are the same file."""
+    """Keep the first path of each file that is not done yet. `./a.jpg` and `a.jpg` are the same file."""
     seen = set(map(os.path.abspath, done))
     kept = []
     for path in paths:
@@ -50,31 +52,31 @@ def _find(argument: str) -> List[str]:
     if path.is_file():
         if path.suffix.lower() != '.txt':
             return [argument]
-        # names that are not UTF-8 are kept as the file system has them
+        # keeps names that are not UTF-8 as the file system has them
         lines = path.read_text(encoding='utf-8-sig', errors='surrogateescape').split('\n')
         return [line.rstrip('\r') for line in lines if line.strip()]
-    # as in a shell, hidden files are left out: among them are copies of other systems that are no images
+    # leaves out hidden files, as a shell does: some systems keep files there that only look like images
     pattern = os.path.join(glob.escape(argument), '**', '*') if path.is_dir() else argument
     found = (match for match in glob.iglob(pattern, recursive=True) if match.lower().endswith(EXTENSIONS))
     return sorted(filter(os.path.isfile, found))
 
 
 def find_images(arguments: Sequence[str]) -> List[str]:
-    """Paths of images, each once, in the order of the arguments.
+    """Find the image files that arguments stand for, each once, in the order of the arguments.
 
     Args:
-        arguments: Images, glob patterns (`**` for any folders), folders with all in them, or text files (.txt) with a
-            path on each line. The paths of a text file need not exist. Patterns and folders are sorted and give files
-            with the extension of an image only.
+        arguments: Images, glob patterns (`**` for any folders), folders, which are searched to any depth, or text files
+            (.txt) with one path a line. Paths in a text file need not exist. Patterns and folders yield files with an
+            image extension only, sorted.
 
     Raises:
-        FileNotFoundError: If there is nothing for an argument.
+        FileNotFoundError: If an argument yields nothing.
     """
     paths: List[str] = []
     for argument in arguments:
         found = _find(argument)
         if not found:
-            what = 'is no image, folder, list or pattern of existing ones'
+            what = 'is not an image, a folder, a list or a pattern that matches images'
             if os.path.exists(argument):
                 what = 'has no images' if os.path.isdir(argument) else 'has no lines'
             raise FileNotFoundError(f'Nothing found: {argument!r} {what}.')
@@ -83,11 +85,11 @@ def find_images(arguments: Sequence[str]) -> List[str]:
 
 
 class ImageFiles(Dataset):
-    """Upright images, each with the reason why it can not be read, '' for all others. Unreadable ones are black.
+    """Upright images without labels, each with the reason why it cannot be read, or ''. Unreadable images are black.
 
     Args:
-        paths: Of the files.
-        transform: From a PIL image to an array.
+        paths: Image files.
+        transform: Turns a PIL image into an array.
     """
 
     def __init__(self, paths: Sequence[str], transform: Callable[[Image.Image], Any]):
@@ -99,8 +101,8 @@ class ImageFiles(Dataset):
     def __getitem__(self, index: int) -> Tuple[Any, str]:
         try:
             with open(self.paths[index], 'rb') as file:
-                return self.transform(_decode(file, 'RGB')), ''
-        # damaged files make decoders raise anything, extreme sizes the transform, and one must not end a long run
+                return self.transform(decode(file, 'RGB')), ''
+        # Damaged files make decoders raise anything, and extreme sizes make the transform raise. Neither may end a run.
         except Exception as error:
-            reason = ' '.join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
         return self.transform(Image.new('RGB', (32, 32))), reason

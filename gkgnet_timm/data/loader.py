@@ -1,4 +1,4 @@
-"""Batches of training and evaluation."""
+"""Loaders of batches for training and evaluation."""
 
 import random
 from typing import Any, Dict, List, Optional, Tuple
@@ -20,11 +20,11 @@ Sample = Tuple[Any, torch.Tensor]
 
 
 class TrainCollate:
-    """Batches without the images that could not be read, mixed if wanted. In a mixed image unknown labels win.
+    """Collate a batch without its unreadable images, and mix it if asked to. Unknown labels win in a mixed image.
 
     Args:
         num_classes: Length L of the targets.
-        mixup: Arguments of timm's `FastCollateMixup`, None for no mixing.
+        mixup: Arguments of timm's `FastCollateMixup`, or None for no mixing.
     """
 
     def __init__(self, num_classes: int, mixup: Optional[Dict[str, Any]] = None):
@@ -35,15 +35,15 @@ class TrainCollate:
     def __call__(self, batch: List[Sample]) -> Tuple[torch.Tensor, torch.Tensor]:
         batch = sorted(batch, key=lambda sample: bool(sample[1].isnan().any()))  # readable ones first
         readable = sum(not sample[1].isnan().any() for sample in batch)
-        # two remain in any case, for normalisation: a target of nan has no loss
+        # keep at least two images for batch normalisation: targets of nan have no loss
         batch = batch[: max(readable, 2)]
         pairs = len(batch) // 2 * 2
         if not self.mixup or not pairs or readable < len(batch):
             return fast_collate(batch)
-        # labels, then whether they are unknown: mixed alike
+        # labels, then whether they are unknown, both mixed the same way
         doubled = [(image, torch.cat([target.clamp(min=0), (target < 0).float()])) for image, target in batch]
         images, target = self.mixup(doubled[:pairs])
-        if pairs < len(batch):  # timm mixes pairs, the odd one stays as it is
+        if pairs < len(batch):  # timm mixes pairs; an odd image stays as it is
             image, last = fast_collate(doubled[pairs:])
             images, target = torch.cat([images, image]), torch.cat([target, last])
         labels, unknown = target.chunk(2, dim=1)  # (B, 2 L) -> 2 x (B, L)
@@ -64,20 +64,21 @@ def create_train_loader(
     aug_repeats: float = 0,
     mixup: Optional[Dict[str, Any]] = None,
 ) -> PrefetchLoader:
-    """Shuffled batches. timm's `create_loader` drops the last, smaller one; the published training keeps it.
+    """Create a loader of shuffled batches. It keeps the last, smaller batch as the published training does; timm's
+    `create_loader` drops it.
 
     Args:
-        dataset: With `class_names`.
-        data_config: Of the model: mean, std and input_size.
-        transform: From PIL images to uint8 tensors (C, H, W).
+        dataset: Data set with `class_names`.
+        data_config: Data config of the model: mean, std and input_size.
+        transform: Turns PIL images into uint8 tensors (C, H, W).
         batch_size: Images in a batch of this process.
-        device: Where batches go.
+        device: Device of the batches.
         num_workers: Processes that load images. They live for one epoch, so that its seed decides all they draw.
-        seed: Of the order, see `start_epoch`.
-        rank: Of this process.
-        world_size: Number of processes, each takes its part of an epoch.
+        seed: Seed of the order, see `start_epoch`.
+        rank: Rank of this process.
+        world_size: Number of processes; each takes its share of an epoch.
         oversample_thr: See `class_balanced_indices`.
-        aug_repeats: Repeated augmentation: epochs of as many images as otherwise, each occurring that many times.
+        aug_repeats: Repeated augmentation: an epoch has the same length, and each of its images occurs that many times.
         mixup: See `TrainCollate`.
 
     Raises:
@@ -88,7 +89,7 @@ def create_train_loader(
     num_classes = len(dataset.class_names)
     if isinstance(dataset, IterableDataset):
         if oversample_thr or aug_repeats:
-            raise ValueError('--oversample-thr and --aug-repeats need a data set with random access, this is a stream.')
+            raise ValueError('--oversample-thr and --aug-repeats need a data set with random access, not a stream.')
         dataset.set_loader_cfg(num_workers=num_workers)
     else:
         if oversample_thr:
@@ -110,15 +111,15 @@ def create_train_loader(
 
 
 def start_epoch(loader: PrefetchLoader, seed: int, epoch: int, rank: int) -> None:
-    """Seed everything random of an epoch: its order, its workers and this process.
+    """Seed everything random in an epoch: its order, its workers and this process.
 
-    An epoch is then the same whether it follows another one or is the first of a resumed run.
+    An epoch is then the same whether it follows another one or comes first in a resumed run.
     """
     seeds = np.random.SeedSequence((seed, epoch, rank)).generate_state(4).tolist()
     random.seed(seeds[0])
-    np.random.seed(seeds[1])  # torch draws the same numbers from the same seed
+    np.random.seed(seeds[1])  # with the seed of torch it would draw the same numbers
     torch.manual_seed(seeds[2])
-    loader.loader.generator.manual_seed(seeds[3])  # from which workers seed torch, numpy and random
+    loader.loader.generator.manual_seed(seeds[3])  # workers seed torch, numpy and random from it
     if isinstance(loader.dataset, IterableDataset):
         loader.dataset.set_epoch(epoch)
     else:
@@ -134,7 +135,7 @@ def create_eval_loader(
     num_workers: int,
     distributed: bool = False,
 ) -> Any:
-    """timm's evaluation loader with the preprocessing of a model's data config."""
+    """Create timm's evaluation loader with the preprocessing of a model's data config."""
     return create_loader(
         dataset,
         input_size=data_config['input_size'],

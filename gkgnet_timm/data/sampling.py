@@ -1,4 +1,4 @@
-"""Which images an epoch goes through."""
+"""Oversampling of rare classes."""
 
 from typing import List
 
@@ -8,10 +8,10 @@ __all__ = ['class_balanced_indices']
 
 
 def class_balanced_indices(targets: np.ndarray, threshold: float) -> List[int]:
-    """Indices of an epoch in which images of rare classes occur several times (recipe of the published training).
+    """List the indices of an epoch in which images of rare classes are repeated, as in the published training.
 
-    A class c that the fraction f_c of images has repeats them max(1, sqrt(threshold / f_c)) times; an image occurs
-    as often as its rarest class wants, rounded up, its copies side by side.
+    A class c found in a fraction f_c of the images asks for max(1, sqrt(threshold / f_c)) copies of them. An image
+    occurs as often as its rarest class asks, rounded up, its copies side by side.
 
     Args:
         targets: (N, L), above 0 for classes that are in the image.
@@ -21,7 +21,7 @@ def class_balanced_indices(targets: np.ndarray, threshold: float) -> List[int]:
         ValueError: If the threshold is not in (0, 1).
     """
     if not 0 < threshold < 1:
-        raise ValueError(f'--oversample-thr is a fraction of images in (0, 1), got {threshold}.')
+        raise ValueError(f'--oversample-thr must be a fraction of images in (0, 1), got {threshold}.')
     positive = targets > 0
     frequency = positive.mean(axis=0)
     repeats = np.sqrt(np.maximum(threshold / np.maximum(frequency, 1 / len(targets)), 1))  # (L,)

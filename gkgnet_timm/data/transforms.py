@@ -1,4 +1,4 @@
-"""Augmentations of the published training that neither torchvision nor timm has, and the transform made of them."""
+"""Augmentations of the published training that torchvision and timm lack, and the transform built from them."""
 
 import math
 import random
@@ -15,8 +15,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transf
 __all__ = ['TRIVIAL_OPS', 'CropMix', 'NoiseErasing', 'TrivialAugment', 'create_train_transform']
 
 CROP_RATIO = (3 / 4, 4 / 3)
-WHOLE = 0.99  # least area of the view that shows the whole image
-LEAST_WEIGHT = 2**-25  # with less, a view is lost in the rounding of float32 sums and need not be made
+WHOLE = 0.99  # smallest area of the view that shows the whole image
+LEAST_WEIGHT = 2**-25  # below it, a view is lost in the rounding of float32 sums and need not be made
 MAX_LEVEL = 30
 
 
@@ -28,15 +28,15 @@ def _check_probability(name: str, value: float) -> None:
 class CropMix:
     """Mix two to four random crops of one image, so that its labels hold at several scales at once.
 
-    https://arxiv.org/abs/2205.15955 in the form of the published training. An image that isn't mixed is squashed whole
-    to the output size with bicubic interpolation, crops are resized bilinearly. The mix truncates to whole levels as
-    the published one does: pixels that are equal in all crops may lose a level, but none is lost where a weight is 1.
+    https://arxiv.org/abs/2205.15955 in the form of the published training. An image that is not mixed is squashed to
+    the output size with bicubic interpolation; crops are resized bilinearly. The mix truncates to whole levels as the
+    published one does: pixels that are equal in all crops may lose a level, but not where a weight is 1.
 
     Args:
         size: Height and width of the output in pixels.
         prob: Probability of mixing, in [0, 1].
         scale: Smallest area of a crop as a fraction of the image, in (0, 0.99].
-        alpha: n crops are mixed with weights from Beta(alpha / n, alpha / n), mostly near 0 or 1.
+        alpha: Weights of n crops are drawn from Beta(alpha / n, alpha / n), mostly near 0 or 1.
     """
 
     def __init__(self, size: Tuple[int, int], prob: float = 0.5, scale: float = 0.01, alpha: float = 0.4):
@@ -47,7 +47,7 @@ class CropMix:
         self.alpha = alpha
 
     def areas(self, n: int) -> List[Tuple[float, float]]:
-        """Range of the area of each of n views, as fractions of the image: zoomed in, ..., whole."""
+        """Return the range of the area of each of n views, as fractions of the image, from zoomed in to whole."""
         if n == 2:
             return [(self.scale, 1.0), (WHOLE, 1.0)]
         bounds = np.linspace(self.scale, 1, n + 1).tolist()
@@ -56,11 +56,12 @@ class CropMix:
     def mixture(self, n: int) -> List[Tuple[float, List[int]]]:
         """Draw weight and channel order of n views.
 
-        Views join the mixture one after the other. Each time the lighter side, the newcomer or all that is there, has
-        its channels permuted. As mixing is linear, a sum over the views with these weights and orders is the same.
+        Views join the mixture one after the other. Each time, the channels of the lighter side are permuted: the new
+        view, or all views before it. Since mixing is linear, summing the views with these weights and orders is the
+        same.
 
         Returns:
-            For each view its weight, all together 1, and the channels that become red, green and blue.
+            For each view its weight (all weights sum to 1), and the channels that become red, green and blue.
         """
         parts = [(1.0, [0, 1, 2])]
         for _ in range(n - 1):
@@ -83,7 +84,7 @@ class CropMix:
             random.shuffle(areas)
         parts = [(*part, area) for part, area in zip(self.mixture(n), areas) if part[0] >= LEAST_WEIGHT]
         weights, orders, areas = zip(*parts)
-        # torch resizes a uint8 tensor several times faster than Pillow and at most a level differently
+        # torch resizes a uint8 tensor several times faster than Pillow, with a difference of at most a level
         image = torch.from_numpy(np.array(img)).permute(2, 0, 1)
         views = []
         for area in areas:
@@ -92,7 +93,7 @@ class CropMix:
         weights = np.array(weights, dtype=np.float32)
         planes = np.empty((len(parts), height * width), dtype=np.float32)
         bands = []
-        for sources in zip(*orders):  # the channel of each view that goes into this one
+        for sources in zip(*orders):  # for each view, its channel that goes into this band
             for k, source in enumerate(sources):
                 planes[k] = views[k][source]
             bands.append(Image.fromarray((weights @ planes).astype(np.uint8).reshape(height, width)))
@@ -105,11 +106,11 @@ class CropMix:
 class NoiseErasing:
     """Fill a random box of an image with Gaussian noise, as in the published training.
 
-    The box covers 2 % to 33 % of the image at aspect ratios of 0.3 to 3.3, as far as the image has room for it.
+    The box covers 2 % to 33 % of the image at aspect ratios of 0.3 to 3.3, cut to the size of the image.
 
     Args:
         prob: Probability of erasing, in [0, 1].
-        mean: Mean of the noise for red, green and blue, 1 is white.
+        mean: Mean of the noise for red, green and blue, where 1 is white.
         std: Standard deviation of the noise for red, green and blue, in the same unit.
     """
 
@@ -131,7 +132,7 @@ class NoiseErasing:
         area = img.height * img.width * random.uniform(0.02, 1 / 3)
         height = min(round(math.sqrt(area * aspect)), img.height)
         width = min(round(math.sqrt(area / aspect)), img.width)
-        # no box ends at the last row or column unless it fills the image there
+        # a box never touches the last row or column unless it spans the image
         top = random.randrange(max(img.height - height, 1))
         left = random.randrange(max(img.width - width, 1))
         noise = torch.randn(height, width, 3).mul_(self.std).add_(self.mean).clamp_(0, 255).to(torch.uint8)
@@ -144,14 +145,14 @@ class NoiseErasing:
 
 
 def _affine(img: Image.Image, *matrix: float) -> Image.Image:
-    return img.transform(img.size, Image.Transform.AFFINE, matrix)  # nearest neighbour, black outside of the image
+    return img.transform(img.size, Image.Transform.AFFINE, matrix)  # nearest neighbour, black outside the image
 
 
 def _enhance(method: Callable, img: Image.Image, level: int) -> Image.Image:
     return method(img).enhance(0.1 + 1.8 * level / MAX_LEVEL)
 
 
-# each takes an image, a level in 0 to 30 and a sign, which some don't use
+# each takes an image, a level in 0 to 30 and a sign, which some ignore
 TRIVIAL_OPS: Dict[str, Callable[[Image.Image, int, int], Image.Image]] = {
     'identity': lambda img, level, sign: img,
     'autocontrast': lambda img, level, sign: ImageOps.autocontrast(img),
@@ -201,19 +202,19 @@ def create_train_transform(
     std: Tuple[float, ...] = IMAGENET_DEFAULT_STD,
     train_crop_mode: Optional[str] = None,
 ) -> transforms.Compose:
-    """Make a training transform: RGB image to uint8 tensor (3, H, W), which timm's loader normalises.
+    """Create a training transform from RGB images to uint8 tensors (3, H, W), which timm's loader normalises.
 
-    The published training has cropmix 0.5, hflip 0.5, reprob 0.5, color_jitter 0.4 and auto_augment 'trivial'. All
-    other arguments are those of `timm.data.create_transform`.
+    The published training uses cropmix 0.5, hflip 0.5, reprob 0.5, color_jitter 0.4 and auto_augment 'trivial'.
+    Arguments that are not listed here are those of `timm.data.create_transform`.
 
     Args:
-        input_size: Height and width, also behind the number of channels, or the side of a square.
-        cropmix: Probability of `CropMix`; above 0 it takes the place of the random crop with its scale and ratio.
-        reprob: Probability of `NoiseErasing`, between flips and colour jitter.
-        no_aug: Resize and crop the centre, nothing else.
-        auto_augment: 'trivial' is `TrivialAugment` behind the colour jitter, other policies are timm's.
-        mean: Mean of the images, also that of the noise, 1 is white.
-        std: Standard deviation of the images, also that of the noise.
+        input_size: Side of a square, (H, W) or (C, H, W).
+        cropmix: Probability of `CropMix`; above 0 it replaces the random crop with its scale and ratio.
+        reprob: Probability of `NoiseErasing`, which comes between flips and colour jitter.
+        no_aug: Only resize and crop the centre.
+        auto_augment: 'trivial' for `TrivialAugment` after the colour jitter, or a policy of timm.
+        mean: Mean of the images and of the noise, where 1 is white.
+        std: Standard deviation of the images and of the noise.
     """
     for name, value in dict(cropmix=cropmix, reprob=reprob, hflip=hflip, vflip=vflip).items():
         _check_probability(name, value)

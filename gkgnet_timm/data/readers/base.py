@@ -1,4 +1,4 @@
-"""What the readers of labelled image files have in common."""
+"""Base of the readers of labelled image files."""
 
 import os
 from pathlib import Path
@@ -14,18 +14,18 @@ __all__ = ['LabelReader']
 
 
 class LabelReader(Reader):
-    """Image files and what is known about the classes in them.
+    """Image files and the classes in them.
 
     Args:
         root: Folder that the file names start from.
         files: N file names.
-        targets: (N, L) int8: 1 for a class that is in the image, 0 for one that is not, -1 if that is not known. In VOC
-            -1 marks the classes that an image has only difficult objects of.
+        targets: (N, L) int8: 1 for a class in the image, 0 for one that is not, -1 if unknown. In VOC, a class of which
+            an image has difficult objects only is unknown.
         class_names: L names.
         source: Annotation file or split, for messages.
 
     Raises:
-        ValueError: If there is no image.
+        ValueError: If there are no images.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class LabelReader(Reader):
         return len(self.files)
 
     def iter_targets(self) -> Iterator[List[int]]:
-        """Indices of the classes that are in each image."""
+        """Yield the indices of the classes in each image."""
         return (np.flatnonzero(target > 0).tolist() for target in self.targets)
 
     def missing_files(self) -> List[str]:
-        """Files that do not exist, found by listing each folder once."""
+        """List the files that do not exist. Reads each folder once."""
         paths = [self.root / name for name in self.files]
         present: Dict[Path, Set[str]] = {}
         for folder in {path.parent for path in paths}:

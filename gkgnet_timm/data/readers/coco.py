@@ -1,4 +1,4 @@
-"""Multi-label reader of COCO-format annotations."""
+"""Reader of annotations in COCO format."""
 
 import contextlib
 import io
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Union
 
 import numpy as np
-from pycocotools.coco import COCO
 
 from .base import LabelReader
 
@@ -15,18 +14,18 @@ __all__ = ['CocoReader']
 
 
 class CocoReader(LabelReader):
-    """Images and the categories of their annotations, crowds counted, in ascending image id.
+    """Images in ascending image id, with the categories of their annotations, crowds included.
 
     Classes are the categories in ascending category id.
 
     Args:
         annotations: COCO json.
-        images: Folder that the file names of the json are in.
-        drop_unlabelled: Leave out images without annotations, which are kept otherwise and have no label.
+        images: Folder that the file names of the json start from.
+        drop_unlabelled: Leave out images without annotations, which otherwise have no label.
 
     Attributes:
-        areas: (N, L) float32, `area` of the json in px^2 of the image file, of the largest object or crowd where a
-            class has several in an image. nan where it has none, or the json no area.
+        areas: (N, L) float32, `area` of the largest object or crowd of a class in px^2 of the image file. nan where the
+            image has no such object or the json gives no area.
 
     Raises:
         FileNotFoundError: If there is no such json or folder.
@@ -37,8 +36,10 @@ class CocoReader(LabelReader):
         for kind, path in (('annotation file', Path(annotations)), ('image folder', Path(images))):
             if not path.exists():
                 raise FileNotFoundError(f'COCO {kind} {str(path)!r} does not exist.')
+        from pycocotools.coco import COCO  # slow to import
+
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress there
+            with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress there
                 coco = COCO(str(annotations))
             category_ids = sorted(coco.getCatIds())
             index = {category_id: i for i, category_id in enumerate(category_ids)}
@@ -55,7 +56,7 @@ class CocoReader(LabelReader):
                 if annotation['image_id'] not in row or annotation['category_id'] not in index:
                     raise ValueError(
                         f'annotation {annotation["id"]} has image_id {annotation["image_id"]} and category_id '
-                        f'{annotation["category_id"]}, one of which is not listed'
+                        f'{annotation["category_id"]}, but one of them is not listed'
                     )
                 cell = row[annotation['image_id']], index[annotation['category_id']]
                 targets[cell] = 1

@@ -1,4 +1,4 @@
-"""Multi-label reader of the annotation files that GKGNet was published with."""
+"""Reader of the `.data` annotation files published with GKGNet."""
 
 import pickle
 import re
@@ -9,14 +9,15 @@ from typing import Any, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from ...class_names import COCO_CLASSES
+from ...runtime import one_line
 from .base import LabelReader
 
 __all__ = ['PublishedReader', 'is_inside', 'read_records']
 
-_REMEDY = "Expected a pickle of dicts with 'file_name' and a multi-hot 'objects': download or write it anew."
+_REMEDY = "Expected a pickle of dicts with 'file_name' and a multi-hot 'objects': download or write the file again."
 
 
-class _Dtype:  # in place of numpy's
+class _Dtype:  # replaces numpy's
     def __init__(self, code: str, *copy: Any):
         self.code, self.byte_order = code, '='
 
@@ -26,11 +27,11 @@ class _Dtype:  # in place of numpy's
     def decode(self, data: Any) -> np.ndarray:
         name = self.byte_order + self.code
         if not re.fullmatch(r'[<>|=][biufU]\d+', name) or not data:
-            raise pickle.UnpicklingError(f'no plain array type: {name!r}')
-        return np.frombuffer(data.encode('latin1') if isinstance(data, str) else data, dtype=name)  # str: from Python 2
+            raise pickle.UnpicklingError(f'{name!r} is not a plain array type')
+        return np.frombuffer(data.encode('latin1') if isinstance(data, str) else data, dtype=name)  # Python 2 wrote str
 
 
-class _Array(list):  # in place of numpy's, whose own state can lead it outside of its memory
+class _Array(list):  # replaces numpy's, whose state can make it read outside its memory
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, is_fortran, data = state
         if dtype.code.startswith('O') and isinstance(data, list) and shape == (len(data),):
@@ -65,25 +66,25 @@ def _load(path: Union[str, Path]) -> Any:
         try:
             return _Unpickler(file, encoding='latin1').load()
         except Exception as error:  # a damaged pickle raises nearly anything
-            problem = ' '.join(f'{type(error).__name__}: {error}'.split())
+            problem = f'{type(error).__name__}: {one_line(error)}'
             raise ValueError(f'{str(path)!r} is not a pickle of plain data ({problem}). {_REMEDY}') from error
 
 
 def is_inside(name: Any) -> bool:
-    """Whether a file name of an annotation file stays in the folder that it is put behind, on any system."""
+    """Tell whether a file name from an annotation file stays inside its folder, on any system."""
     if not isinstance(name, str) or not PurePosixPath(name).name or '\0' in name:
         return False
     return not any(path.anchor or '..' in path.parts for path in (PurePosixPath(name), PureWindowsPath(name)))
 
 
 def _find_problem(record: Any, columns: int) -> Optional[str]:
-    # values other than text are not shown: nested ones can be without bound
+    # shows no values but text: nested ones can be endless
     if not isinstance(record, dict) or not {'file_name', 'objects'} <= record.keys():
         return "is not a dict with 'file_name' and 'objects'"
     name, row = record['file_name'], record['objects']
     if not is_inside(name):
         shown = reprlib.repr(name) if isinstance(name, str) else f'of type {type(name).__name__}'
-        return f"has a 'file_name' {shown} that is no path inside the image folder"
+        return f"has a 'file_name' {shown} that is not a path inside the image folder"
     if not isinstance(row, (list, tuple)) or len(row) != (columns or len(row) or 1):
         return f"has 'objects' other than a sequence of {columns or 'some'} numbers"
     if row.count(0) + row.count(1) != len(row):
@@ -93,11 +94,11 @@ def _find_problem(record: Any, columns: int) -> Optional[str]:
 
 
 def read_records(path: Union[str, Path]) -> Tuple[List[str], np.ndarray]:
-    """File names and labels (N, L), int8, of a published `.data` file. Nothing in it is run.
+    """Read file names and int8 labels (N, L) from a published `.data` file, without running code in it.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file holds something else.
+        ValueError: If the file holds anything else.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'Annotation file {str(path)!r} does not exist.')
@@ -114,24 +115,23 @@ def read_records(path: Union[str, Path]) -> Tuple[List[str], np.ndarray]:
 
 
 class PublishedReader(LabelReader):
-    """Images and labels of a published `.data` file: a pickle of records with `file_name` and a multi-hot `objects`.
+    """Images and labels from a published `.data` file: a pickle of records with `file_name` and a multi-hot `objects`.
 
-    Nothing in the file is run: it may hold numpy arrays, text, numbers, lists, tuples and dicts.
+    No code in the file is run: it may hold numpy arrays, text, numbers, lists, tuples and dicts.
 
-    Column order: the file has no class names, so that its columns are the classes in ascending COCO category id is an
-    assumption. An older file of the same form has them in another order. Training and figures over all classes are the
-    same for any order, but a published checkpoint scored with labels in another order than its own is scored wrongly.
-    Compare with COCO's json first (`python -m gkgnet_timm class-order`), and give `class_names` in the order of the
-    columns if they differ.
+    Column order: the file has no class names; columns are assumed to be in ascending COCO category id. An older file of
+    the same form has a different order. Training and metrics over all classes do not depend on the order, but a
+    published checkpoint is scored wrongly if its labels have a different order. Compare with COCO's json first, by
+    `python -m gkgnet_timm class-order`, and give `class_names` in column order if it differs.
 
     Args:
         annotations: `.data` file.
         images: Folder that the file names start from.
-        class_names: Name of each column, by default the 80 of COCO.
+        class_names: Name of each column (default: the 80 of COCO).
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
-        ValueError: If the file holds something else.
+        ValueError: If the file holds anything else.
     """
 
     def __init__(
@@ -144,5 +144,5 @@ class PublishedReader(LabelReader):
             class_names = COCO_CLASSES
         if len(class_names or ()) != targets.shape[1]:
             counts = f'{targets.shape[1]} columns, there are {len(class_names or ())} class names'
-            raise ValueError(f'{str(annotations)!r} has {counts}. Give a name for each column with --class-map FILE.')
+            raise ValueError(f'{str(annotations)!r} has {counts}. Name each column with --class-map FILE.')
         super().__init__(images, files, targets, class_names, annotations)

@@ -1,4 +1,4 @@
-"""Multi-label reader of tables in text files."""
+"""Reader of labels in csv and tsv tables."""
 
 import csv
 import io
@@ -16,9 +16,7 @@ from .gkgnet import is_inside
 __all__ = ['CsvReader']
 
 _TARGETS = {'1': 1, '0': 0, '-1': -1, '': -1}
-
 _Rows = List[Tuple[int, List[str]]]  # line number and cells
-
 _Names = Optional[List[str]]
 
 
@@ -27,33 +25,33 @@ class _LineError(Exception):
 
 
 class CsvReader(LabelReader):
-    """Images and labels of a table in UTF-8, separated by commas or tabs, with a file name in the first column.
+    """Images and labels from a UTF-8 table, separated by commas or tabs, with file names in the first column.
 
-    Either a column for each class: 1 if it is in the image, 0 if it is not, -1 or empty if that is not known.
+    Either there is a column for each class: 1 if it is in the image, 0 if not, -1 or empty if unknown.
 
         file,cat,dog
         a.jpg,1,0
         more/b.jpg,,1
 
-    Or two columns with names of classes in the second, separated by '|', else by ';', else by ',' (in quotes, if commas
-    separate the cells, too). Empty is an image without labels.
+    Or there are two columns, with class names in the second, separated by '|', else by ';', else by ',' (in quotes, if
+    commas also separate the cells). An empty cell is an image without labels.
 
         file,labels
         a.jpg,cat
         more/b.jpg,cat|dog
         c.jpg,
 
-    Two columns with only 1, 0 and -1 in the second are of the first form. A first line that does not start with an
-    image file is a header; files without extension need one. Classes are in the order of the columns, or sorted.
+    A table of two columns with only 1, 0 and -1 in the second has the first form. A first line that does not start with
+    an image file is a header; file names without extension need one. Classes are in column order, or sorted.
 
     Args:
         table: Text file.
         images: Folder that the file names start from.
-        class_names: The classes in the order to have them in; the first form needs them if it has no header.
+        class_names: Classes in the order wanted. The first form needs them if it has no header.
 
     Raises:
         FileNotFoundError: If there is no such table or folder.
-        ValueError: If the table is malformed. Names file and line.
+        ValueError: If the table is malformed. The message names file and line.
     """
 
     def __init__(self, table: Union[str, Path], images: Union[str, Path], class_names: Optional[Sequence[str]] = None):
@@ -88,7 +86,7 @@ def _read_rows(data: bytes) -> _Rows:
     try:
         for row in reader:
             row = [cell.strip() for cell in row]
-            if any(row):  # else a blank line
+            if any(row):  # not a blank line
                 rows.append((line, row))
             line = reader.line_num + 1
     except csv.Error as error:
@@ -106,14 +104,14 @@ def _has_header(rows: _Rows) -> bool:
     suffixes = [PurePosixPath(row[0]).suffix.lower() for _, row in rows[:2]]
     if not suffixes or is_img_extension(suffixes[0]):
         return False
-    return not suffixes[0] or suffixes[0] not in suffixes[1:]  # all files may be of a format that timm does not list
+    return not suffixes[0] or suffixes[0] not in suffixes[1:]  # all files may have a format that timm does not list
 
 
 def _read_files(rows: _Rows) -> List[str]:
     lines = {}
     for line, (name, *_) in rows:
         if not is_inside(name):
-            raise _LineError(line, f'{name!r} is no file in the image folder. Give a path that starts from there.')
+            raise _LineError(line, f'{name!r} is not a path inside the image folder. Give one that starts there.')
         name = str(PurePosixPath(name))  # ./a.jpg is a.jpg
         if name in lines:
             raise _LineError(line, f'{name!r} is also on line {lines[name]}. Put all labels of a file on one line.')
@@ -124,12 +122,12 @@ def _read_files(rows: _Rows) -> List[str]:
 def _read_columns(cells: _Rows, header: _Names, class_names: _Names) -> Tuple[np.ndarray, List[str]]:
     names = header or class_names
     if names is None:
-        raise _LineError(1, 'no header. Add one with the names of the classes, or give them with --class-map FILE.')
+        raise _LineError(1, 'no header. Add one with the class names, or give them with --class-map FILE.')
     for line, row in cells:
         for column, value in enumerate(row, 2):
             if value not in _TARGETS:
                 problem = f'column {column} has {value!r}, expected 1, 0, -1 or nothing'
-                raise _LineError(line, f'{problem}. Correct it, or put names of classes into one cell, as in a|b.')
+                raise _LineError(line, f'{problem}. Correct it, or put class names into one cell, as in a|b.')
     if len(names) != len(row):
         problem = f'columns of labels: {len(row)}, class names: {len(names)}'
         raise _LineError(1, f'{problem}. Give one name for each column with --class-map FILE.')
@@ -150,6 +148,6 @@ def _read_labels(cells: _Rows, class_names: _Names) -> Tuple[np.ndarray, List[st
         for name in names:
             if name not in class_names:
                 problem = f'class {name!r} is not one of the {len(class_names)} of the training split or --class-map'
-                raise _LineError(line, f'{problem}. Correct it, or name all classes in a --class-map FILE.')
+                raise _LineError(line, f'{problem}. Correct it, or list all classes in a --class-map FILE.')
             target[class_names.index(name)] = 1
     return targets, class_names

@@ -1,4 +1,4 @@
-"""Multi-label reader of the PASCAL VOC devkit."""
+"""Reader of the PASCAL VOC devkit."""
 
 import re
 from pathlib import Path
@@ -16,14 +16,14 @@ _TARGETS = {'1': 1, '-1': 0, '0': -1}  # present, absent, difficult objects only
 
 
 class VocReader(LabelReader):
-    """Images of a split and the classes that the lists of `ImageSets/Main` give them.
+    """Images of a split with the classes from the lists in `ImageSets/Main`.
 
-    Where a split has no lists of classes, such as `dog_trainval.txt`, the objects in `Annotations` decide. A class that
-    an image has only difficult objects of is -1.
+    For a split without class lists, such as `dog_trainval.txt`, the classes come from the objects in `Annotations`. A
+    class of which an image has difficult objects only is -1.
 
     Args:
-        root: The `VOCdevkit` folder, or the one it is in.
-        split: Year and list, such as '2007/trainval'; several joined by '+'.
+        root: The `VOCdevkit` folder, or its parent.
+        split: Year and list, such as '2007/trainval', or several joined by '+'.
 
     Raises:
         FileNotFoundError: If a list or an annotation file does not exist.
@@ -61,8 +61,8 @@ def _part_targets(split_list: Path, image_ids: Sequence[str]) -> np.ndarray:
         return np.array([_read_xml(path) for path in paths], dtype=np.int8).reshape(-1, len(lists))
     if missing:
         raise FileNotFoundError(
-            f'VOC list {str(missing[0])!r} does not exist, while lists of other classes do. Add it, or remove those of '
-            'all classes to take the labels from Annotations.'
+            f'VOC list {str(missing[0])!r} does not exist, while lists of other classes do. Add it, or remove all '
+            'class lists to take the labels from Annotations.'
         )
     return np.array([_read_class_list(path, image_ids) for path in lists], dtype=np.int8).T
 
@@ -75,24 +75,24 @@ def _read_class_list(path: Path, image_ids: Sequence[str]) -> List[int]:
             raise ValueError(f'{str(path)!r}: line {line!r} is not an image of the split, listed once, and 1, 0 or -1.')
         targets[image_id] = _TARGETS[value]
     for image_id, target in targets.items():
-        if target is None:  # a truncated list must not pass for images without the class
+        if target is None:  # or a truncated list would pass for images without the class
             raise ValueError(f'{str(path)!r} has no line for image {image_id!r} of the split. Restore the list.')
     return list(targets.values())
 
 
 class _WithoutDoctype(ElementTree.TreeBuilder):
-    def doctype(self, *args: str) -> None:  # entities are declared there
+    def doctype(self, *args: str) -> None:  # it could declare entities
         raise ValueError('it has a DOCTYPE')
 
 
 def _read_xml(path: Path) -> List[int]:
     if not path.is_file():
         raise FileNotFoundError(
-            f'VOC annotation file {str(path)!r} does not exist. Add it, or the lists of classes in ImageSets/Main.'
+            f'VOC annotation file {str(path)!r} does not exist. Add it, or the class lists in ImageSets/Main.'
         )
     try:
         annotation = ElementTree.fromstring(path.read_bytes(), ElementTree.XMLParser(target=_WithoutDoctype()))
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: of an unknown encoding
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: unknown encoding
         raise ValueError(f'{str(path)!r} is not a plain XML file ({error}). Restore it.') from error
     if annotation.tag != 'annotation':
         raise ValueError(f"{str(path)!r} starts with element {annotation.tag!r}, expected 'annotation'. Restore it.")
