@@ -1,4 +1,4 @@
-"""A folder of weights: `config.json` and `model.safetensors`, and a result of `validate.py` that belongs to it."""
+"""Read and check a folder of weights, `config.json` and `model.safetensors`, and results of `validate.py` for it."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 import timm
 
+from ..runtime import one_line
 from .file import find_problem
 from .model_card import METRICS
 
@@ -21,49 +22,51 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:  # json and unicode errors
-        raise ValueError(f'{str(path)!r} is no JSON file: {error}.') from error
+        raise ValueError(f'{str(path)!r} is not a JSON file: {error}.') from error
 
 
 def read_config(folder: Union[str, Path]) -> Dict[str, Any]:
-    """`config.json` of a folder of weights, as timm's `save_for_hf` and `convert` write it.
+    """Read `config.json` of a folder of weights, as timm's `save_for_hf` and `convert` write it.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or a file is not in it.
-        ValueError: If the file is damaged, or of a model that timm does not know.
+        FileNotFoundError: If the folder or a file in it does not exist.
+        ValueError: If it is damaged, or of a model that timm does not know.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f'Folder of weights {str(folder)!r} does not exist: python -m gkgnet_timm convert.')
+        raise FileNotFoundError(
+            f'Folder of weights {str(folder)!r} does not exist: make one by python -m gkgnet_timm convert.'
+        )
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(
-                f'Folder {str(folder)!r} has no {name}: give one that python -m gkgnet_timm convert has written.'
+                f'Folder {str(folder)!r} has no {name}: give one that python -m gkgnet_timm convert wrote.'
             )
     path = folder / CONFIG
     config = _read_json(path)
-    anew = 'write it by python -m gkgnet_timm convert'
+    remedy = 'write it by python -m gkgnet_timm convert'
     if not isinstance(config, dict) or not isinstance(config.get('pretrained_cfg'), dict):
-        raise ValueError(f"{str(path)!r} has no 'pretrained_cfg', it is not of a timm model: {anew}.")
+        raise ValueError(f"{str(path)!r} has no 'pretrained_cfg', so it is not of a timm model: {remedy}.")
     if not isinstance(config.get('architecture'), str) or not timm.is_model(config['architecture']):
         raise ValueError(
             f'{str(path)!r}: timm has no architecture {config.get("architecture")!r}, see timm.list_models().'
         )
     for key in ('training', 'converted_from', 'model_args'):
         if not isinstance(config.get(key, {}), dict):
-            raise ValueError(f'{str(path)!r}: {key!r} has to be a mapping, is {config[key]!r}.')
+            raise ValueError(f'{str(path)!r}: {key!r} must be a mapping, is {config[key]!r}.')
     num_classes = config.get('num_classes')
     if not isinstance(num_classes, int) or num_classes < 1:
-        raise ValueError(f"{str(path)!r}: 'num_classes' has to be a number from 1 on, is {num_classes!r}.")
+        raise ValueError(f"{str(path)!r}: 'num_classes' must be at least 1, is {num_classes!r}.")
     names = config.get('label_names') or config['pretrained_cfg'].get('label_names') or ()
     if names and len(names) != num_classes:
         raise ValueError(
-            f"{str(path)!r}: {len(names)} 'label_names' of {num_classes} classes, {anew} --class-map FILE."
+            f"{str(path)!r}: {len(names)} 'label_names' for {num_classes} classes: {remedy} --class-order FILE."
         )
     return config
 
 
 def _is_of(result: Dict[str, Any], architecture: str) -> bool:
-    """Whether a result may be of an architecture, by its name: that of a model on the Hub says nothing."""
+    """Say whether a result may be of an architecture. The name of a model on the Hub does not tell."""
     name = str(result['model'])
     if name.startswith('local-dir:'):
         path = Path(name.removeprefix('local-dir:'), CONFIG)
@@ -72,22 +75,20 @@ def _is_of(result: Dict[str, Any], architecture: str) -> bool:
 
 
 def read_results(path: Union[str, Path], config: Dict[str, Any]) -> Dict[str, Any]:
-    """The result of `validate.py --results-file` that is of a model.
+    """Read the result of a model from a file of `validate.py --results-file`.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is none, or has no result of this model, or several.
+        ValueError: If it is not such a file, or does not have exactly one result of this model.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'File of results {str(path)!r} does not exist: validate.py --results-file writes it.')
     content = _read_json(Path(path))
     found = content if isinstance(content, list) else [content]
     if not found or not all(isinstance(result, dict) and 'mAP' in result for result in found):
-        raise ValueError(f'{str(path)!r} is no result of validate.py --results-file: it has no mAP.')
+        raise ValueError(f'{str(path)!r} is not a result of validate.py --results-file: it has no mAP.')
     if not all(result.get('model') and result.get('dataset') for result in found):
-        raise ValueError(
-            f'{str(path)!r} does not say which model and data set it is of: evaluate --checkpoint, not --scores-in.'
-        )
+        raise ValueError(f'{str(path)!r} does not name its model and data set: evaluate --checkpoint, not --scores-in.')
     ours = [result for result in found if _is_of(result, config['architecture'])]
     if not ours:
         models = ', '.join(dict.fromkeys(str(result['model']) for result in found))
@@ -95,7 +96,7 @@ def read_results(path: Union[str, Path], config: Dict[str, Any]) -> Dict[str, An
     if len(ours) > 1:
         files = ', '.join(str(result.get('checkpoint') or result['model']) for result in ours)
         raise ValueError(
-            f'{str(path)!r} has {len(ours)} results of {config["architecture"]}, give a file of one: {files}.'
+            f'{str(path)!r} has {len(ours)} results of {config["architecture"]}, give a file with one: {files}.'
         )
     result = ours[0]
     if result.get('num_classes', config['num_classes']) != config['num_classes']:
@@ -103,23 +104,25 @@ def read_results(path: Union[str, Path], config: Dict[str, Any]) -> Dict[str, An
             f'{str(path)!r} is of {result["num_classes"]} classes, the weights of {config["num_classes"]}.'
         )
     if not isinstance(result.get('images'), int) or result['images'] < 1:
-        raise ValueError(f"{str(path)!r}: 'images' has to be a number from 1 on, is {result.get('images')!r}.")
+        raise ValueError(f"{str(path)!r}: 'images' must be at least 1, is {result.get('images')!r}.")
     for name in METRICS:
         value = result.get(name, 0)
-        if not isinstance(value, (int, float)) or not 0 <= value <= 100:  # nan neither
-            raise ValueError(f'{str(path)!r}: {name!r} has to be a percentage, is {value!r}.')
+        if not isinstance(value, (int, float)) or not 0 <= value <= 100:  # nan fails too
+            raise ValueError(f'{str(path)!r}: {name!r} must be a percentage, is {value!r}.')
     kind = 'ema' if (config.get('converted_from') or {}).get('ema') else 'raw'
     if 'converted_from' in config and result.get(f'mAP_{kind}', result['mAP']) != result['mAP']:
         flag = 'with' if kind == 'ema' else 'without'
-        raise ValueError(f'{str(path)!r} is not of the {kind} weights that these are: validate.py {flag} --use-ema.')
+        raise ValueError(
+            f'{str(path)!r} is not of the {kind} weights, as the folder is: run validate.py {flag} --use-ema.'
+        )
     return result
 
 
 def check_weights(folder: Path) -> None:
-    """Load the model of a folder as its users will.
+    """Check that a folder loads as its users will load it.
 
     Raises:
-        ValueError: If its weights are broken, or not those of the model that `config.json` describes.
+        ValueError: If the weights are broken, or not those of the model in `config.json`.
     """
     path = folder / WEIGHTS
     if problem := find_problem(path):
@@ -129,9 +132,10 @@ def check_weights(folder: Path) -> None:
         loaded = timm.create_model(f'local-dir:{folder}', pretrained=True).state_dict()
     # tensors that do not fit, unknown arguments of the model
     except (RuntimeError, TypeError, KeyError, AttributeError, AssertionError, ValueError) as error:
-        reason = ' '.join(str(error).split())[:300]
-        raise ValueError(f'Folder {str(folder)!r}: {WEIGHTS} does not load as {CONFIG} says: {reason}') from error
-    # a filter that renames, drops or completes tensors has no place here, where all should be as in the model
+        raise ValueError(
+            f'Folder {str(folder)!r}: {WEIGHTS} does not load as {CONFIG} says: {one_line(error)}'
+        ) from error
+    # models have filters that rename, drop or add tensors, but here all have to be as in the model
     names = [name for name in loaded if name not in stored] + [name for name in stored if name not in loaded]
     names += [
         name for name in loaded if name in stored and not torch.equal(loaded[name], stored[name].to(loaded[name]))

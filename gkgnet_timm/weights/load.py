@@ -1,33 +1,31 @@
-"""Models as the scripts create them."""
+"""Create models by timm's registry and load weights into them."""
 
-import argparse
-import copy
 import difflib
 import json
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple, Union
 
-import torch
+import torch.nn as nn
 
 import timm
-from timm.models import (
-    is_model_in_modules,
-    load_checkpoint,
-    parse_model_name,
-    resolve_model_input_args,
-)
+from timm.data import resolve_input_data_config
+from timm.models import is_model_in_modules, load_checkpoint, parse_model_name, resolve_model_input_args
 
 from ..label_rows import init_labels_by_name
-from .file import read_checkpoint_args
+from ..runtime import one_line
+from .file import TrainedWith, read_training
 
 __all__ = ['create_model', 'create_model_by_labels', 'load_model']
 
 
 def _stored_names(path: str) -> List[str]:
-    """Class names that come with weights, in our checkpoints or in the config.json that timm writes beside a
-    safetensors file. Empty where there are none."""
+    """Return the class names that come with weights, empty if there are none.
+
+    They are in our checkpoints, and in the config.json that timm writes beside a safetensors file.
+    """
     if not path.endswith('.safetensors'):
-        return read_checkpoint_args(path).get('class_names', [])
+        trained = read_training(path)
+        return trained.class_names if trained else []
     config = Path(path).with_name('config.json')
     if not config.is_file():
         return []
@@ -36,132 +34,221 @@ def _stored_names(path: str) -> List[str]:
         names = content.get('label_names') or content.get('pretrained_cfg', {}).get('label_names')
     except (ValueError, AttributeError) as error:
         raise ValueError(f'{str(config)!r} beside the weights is not the config of a timm model ({error}).') from error
-    return names if isinstance(names, list) else []  # timm has also mappings of some classes
+    return names if isinstance(names, list) else []  # timm also has mappings that name some of the classes
+
+
+def _architecture(name: str) -> str:
+    """Return the name that timm has registered for a model that may also be on the Hub or in a folder."""
+    if parse_model_name(name)[0]:
+        architecture = resolve_model_input_args(name)['model_name']
+    else:
+        architecture = name.partition('.')[0]
+    if not timm.is_model(architecture):
+        similar = ', '.join(difflib.get_close_matches(architecture, timm.list_models()))
+        raise ValueError(f'Unknown model {architecture!r}, similar: {similar or "none, see timm.list_models()"}.')
+    return architecture
 
 
 def create_model(
-    args: argparse.Namespace, num_classes: Optional[int], stored_classes: Optional[int] = None
-) -> torch.nn.Module:
-    """The model of the flags, at their image size.
+    name: str,
+    *,
+    pretrained: bool = False,
+    pretrained_path: Union[str, Path, None] = None,
+    num_classes: Optional[int] = None,
+    img_size: Union[int, Tuple[int, int], None] = None,
+    pos_embed_init: str = 'resample',
+    drop_rate: Optional[float] = None,
+    drop_path_rate: Optional[float] = None,
+    **model_kwargs: Any,
+) -> nn.Module:
+    """Create a model of any name that timm takes, at an image size.
 
     Args:
-        args: Flags.
-        num_classes: Classes, None for those of the weights.
-        stored_classes: Classes of a file of weights, None for those that the model has registered.
+        name: Name in timm's registry, 'hf-hub:ORG/NAME' or 'local-dir:FOLDER'.
+        pretrained: Load the weights of this name.
+        pretrained_path: Load the weights of this file instead; classes of another number start fresh.
+        num_classes: None for those of the weights.
+        img_size: Side or (height, width) in pixels, None for that of the model.
+        pos_embed_init: For weights of another size, 'resample' their position embedding or start from 'zero'; our
+            models only.
+        drop_rate: Dropout before the classifier, None for that of the model.
+        drop_path_rate: Stochastic depth, None for that of the model.
+        model_kwargs: More arguments of the model.
 
     Raises:
-        FileNotFoundError: If the file of pretrained weights does not exist.
-        ValueError: If timm has no such model, or there are no such weights.
+        FileNotFoundError: If `pretrained_path` does not exist.
+        ValueError: If timm has no such model, or the weights do not exist or do not fit.
     """
-    if parse_model_name(args.model)[0]:  # on the Hub or in a folder
-        name = resolve_model_input_args(args.model)['model_name']
-    else:
-        name = args.model.partition('.')[0]
-    if not timm.is_model(name):
-        similar = ', '.join(difflib.get_close_matches(name, timm.list_models())) or 'none, see timm.list_models()'
-        raise ValueError(f'Unknown model {name!r}, similar ones: {similar}.')
-    kwargs = dict(args.model_kwargs)
-    for key, flag in (('drop_rate', 'drop'), ('drop_path_rate', 'drop_path')):
-        if getattr(args, flag, None) is not None:
-            kwargs[key] = getattr(args, flag)
-    ours = is_model_in_modules(name, ('gkgnet', 'pvig'))
+    ours = is_model_in_modules(_architecture(name), ('gkgnet', 'pvig'))
+    kwargs = dict(model_kwargs, num_classes=num_classes, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
     if ours:
-        kwargs['pos_embed_init'] = getattr(args, 'pos_embed_init', 'resample')
-        if args.img_size:
-            kwargs['img_size'] = args.img_size
-    path = getattr(args, 'pretrained_path', None)
-    if path:
+        kwargs.update(pos_embed_init=pos_embed_init, img_size=img_size)
+    source = ''
+    if pretrained_path is not None:
+        path = str(pretrained_path)
         if not Path(path).is_file():
             raise FileNotFoundError(f'Pretrained weights {path!r} do not exist.')
-        kwargs['pretrained_cfg_overlay'] = dict(file=path)
-        names = _stored_names(path) if num_classes is None else []
-        if names:
-            kwargs['pretrained_cfg_overlay'].update(num_classes=len(names), label_names=names)
-        elif stored_classes and not ours:  # ours look themselves
-            kwargs['pretrained_cfg_overlay'].update(num_classes=stored_classes)
+        overlay = dict(model_kwargs.get('pretrained_cfg_overlay') or {}, file=path)
+        if num_classes is None and (names := _stored_names(path)):
+            overlay.update(num_classes=len(names), label_names=names)
+        kwargs['pretrained_cfg_overlay'], source = overlay, f' from {path!r}'
     try:
-        model = timm.create_model(
-            args.model, pretrained=args.pretrained or bool(path), num_classes=num_classes, **kwargs
-        )
+        model = timm.create_model(name, pretrained=pretrained or bool(source), **kwargs)
     # weights without a source, tensors that do not fit, unknown arguments, files of another kind
     except (RuntimeError, TypeError, KeyError, AttributeError, ValueError) as error:
-        source = f' from {path!r}' if path else ''
-        raise ValueError(f'Model {args.model!r}{source}: {" ".join(str(error).split())[:300]}') from error
-    if args.img_size and not ours and hasattr(model, 'set_input_size'):
-        model.set_input_size(args.img_size)
+        raise ValueError(f'Model {name!r}{source}: {one_line(error)}') from error
+    if img_size and not ours and hasattr(model, 'set_input_size'):
+        model.set_input_size(img_size)
     return model
 
 
-def _check_classifier(model: torch.nn.Module, source: str, remedy: str) -> None:
-    """Raise a ValueError where timm has left the classifier as it starts, whose scores would be noise."""
+def _check_classifier(model: nn.Module, source: str, remedy: str) -> None:
+    """Raise a ValueError if timm has left the classifier as it starts: its scores would be noise."""
     known = model.pretrained_cfg['num_classes']
     if known != model.num_classes:
-        raise ValueError(
-            f'Weights {source!r} have no classifier of {model.num_classes} classes, but of {known}: those of a trunk, '
-            f'or of other classes, {remedy}.'
-        )
+        found = f'have {known} classes, not {model.num_classes}' if known else 'are of a trunk, without a classifier'
+        raise ValueError(f'Weights {source!r} {found}: {remedy}.')
 
 
-def load_model(args: argparse.Namespace, num_classes: Optional[int], use_ema: bool = False) -> torch.nn.Module:
-    """The model of the flags with the weights that they say, at their image size.
+def _set_cfg(model: nn.Module, img_size: Any = None, class_names: Optional[List[str]] = None) -> None:
+    """Give a model a `pretrained_cfg` of its own, with its classes and the preprocessing for the size it runs at."""
+    cfg = dict(model.pretrained_cfg)
+    config = resolve_input_data_config(model, args=dict(img_size=img_size))
+    if tuple(config['input_size'][1:]) != tuple(cfg['input_size'][1:]):
+        cfg['pool_size'] = None
+    cfg.update(config, num_classes=model.num_classes)
+    if class_names:
+        cfg['label_names'] = class_names
+    elif len(cfg.get('label_names') or ()) != model.num_classes:
+        cfg.pop('label_names', None)
+    model.pretrained_cfg = model.default_cfg = cfg
+
+
+def _load_trained(
+    path: str,
+    trained: TrainedWith,
+    name: Optional[str],
+    img_size: Union[int, Tuple[int, int], None],
+    use_ema: bool,
+    model_kwargs: Dict[str, Any],
+) -> nn.Module:
+    """Load a checkpoint of our training into a model of its image size, then change the size."""
+    config = trained.config
+    name = name or config['model']
+    if name.partition('.')[0] != config['model'].partition('.')[0]:
+        raise ValueError(f'Checkpoint {path!r} is of model {config["model"]!r}, not {name!r}.')
+    kwargs = {**config['model_kwargs'], **model_kwargs, 'num_classes': len(trained.class_names)}
+    if config['img_size']:
+        kwargs['img_size'] = config['img_size']
+    model = create_model(name, **kwargs)
+    try:
+        load_checkpoint(model, path, use_ema=use_ema)
+    except RuntimeError as error:
+        raise ValueError(f'Checkpoint {path!r} does not fit {name!r}: {one_line(error, 200)}') from error
+    if img_size and img_size != config['img_size'] and hasattr(model, 'set_input_size'):
+        model.set_input_size(img_size)
+    _set_cfg(model, img_size or kwargs.get('img_size'), trained.class_names)
+    return model
+
+
+def load_model(
+    checkpoint: Union[str, Path, None] = None,
+    *,
+    name: Optional[str] = None,
+    pretrained: bool = False,
+    num_classes: Optional[int] = None,
+    img_size: Union[int, Tuple[int, int], None] = None,
+    use_ema: bool = False,
+    **model_kwargs: Any,
+) -> nn.Module:
+    """Load a model with weights, ready for inference: `load_model('last.pth.tar')`.
+
+    Options you omit are read from a checkpoint of train_multilabel.py. Weights of other origin need `name`.
+    `timm.data.resolve_model_data_config(model)` is the preprocessing, at the size the model runs at, and
+    `model.pretrained_cfg['label_names']` its class names, if the weights name them.
 
     Args:
-        args: Flags. `trained` is those that the checkpoint was trained with, empty for weights of other origin.
-        num_classes: Classes, None for those of the weights.
-        use_ema: Whether to take the average of the weights in the checkpoint.
+        checkpoint: File of weights. None for the pretrained ones of `name`.
+        name: Name in timm's registry, 'hf-hub:ORG/NAME' or 'local-dir:FOLDER'.
+        pretrained: Load the weights of `name`.
+        num_classes: None for those of the weights.
+        img_size: Side or (height, width) in pixels, None for that of the weights.
+        use_ema: Load the average of the weights in the checkpoint.
+        model_kwargs: More arguments of the model; they replace those of the checkpoint.
 
     Raises:
         FileNotFoundError: If the checkpoint does not exist.
-        ValueError: If it does not fit the model, or has no classifier of so many classes.
+        OSError: If weights cannot be downloaded.
+        ValueError: If the weights do not fit the model, or have no classifier of `num_classes` classes.
     """
-    creation = copy.copy(args)
-    if str(args.checkpoint).endswith('.safetensors'):
-        folder = Path(args.checkpoint).parent
-        if (folder / 'config.json').is_file():
-            raise ValueError(
-                f'Weights {args.checkpoint!r} are of a folder that says their size, preprocessing and classes: give '
-                f'--model local-dir:{folder} --pretrained in place of --checkpoint.'
-            )
-    if args.trained:  # create the model at the size that the weights are of
-        creation.img_size, creation.pretrained = args.trained['img_size'], False
-    else:
-        creation.pretrained_path = args.checkpoint
-    # what timm says of its own weights is not true of a file
-    model = create_model(creation, num_classes, num_classes if args.checkpoint else None)
-    if args.trained:
-        try:
-            load_checkpoint(model, args.checkpoint, use_ema=use_ema)
-        except RuntimeError as error:
-            reason = ' '.join(str(error).split())[:200]
-            raise ValueError(f'Checkpoint {args.checkpoint!r} does not fit {args.model!r}: {reason}') from error
-        if args.img_size != creation.img_size and hasattr(model, 'set_input_size'):
-            model.set_input_size(args.img_size)
-    else:
-        _check_classifier(model, args.checkpoint or args.model, 'which --class-map FILE names')
-    return model
+    if checkpoint is None and not (name and pretrained):
+        raise ValueError(
+            'No weights: give --checkpoint FILE, or --model NAME --pretrained (in Python: checkpoint, or name and '
+            'pretrained=True).'
+        )
+    path = None if checkpoint is None else str(checkpoint)
+    trained = read_training(path) if path else None
+    if path and path.endswith('.safetensors') and Path(path).with_name('config.json').is_file():
+        folder = Path(path).parent
+        raise ValueError(
+            f'Weights {path!r} are in a folder with a config.json, which names their model, size and classes: give '
+            f'--model local-dir:{folder} --pretrained instead of --checkpoint.'
+        )
+    if not trained and not name:
+        raise ValueError(f'Checkpoint {path!r} does not say which model it is of, give --model NAME (in Python: name).')
+    if use_ema and not (trained and trained.has_ema):
+        raise ValueError(
+            f'--use-ema: {path or name!r} holds no average of the weights, as a training with --model-ema leaves one.'
+        )
+    if trained:
+        if num_classes not in (None, len(trained.class_names)):
+            raise ValueError(f'Checkpoint {path!r} has {len(trained.class_names)} classes, not {num_classes}.')
+        return _load_trained(path, trained, name, img_size, use_ema, model_kwargs).eval()
+    kwargs = dict(model_kwargs, pretrained=pretrained, pretrained_path=path, num_classes=num_classes)
+    if path and num_classes and not is_model_in_modules(_architecture(name), ('gkgnet', 'pvig')):
+        # what timm registered for its own weights does not hold for a file; our models look at the file
+        kwargs['pretrained_cfg_overlay'] = dict(num_classes=num_classes)
+    model = create_model(name, img_size=img_size, **kwargs)
+    _check_classifier(model, path or name, 'give weights of these classes, or name theirs with --class-map FILE')
+    _set_cfg(model, img_size)
+    return model.eval()
 
 
-def create_model_by_labels(args: argparse.Namespace, class_names: List[str]) -> Tuple[torch.nn.Module, List[str]]:
-    """The pretrained model of the flags for other classes, and those of them that its weights know by name.
+def create_model_by_labels(
+    name: str,
+    class_names: List[str],
+    *,
+    pretrained: bool = False,
+    pretrained_path: Union[str, Path, None] = None,
+    **kwargs: Any,
+) -> Tuple[nn.Module, List[str]]:
+    """Create a pretrained model for other classes, and return those of them that its weights know by name.
+
+    Args:
+        name: Name of the model, as `create_model` takes it.
+        class_names: Classes of the model.
+        pretrained: Load the weights of this name.
+        pretrained_path: Load the weights of this file instead.
+        kwargs: More arguments of `create_model`.
 
     Raises:
-        FileNotFoundError: If the file of pretrained weights does not exist.
-        ValueError: If there are no such weights, they do not name their classes, or share none.
+        FileNotFoundError: If `pretrained_path` does not exist.
+        ValueError: If there are no such weights, they do not name their classes, or share none with `class_names`.
     """
-    flag, path = '--init-labels-by-name', args.pretrained_path
-    model = create_model(args, None)
+    flag, source = '--init-labels-by-name', str(pretrained_path or name)
+    model = create_model(name, pretrained=pretrained, pretrained_path=pretrained_path, **kwargs)
     names = model.pretrained_cfg.get('label_names')
     if not names:
         raise ValueError(
-            f'{flag}: weights {path or args.model!r} do not name their classes. Give --pretrained-path with a '
-            "checkpoint of train_multilabel.py, or a safetensors file with 'label_names' in config.json beside it; "
-            'with the published GKGNet file --model gkgnet_576, at any --img-size.'
+            f'{flag}: weights {source!r} do not name their classes. Give --pretrained-path with a checkpoint of '
+            "train_multilabel.py, or a safetensors file with 'label_names' in config.json beside it; with the "
+            'published GKGNet file give --model gkgnet_576, at any --img-size.'
         )
-    _check_classifier(model, path or args.model, f'leave out {flag}')
+    _check_classifier(model, source, f'leave out {flag}')
     known = init_labels_by_name(model, class_names)
     if not known:
         raise ValueError(
             f'{flag}: none of the {len(class_names)} classes ({", ".join(class_names[:3])}, ...) is one of the '
-            f'{len(names)} of the pretrained weights ({", ".join(names[:3])}, ...), leave it out.'
+            f'{len(names)} of the pretrained weights ({", ".join(names[:3])}, ...): leave it out.'
         )
     return model, known

@@ -1,4 +1,4 @@
-"""The README.md of a folder of weights: what its `config.json` and a result of `validate.py` say, and nothing else."""
+"""Write the README.md of a folder of weights from its `config.json` and a result of `validate.py`, and nothing else."""
 
 import json
 import re
@@ -7,14 +7,11 @@ from typing import Any, Dict, List, Optional
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-__all__ = ['METRICS', 'model_card']
+__all__ = ['METRICS', 'model_card', 'public']
 
 NON_COMMERCIAL = ('gkgnet-non-commercial', 'https://github.com/jin-s13/GKGNet')
-
 FIGURES = ('CP', 'CR', 'CF1', 'OP', 'OR', 'OF1')
-
 METRICS = ('mAP', 'mAP_present', 'AP_small', 'AP_medium', 'AP_large', *FIGURES, *(f'{name}_top3' for name in FIGURES))
-
 _GKGNET_BIBTEX = """@inproceedings{yao2024gkgnet,
   title = {{GKGNet}: Group {K}-Nearest Neighbor based Graph Convolutional Network for Multi-Label Image Recognition},
   author = {Yao, Ruijie and Jin, Sheng and Xu, Lumin and Zeng, Wang and Liu, Wentao and Qian, Chen and Luo, Ping and
@@ -23,7 +20,6 @@ _GKGNET_BIBTEX = """@inproceedings{yao2024gkgnet,
   year = {2024},
   note = {arXiv:2308.14378},
 }"""
-
 _VIG_BIBTEX = """@inproceedings{han2022vision,
   title = {Vision {GNN}: An Image is Worth Graph of Nodes},
   author = {Han, Kai and Wang, Yunhe and Guo, Jianyuan and Tang, Yehui and Wu, Enhua},
@@ -31,17 +27,16 @@ _VIG_BIBTEX = """@inproceedings{han2022vision,
   year = {2022},
   note = {arXiv:2206.00272},
 }"""
-
 _FAMILIES = {'gkgnet': ('GKGNet', _GKGNET_BIBTEX), 'pvig': ('Pyramid ViG', _VIG_BIBTEX)}
 
 
 def _line(value: Any) -> str:
-    """One line of printable text."""
+    """Return one line of printable text."""
     return ' '.join(''.join(c if c.isprintable() else ' ' for c in str(value)).split())
 
 
 def _text(value: Any) -> str:
-    """Text in which Markdown and HTML find nothing of theirs."""
+    """Escape text for Markdown and HTML."""
     return re.sub(r'([\\`*_{}\[\]<>#|&~$])', r'\\\1', _line(value))
 
 
@@ -65,19 +60,19 @@ def _file_name(path: Any) -> str:
     return re.split(r'[/\\]', str(path).rstrip('/\\'))[-1]
 
 
-def _public(value: Any) -> Any:
-    """A value without the folders of the machine that it is of."""
+def public(value: Any) -> Any:
+    """Return a value without the folders of this machine."""
     if isinstance(value, dict):
-        return {name: _public(item) for name, item in value.items()}
+        return {name: public(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_public(item) for item in value]
+        return [public(item) for item in value]
     if isinstance(value, str) and re.match(r'[/~\\]|[A-Za-z]:\\|\.\.', value):
         return _file_name(value)
     return value
 
 
 def _is_single_label(config: Dict[str, Any]) -> bool:
-    """Whether these are Pyramid ViG's weights of ImageNet, of which one class is right for an image."""
+    """Say whether these are the ImageNet weights of Pyramid ViG, for which an image has one class."""
     is_vig = config['architecture'].startswith('pvig') and config['num_classes'] == 1000
     return is_vig and str(config['pretrained_cfg'].get('tag')).startswith('in1k') and 'training' not in config
 
@@ -93,8 +88,8 @@ def _header(config: Dict[str, Any], name: str, results: Optional[Dict[str, Any]]
         licence, link = NON_COMMERCIAL if is_gkgnet else (None, None)
         known.update(license_name=licence, license_link=_line(cfg.get('origin_url') or link or '') or None)
     if results:
-        dataset = _line(_public(results['dataset']))
-        split = _line(_public(results['split'])) if results.get('split') else None
+        dataset = _line(public(results['dataset']))
+        split = _line(public(results['split'])) if results.get('split') else None
         known['model_name'] = name
         known['eval_results'] = [
             EvalResult(
@@ -139,8 +134,8 @@ def _usage(config: Dict[str, Any], source: str) -> str:
 
 
 def _metrics(results: Dict[str, Any]) -> str:
-    place = f'Split {_code(_public(results["split"]))} of' if results.get('split') else 'Data set'
-    facts = [f'{place} {_code(_public(results["dataset"]))}', f'{results["images"]} images']
+    place = f'Split {_code(public(results["split"]))} of' if results.get('split') else 'Data set'
+    facts = [f'{place} {_code(public(results["dataset"]))}', f'{results["images"]} images']
     if results.get('img_size'):
         facts.append(f'at {_line(results["img_size"])} px')
     if results.get('checkpoint'):
@@ -169,8 +164,8 @@ def _training(config: Dict[str, Any]) -> str:
         kind = ', the average of its weights' if source.get('ema') else ''
         parts.append(f'Converted from {_code(_file_name(source["file"]))}{kind}{digest}.')
     if config.get('training'):
-        flags = yaml.safe_dump(_public(config['training']), sort_keys=False, allow_unicode=True, width=100)
-        parts.append(f'Trained by `train_multilabel.py` with these flags among others:\n\n{_block(flags, "yaml")}')
+        flags = yaml.safe_dump(public(config['training']), sort_keys=False, allow_unicode=True, width=100)
+        parts.append(f'Trained by `train_multilabel.py`, with these flags among others:\n\n{_block(flags, "yaml")}')
     return '\n\n'.join(parts)
 
 
@@ -185,12 +180,12 @@ def _licence(cfg: Dict[str, Any], is_gkgnet: bool) -> str:
 
 
 def model_card(config: Dict[str, Any], repo_id: Optional[str] = None, results: Optional[Dict[str, Any]] = None) -> str:
-    """README.md of a folder of weights.
+    """Return the README.md of a folder of weights.
 
     Args:
-        config: Content of its `config.json`, as `model_folder.read_config` returns it.
-        repo_id: 'ORG/NAME' of the repository on the Hub, None for a folder that is in none.
-        results: Result of `validate.py`, as `model_folder.read_results` returns it.
+        config: Content of its `config.json`, as `folder.read_config` returns it.
+        repo_id: 'ORG/NAME' of the repository on the Hub, None for a folder that is not there.
+        results: Result of `validate.py`, as `folder.read_results` returns it.
     """
     cfg, names = config['pretrained_cfg'], _label_names(config)
     name = repo_id.rpartition('/')[2] if repo_id else config['architecture']

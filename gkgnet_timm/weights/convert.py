@@ -1,0 +1,196 @@
+"""Convert weights of any origin to a folder that timm and the Hub take: config.json, model.safetensors, README.md."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+import torch
+import torch.nn as nn
+
+import timm
+from timm.data import resolve_input_data_config
+from timm.models import PretrainedCfg, get_pretrained_cfg, load_state_dict, save_for_hf
+
+from ..class_names import read_class_map
+from ..label_rows import init_labels_by_name
+from .file import find_problem, installed_file, published_globals, read_training, sha256
+from .folder import CONFIG, WEIGHTS
+from .load import create_model, load_model
+from .model_card import model_card, public
+
+__all__ = ['Converted', 'convert']
+
+RECIPE = ('dataset', 'train_split', 'epochs', 'batch_size', 'opt', 'lr', 'weight_decay', 'sched', 'loss', 'img_size')
+RECIPE += ('drop_path', 'cropmix', 'reprob', 'aa', 'color_jitter', 'mixup', 'cutmix', 'amp', 'model_ema', 'seed')
+
+
+class Converted(NamedTuple):
+    """What `convert` wrote."""
+
+    folder: Path
+    architecture: str
+    num_classes: int
+    tensors: List[str]  # what became of those of the file
+    installed: Optional[Path]  # where `create_model(architecture, pretrained=True)` finds the weights from now on
+
+
+def _load_published(checkpoint: str, name: str, model_kwargs: Dict[str, Any]) -> Tuple[nn.Module, List[str]]:
+    """Load a file of other origin with all of its classes, and say what became of its tensors."""
+    try:
+        with published_globals():
+            stored = load_state_dict(checkpoint, use_ema=False)
+    except Exception as error:
+        raise ValueError(f'{checkpoint!r} is {find_problem(checkpoint)}.') from error
+    shapes = {key: tuple(getattr(value, 'shape', ())) for key, value in stored.items()}
+    del stored  # the model reads the file itself
+    model = create_model(name, pretrained_path=checkpoint, **model_kwargs)
+    num_classes = model.pretrained_cfg['num_classes']  # those of the file
+    if not num_classes:
+        raise ValueError(
+            f'{checkpoint!r} has no classifier of {name}. Convert a trunk as what it is, with --model pvig_*_224: '
+            'gkgnet_*.in1k take theirs from there.'
+        )
+    if num_classes != model.num_classes:
+        model = create_model(name, pretrained_path=checkpoint, **dict(model_kwargs, num_classes=num_classes))
+    dropped = [key for key in shapes if key.endswith('.relative_pos')]
+    own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    size = own['stem.pos_embed']
+    embed = next((shape for key, shape in shapes.items() if key.endswith('pos_embed')), size)
+    return model, [
+        f'{len(own)} of {len(shapes)} tensors taken',
+        f'{len(dropped)} dropped' + (' (relative_pos, which the model computes)' if dropped else ''),
+        f'1 resampled (stem.pos_embed {embed} to {size})' if embed != size else '0 resampled',
+    ]
+
+
+def _name_labels(model: nn.Module, cfg: PretrainedCfg, order: Union[str, Path, None]) -> Sequence[str]:
+    """Return the class names of a file without any: those of the tag, or of a class-map file.
+
+    If the file has the names of the tag in another order, the rows of the model are brought to that of the tag.
+    """
+    names = read_class_map(order) if order else cfg.label_names or ()
+    if order and len(names) != model.num_classes:
+        raise ValueError(
+            f'--class-order {str(order)!r} has {len(names)} names, the checkpoint {model.num_classes} classes.'
+        )
+    if order and sorted(names) == sorted(cfg.label_names or ()):
+        init_labels_by_name(model, cfg.label_names, names)
+        names = cfg.label_names
+    return names if len(names) == model.num_classes else ()
+
+
+def _write(folder: Path, model: nn.Module, config: Dict[str, Any]) -> None:
+    """Write the three files if the model they make gives the same outputs."""
+    data_config = resolve_input_data_config(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob('.convert-*'):  # by a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix='.convert-', dir=folder) as draft:
+        save_for_hf(model, draft, config, safe_serialization=True, data_config=data_config)
+        Path(draft, 'README.md').write_text(model_card(json.loads(Path(draft, CONFIG).read_text())))
+        shutil.copymode(Path(draft, CONFIG), Path(draft, WEIGHTS))  # safetensors makes it private
+        image = torch.randn(1, *data_config['input_size'], generator=torch.Generator().manual_seed(0))
+        loaded = timm.create_model(f'local-dir:{draft}', pretrained=True)
+        if not torch.equal(loaded.eval()(image), model.eval()(image)):
+            raise ValueError(
+                f'{folder}: the model that was written gives different outputs from the one that was read.'
+            )
+        (folder / WEIGHTS).unlink(missing_ok=True)  # if killed from here on, no weights stay beside another config
+        for name in (CONFIG, 'README.md', WEIGHTS):
+            os.replace(Path(draft, name), folder / name)
+
+
+def _install(weights: Path, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix='.install-', dir=target.parent) as draft:  # of this process alone
+            os.replace(shutil.copy(weights, draft), target)
+    except OSError as error:
+        raise OSError(
+            f'--install: cannot write {str(target)!r} ({error.strerror}). GKGNET_TIMM_CACHE sets its place.'
+        ) from error
+
+
+@torch.inference_mode()
+def convert(
+    checkpoint: Union[str, Path],
+    output: Union[str, Path],
+    *,
+    model: Optional[str] = None,
+    model_kwargs: Optional[Dict[str, Any]] = None,
+    use_ema: bool = False,
+    class_order: Union[str, Path, None] = None,
+    install: bool = False,
+) -> Converted:
+    """Write weights as a folder for `create_model('local-dir:FOLDER', pretrained=True)` and for the Hub.
+
+    Args:
+        checkpoint: A published GKGNet or Pyramid ViG file, or a checkpoint of train_multilabel.py.
+        output: Folder for the three files.
+        model: Name of the model; a checkpoint of train_multilabel.py has its own.
+        model_kwargs: More arguments of the model.
+        use_ema: Take the average of the weights in the checkpoint.
+        class_order: File of class names in the order of the checkpoint, one per line.
+        install: Let `create_model(model, pretrained=True)` load these weights from now on, offline.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If the files cannot be written.
+        ValueError: If the file is not weights of the model, or the folder would load as a different model.
+    """
+    path, output = str(checkpoint), Path(output)
+    trained = read_training(path)
+    if trained and (model or model_kwargs):
+        raise ValueError(f'{path!r} says itself that it is of {trained.config["model"]!r}: leave out --model.')
+    beside = Path(path).parent
+    if path.endswith('.safetensors') and (beside / CONFIG).is_file():
+        raise ValueError(f'{path!r} is in a folder that timm loads as it is, by the name local-dir:{beside}.')
+    if not trained and not model:
+        raise ValueError(f'{path!r} does not say which model it is of, give --model NAME.')
+    ours = timm.list_models(module=['gkgnet', 'pvig'])
+    if not trained and model not in (*ours, *timm.list_pretrained('gkgnet*'), *timm.list_pretrained('pvig*')):
+        raise ValueError(f'--model {model!r} is not one that weights can be converted to: {", ".join(ours)}.')
+    if use_ema and not (trained and trained.has_ema):
+        raise ValueError(f'--use-ema: {path!r} holds no average of the weights.')
+    if output.exists() and not output.is_dir():
+        raise ValueError(f'--output {str(output)!r} is a file, give a folder.')
+
+    config: Dict[str, Any] = dict(converted_from=dict(file=Path(path).name, sha256=sha256(path), ema=use_ema))
+    target, known = None, {}
+    if trained:
+        net, names = load_model(path, use_ema=use_ema), trained.class_names
+        tensors = [f'{len(net.state_dict())} tensors taken']
+        stored = trained.config
+        config['training'] = public({key: stored[key] for key in RECIPE if stored.get(key) not in (None, False, 0)})
+        if stored.get('pretrained') and not stored.get('pretrained_path'):
+            known = dict(license=net.pretrained_cfg.get('license'))  # of the weights that the training started from
+    else:
+        cfg = get_pretrained_cfg(model)
+        net, tensors = _load_published(path, model, model_kwargs or {})
+        names = _name_labels(net, cfg, class_order)
+        # the tag in1k is of a trunk: a whole GKGNet does not have its licence and origin
+        if net.num_classes == cfg.num_classes and list(names) == list(cfg.label_names or names):
+            if cfg.hf_hub_id or model.startswith('pvig'):
+                known = dict(tag=cfg.tag, license=cfg.license, origin_url=cfg.origin_url)
+                target = None if model_kwargs else installed_file(cfg)
+    if install and not target:
+        raise ValueError(
+            f'--install is for the published weights of a model of this name, {path!r} has others: load them by '
+            f"create_model('local-dir:{output}', pretrained=True)."
+        )
+    for key, tensor in net.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f'{path!r}: tensor {key!r} has nan or infinite numbers.')
+    if names:
+        config['label_names'] = list(names)
+    # what a tag says of its own weights is not known of others
+    said = dict.fromkeys(('description', 'label_names', 'tag', 'license', 'origin_url')) | known
+    cfg_of_weights = {**net.pretrained_cfg, **said}
+    net.pretrained_cfg = {key: value for key, value in cfg_of_weights.items() if value is not None or key not in said}
+    _write(output, net, config)
+    if install:
+        _install(output / WEIGHTS, target)
+    return Converted(output, net.pretrained_cfg['architecture'], net.num_classes, tensors, target if install else None)
