@@ -1,4 +1,4 @@
-"""Multi-label metrics of the published GKGNet evaluation, over arrays at once or over batches and ranks."""
+"""Multi-label metrics of the published GKGNet evaluation, for whole arrays or for batches and ranks."""
 
 from collections import OrderedDict
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
@@ -16,14 +16,14 @@ __all__ = [
     'check_scores',
     'check_threshold',
     'multilabel_metrics',
+    'rank',
     'ratio',
 ]
 
 Array = Union[np.ndarray, torch.Tensor]
 Threshold = Union[float, Sequence[float], Array]
-
 AREA_RANGES = {'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, np.inf)}  # px^2, COCO's
-DROPPED = -2  # stored target of an image that has a position in the data set, but no scores
+DROPPED = -2  # stored target of an image that keeps its position in the data set, but has no scores
 
 
 def _to_numpy(x: Any) -> np.ndarray:
@@ -34,9 +34,12 @@ def _to_numpy(x: Any) -> np.ndarray:
 
 
 def check_scores(scores: Array, targets: Array, finite: bool = False) -> Tuple[np.ndarray, np.ndarray]:
-    """Scores in float32 or float64 and int8 targets, both (N, L) with N and L above 0, or a ValueError.
+    """Return scores as float32 or float64 and targets as int8, both (N, L) with N and L above 0.
 
-    Infinite scores rank and are let through, unless all must be finite.
+    Infinite scores can be ranked, so they pass unless `finite`.
+
+    Raises:
+        ValueError: For nan scores, targets other than -1, 0 and 1, or wrong shapes.
     """
     scores, targets = _to_numpy(scores), _to_numpy(targets)
     if scores.ndim != 2 or scores.shape != targets.shape:
@@ -57,7 +60,11 @@ def check_scores(scores: Array, targets: Array, finite: bool = False) -> Tuple[n
 
 
 def check_threshold(threshold: Threshold, num_classes: int) -> np.ndarray:
-    """Threshold as an array () or (num_classes,) of numbers in (0, 1), or a ValueError."""
+    """Return a threshold as an array () or (num_classes,).
+
+    Raises:
+        ValueError: For other shapes, or values outside (0, 1).
+    """
     threshold = _to_numpy(threshold)
     if threshold.shape not in ((), (num_classes,)):
         raise ValueError(f'threshold must be a number or {num_classes}, one per class, got shape {threshold.shape}.')
@@ -67,20 +74,33 @@ def check_threshold(threshold: Threshold, num_classes: int) -> np.ndarray:
 
 
 def ratio(numerator: Any, denominator: Any) -> np.ndarray:
-    """Quotient, with 0 / 0 = 0."""
+    """Divide, with 0 / 0 = 0."""
     denominator = np.asarray(denominator, dtype=np.float64)
     return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator > 0)
 
 
-def average_precision(scores: Array, targets: Array) -> np.ndarray:
-    """Average precision of every class, without interpolation and cut-off.
-
-    Equal scores form one threshold, as in scikit-learn, so that the order of images does not matter. The published
-    evaluation leaves their order to the sort; where scores are distinct both are the same.
+def rank(scores: np.ndarray, positive: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct scores (T,), highest first, with the positives and the images (T,) that reach each of them.
 
     Args:
-        scores: (N, L), anything that ranks: probabilities or logits.
-        targets: (N, L), 1 for a label, 0 for none, -1 for unknown: not ranked in that class.
+        scores: (N,).
+        positive: (N,) bool.
+    """
+    order = np.argsort(-scores)
+    scores = scores[order]
+    last = np.append(np.flatnonzero(scores[1:] != scores[:-1]), len(scores) - 1)
+    return scores[last], positive[order].cumsum()[last], last + 1
+
+
+def average_precision(scores: Array, targets: Array) -> np.ndarray:
+    """Compute the average precision of every class, without interpolation or cut-off.
+
+    Equal scores form one threshold, as in scikit-learn, so the order of images does not matter. The published
+    evaluation leaves their order to the sort; with distinct scores the results are the same.
+
+    Args:
+        scores: (N, L), probabilities or logits: only their order counts.
+        targets: (N, L), 1 for a label, 0 for none, -1 for unknown, which leaves the image out of that class.
 
     Returns:
         (L,) in [0, 1], float64. 0 for a class without positives.
@@ -92,18 +112,14 @@ def average_precision(scores: Array, targets: Array) -> np.ndarray:
         positive = target[known] > 0
         if not positive.any():
             continue
-        score = score[known]
-        order = np.argsort(-score)
-        score = score[order]
-        last = np.append(np.flatnonzero(score[1:] != score[:-1]), len(score) - 1)  # of the images at each threshold
-        hits = positive[order].cumsum()[last]
-        # one summand per threshold, not per image: the sum is the same bits for any order of the images
-        ap[i] = (np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1]
+        _, hits, images = rank(score[known], positive)
+        # one summand per threshold, not per image: the sum has the same bits for any order of the images
+        ap[i] = (np.diff(hits, prepend=0) * hits / images).sum() / hits[-1]
     return ap
 
 
 def chance_level(targets: np.ndarray) -> float:
-    """mAP in percent of scores that ignore the image: the mean fraction of positives among known targets (N, L)."""
+    """mAP in percent of scores that ignore the image: the mean share of positives among known targets (N, L)."""
     return float(100 * ratio((targets > 0).sum(axis=0), (targets >= 0).sum(axis=0)).mean())
 
 
@@ -137,7 +153,7 @@ def _decision_figures(predicted: np.ndarray, targets: np.ndarray) -> Dict[str, f
 def _threshold_figures(
     scores: np.ndarray, targets: np.ndarray, threshold: np.ndarray, topk: int, topk_gated: bool
 ) -> Dict[str, float]:
-    # in the type of the scores: a threshold that was a float32 score must still let that score pass
+    # compare in the type of the scores: a threshold taken from a float32 score must let that score pass
     predicted = scores >= threshold.astype(scores.dtype)
     k = min(topk, scores.shape[1])
     if topk_gated:
@@ -148,7 +164,7 @@ def _threshold_figures(
         np.put_along_axis(top, np.argsort(-scores, axis=1, kind='stable')[:, :k], True, axis=1)
     figures = _decision_figures(predicted, targets)
     top_figures = _decision_figures(top, targets)
-    for name in ('CP', 'CR', 'OP', 'CF1', 'OR', 'OF1'):  # as the published results list them
+    for name in ('CP', 'CR', 'OP', 'CF1', 'OR', 'OF1'):  # in the order of the published results
         figures[f'{name}_top{topk}'] = top_figures[name]
     return figures
 
@@ -161,32 +177,32 @@ def multilabel_metrics(
     topk: int = 3,
     topk_gated: bool = True,
 ) -> Dict[str, Any]:
-    """The figures of the published GKGNet evaluation (arXiv 2308.14378, section 4), in percent.
+    """Compute the figures of the published GKGNet evaluation (arXiv 2308.14378, section 4), in percent.
 
-    0 / 0 is 0, never nan. A class without positives or predictions counts 0 and stays in the means.
+    0 / 0 is 0, never nan. A class without positives or predictions counts as 0 and stays in the means.
 
     Args:
-        scores: Probabilities (N, L). Logits rank as well, but then only the AP figures mean something.
+        scores: Probabilities (N, L). With logits only the AP figures are meaningful.
         targets: (N, L), 1 for a label, 0 for none. -1 is unknown (VOC: difficult): left out of the ranking of its
             class, a negative in all other figures.
-        threshold: Score in (0, 1) from which on a label is predicted, or one for each class (L,).
+        threshold: Lowest score in (0, 1) of a predicted label, or one for each class (L,).
         areas: Area of the object of each positive target (N, L) in px^2. nan belongs to no range; entries of other
             targets are not read.
         topk: Labels per image in the top-k figures.
-        topk_gated: Published: a label of the top k, which all that tie with the k-th belong to, must also reach the
-            threshold. Otherwise exactly k labels are predicted, of equal scores those of lower class index.
+        topk_gated: As published: the top k include all labels that tie with the k-th, and each must also reach the
+            threshold. Otherwise exactly k labels are predicted; among equal scores, those of lower class index.
 
     Returns:
         mAP: Mean of the average precisions. mAP_present: Mean over the classes with positives.
         CP, CR, OP, OR: Precision and recall, mean over classes (C) and overall (O).
         CF1, OF1: Harmonic means of CP and CR and of OP and OR.
-        CP_top3 and so on (with topk=3): The same of the top-k predictions.
+        CP_top3 and so on (with topk=3): The same for the top-k predictions.
         per_class_ap: Average precision of each class (L,).
         AP_small, AP_medium, AP_large: mAP over positives of area below 32^2, from 32^2 to below 96^2, and from 96^2 on,
-            against all negatives; other positives are not ranked. With areas only.
+            against all negatives; other positives are not ranked. Only with areas.
 
     Raises:
-        ValueError: For input of other shapes or values than these.
+        ValueError: For input of other shapes or values.
     """
     if topk < 1:
         raise ValueError(f'topk must be at least 1, got {topk}.')
@@ -197,17 +213,17 @@ def multilabel_metrics(
 
 
 def _gather_rows(rows: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Rows of all ranks on the CPU, in the order of the data set if timm's OrderedDistributedSampler dealt them out.
+    """Gather the rows of all ranks on the CPU, in the order of the data set.
 
-    That sampler deals rank r the rows r, r + W, r + 2W, ... of W ranks. Where the numbers of rows are not those of a
-    deal, as with streams, the rows follow rank by rank.
+    timm's OrderedDistributedSampler deals rows r, r + W, r + 2W, ... to rank r of W. If the row counts do not match
+    that deal, as with streams, the rows follow rank by rank.
     """
     world_size = dist.get_world_size()
     shape = torch.tensor(rows.shape, device=device)
     shapes = [torch.empty_like(shape) for _ in range(world_size)]
     dist.all_gather(shapes, shape)
     counts, widths = torch.stack(shapes).T.tolist()
-    padded = torch.zeros(max(counts), max(widths), dtype=rows.dtype, device=device)  # ranks without rows know no width
+    padded = torch.zeros(max(counts), max(widths), dtype=rows.dtype, device=device)  # a rank without rows has no width
     padded[: rows.shape[0], : rows.shape[1]] = rows.to(device)
     gathered = [torch.empty_like(padded) for _ in range(world_size)]
     dist.all_gather(gathered, padded)
@@ -221,22 +237,22 @@ def _gather_rows(rows: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def _mean_bce(logits: np.ndarray, targets: np.ndarray) -> float:
-    """Mean binary cross-entropy over the known targets, 0 without any."""
+    """Mean binary cross-entropy over the known targets, 0 if there are none."""
     against = np.where(targets > 0, -logits, logits)[targets >= 0]
     return float(ratio(np.logaddexp(0, against, dtype=np.float64).sum(), against.size))
 
 
 class MultiLabelEvaluator(MultiLabelClassificationEvaluator):
-    """`multilabel_metrics` over batches and ranks, and the binary cross-entropy over known targets.
+    """Compute `multilabel_metrics` over batches and ranks, and the binary cross-entropy over known targets.
 
-    Logits rank, as their probabilities tie more often; float32 probabilities are held against the threshold. All
-    figures, the loss included, come from the gathered rows, so they are the same bits for any batch size and number of
-    ranks. Rows are kept on the CPU, 5 bytes for each class. After `compute`, `gathered` holds the rows of all images
-    that were not dropped: logits (N, L), targets (N, L) and positions in the data set (N,).
+    Logits are ranked, because their probabilities tie more often; float32 probabilities are compared with the
+    threshold. All figures, the loss included, come from the gathered rows, so they have the same bits for any batch
+    size and number of ranks. Rows are kept on the CPU, 5 bytes per class. After `compute`, `gathered` holds the rows of
+    all images that were not dropped: logits (N, L), targets (N, L) and positions in the data set (N,).
 
     Args:
         device: Device of the collectives in `compute`.
-        max_samples: Rows of this rank that are not padding of the sampler, see timm's `evaluation_sample_limit`.
+        max_samples: Rows of this rank without the sampler's padding, see timm's `evaluation_sample_limit`.
         threshold: As in `multilabel_metrics`.
     """
 
@@ -267,14 +283,14 @@ class MultiLabelEvaluator(MultiLabelClassificationEvaluator):
 
         Args:
             logits: (B, L).
-            target: (B, L) as in `multilabel_metrics`. A row of nan drops the image, which could not be read, from all
-                figures; it keeps its position in the data set.
+            target: (B, L) as in `multilabel_metrics`. A row of nan marks an unreadable image: it is dropped from all
+                figures but keeps its position in the data set.
         """
         if logits.ndim != 2 or target.shape != logits.shape:
             shapes = f'{tuple(logits.shape)} and {tuple(target.shape)}'
             raise ValueError(f'logits and target must both be (images, classes), got {shapes}.')
         check_threshold(self.threshold, logits.shape[1])  # now, not after the whole data set
-        logits, target = self._prepare(logits, target)  # cuts padding, which counts dropped rows as well
+        logits, target = self._prepare(logits, target)  # cuts padding; dropped rows count
         target = target.float().cpu()
         dropped = target.isnan().all(dim=1, keepdim=True)
         invalid = (target != 0) & (target.abs() != 1) & ~dropped
@@ -295,15 +311,15 @@ class MultiLabelEvaluator(MultiLabelClassificationEvaluator):
         return logits[positions], targets[positions], positions
 
     def summary(self) -> Dict[str, float]:
-        """Loss over the rows of this rank so far, without collectives."""
+        """Compute the loss over the rows of this rank so far, without collectives."""
         logits, targets, _ = self._rows(distributed=False)
         return OrderedDict(loss=_mean_bce(logits, targets))
 
     def compute(self, distributed: bool = False) -> Dict[str, float]:
-        """The figures by `metric_names`, over the rows of all ranks if distributed.
+        """Compute the figures of `metric_names`, over the rows of all ranks if distributed.
 
         Raises:
-            ValueError: For logits that are not finite, or without any rows.
+            ValueError: If logits are not finite, or there are no rows.
         """
         logits, targets, _ = self.gathered = self._rows(distributed)
         figures = _ranking_figures(*check_scores(logits, targets, finite=True))

@@ -1,42 +1,47 @@
-"""TODO evaluation.class_report."""
+"""Metrics of every class, as a table."""
 
 import csv
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
 
 from ..metrics import Array, Threshold, average_precision, check_scores, check_threshold, ratio
 from .thresholds import calibrate
 
-__all__ = ['class_report', 'write_class_report']
+__all__ = ['check_rows', 'class_report', 'write_class_report']
 
 COLUMNS = ('name', 'positives', 'AP', 'precision', 'recall', 'F1', 'best_threshold')
-
 Rows = List[Dict[str, Any]]
 
 
-def _checked_rows(scores: Array, targets: Array, class_names: Sequence[str], files: Optional[Sequence[str]] = None):
+def check_rows(
+    scores: Array, targets: Array, class_names: Sequence[str], files: Optional[Sequence[str]] = None
+) -> Tuple[np.ndarray, np.ndarray]:
+    """Check that there is a name for each of the L classes, and a file for each of the N images, see `check_scores`."""
     scores, targets = check_scores(scores, targets)
     if len(class_names) != scores.shape[1]:
         raise ValueError(f'scores have {scores.shape[1]} classes, but there are {len(class_names)} class names.')
     if files is not None and len(files) != len(scores):
-        raise ValueError(f'scores are of {len(scores)} images, but there are {len(files)} files.')
+        raise ValueError(f'scores have {len(scores)} images, but there are {len(files)} files.')
     return scores, targets
 
 
 def class_report(scores: Array, targets: Array, class_names: Sequence[str], threshold: Threshold = 0.5) -> Rows:
-    """Figures of every class, in percent. Means of AP, precision and recall are mAP, CP and CR of `multilabel_metrics`.
+    """Compute metrics of every class, in percent. The means of AP, precision and recall are the mAP, CP and CR of
+    `multilabel_metrics`.
 
     Args:
         scores: Probabilities (N, L).
         targets: (N, L), 1 for a label, 0 for none, -1 for unknown: not ranked, a negative in all other figures.
         class_names: L names.
-        threshold: Score in (0, 1) from which on a label is predicted, or one for each class (L,).
+        threshold: Lowest score in (0, 1) of a predicted label, or one for each class (L,).
 
     Returns:
-        Of each class: name, positives (images), AP, precision, recall and F1, all 0 where they are 0 / 0, and
-        best_threshold, the score in (0, 1) that `calibrate` chooses on these images.
+        For each class: name, positives (images), AP, precision, recall and F1, each 0 for 0 / 0, and best_threshold,
+        the score in (0, 1) that `calibrate` chooses on these images.
     """
-    scores, targets = _checked_rows(scores, targets, class_names)
+    scores, targets = check_rows(scores, targets, class_names)
     threshold = check_threshold(threshold, scores.shape[1])
     predicted, positive = scores >= threshold.astype(scores.dtype), targets > 0  # in the type of scores, as in metrics
     hits, predictions, positives = (x.sum(axis=0) for x in (predicted & positive, predicted, positive))

@@ -1,48 +1,37 @@
 """Evaluation on a labelled split, the same in training and in validation."""
 
-import argparse
 import os
 from contextlib import AbstractContextManager
-from functools import partial
-from typing import Any, Callable, Dict, List, NamedTuple, Union
+from pathlib import Path
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Union
 
 import numpy as np
 import torch
 import torch.nn as nn
 
-from timm import utils
 from timm.data import resolve_input_data_config
 from timm.task import evaluation_sample_limit
 
-from ..data import MultiLabelDataset, create_dataset, create_eval_loader
-from ..data.check import check_files, describe
-from ..data.splits import data_kwargs
-from ..metrics import MultiLabelEvaluator, multilabel_metrics
-from ..runtime import blame
-from ..weights.load import load_model
+from ..data import MultiLabelDataset, create_eval_loader
+from ..inference.device import autocast_context, check_device
+from ..inference.predictor import compute_logits
+from ..metrics import MultiLabelEvaluator, Threshold, multilabel_metrics
 from .scores_file import load_scores
 from .thresholds import load_threshold
 
-__all__ = ['Evaluation', 'autocast_context', 'evaluate', 'evaluate_model', 'evaluate_scores']
-
-PREPROCESSING = ('input_size', 'crop_pct', 'crop_mode', 'interpolation', 'mean', 'std')
+__all__ = ['Evaluation', 'evaluate', 'evaluate_dataset', 'evaluate_scores']
 
 
 class Evaluation(NamedTuple):
-    """Figures and scores of a model on a split, by kind of its weights: 'raw', and 'ema' for their average."""
+    """Metrics in percent, and the rows (N, L) they come from."""
 
-    metrics: Dict[str, Dict[str, float]]
-    scores: Dict[str, np.ndarray]  # probabilities (N, L)
-    targets: np.ndarray  # (N, L)
-    files: List[str]
+    metrics: Dict[str, float]
+    scores: np.ndarray  # probabilities (N, L)
+    targets: np.ndarray  # (N, L): 1, 0, or -1 for unknown
+    files: List[str]  # N names, or positions in a stream
     class_names: List[str]
-    threshold: Union[float, np.ndarray]
-    origin: Dict[str, Any]  # what the figures are of
-
-
-def autocast_context(device: torch.device, amp: bool, amp_dtype: str) -> Callable[[], AbstractContextManager]:
-    """Maker of the context that forward passes run in."""
-    return partial(torch.autocast, device.type, dtype=getattr(torch, amp_dtype), enabled=amp)
+    threshold: Threshold  # of predicted labels
+    unreadable: List[str] = []  # files left out
 
 
 @torch.inference_mode()
@@ -51,102 +40,96 @@ def evaluate(
     loader: Any,
     evaluator: MultiLabelEvaluator,
     autocast: Callable[[], AbstractContextManager],
-    args: argparse.Namespace,
+    *,
+    channels_last: bool = False,
+    distributed: bool = False,
     flip: bool = False,
 ) -> Dict[str, float]:
-    """Metrics of a model over a loader, in percent; with flip of the mean logits of images and their mirror images."""
-    model.eval()
-    for images, target in loader:
-        if args.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        with autocast():
-            logits = model(images).float()
-            if flip:
-                logits = (logits + model(images.flip(-1)).float()) / 2
+    """Compute the metrics of a model over a loader, see `compute_logits` and `MultiLabelEvaluator`.
+
+    Raises:
+        ValueError: If logits are not finite.
+    """
+    for logits, target in compute_logits(model, loader, autocast, channels_last=channels_last, flip=flip):
         evaluator.update(logits, target)
-    return evaluator.compute(distributed=args.distributed)
+    return evaluator.compute(distributed=distributed)
 
 
-def _describe_preprocessing(config: Dict[str, Any], expected: Dict[str, Any]) -> str:
-    """The preprocessing in force, and where it is another one than the model was trained for."""
-    lines = ['preprocessing: ' + ', '.join(f'{name} {config[name]}' for name in PREPROCESSING)]
-    for name in PREPROCESSING:
-        if config[name] != expected[name]:
-            lines.append(f'Warning: {name} is {config[name]}, the model was trained for {expected[name]}.')
-    return '\n'.join(lines)
+def evaluate_dataset(
+    model: nn.Module,
+    dataset: Any,
+    *,
+    batch_size: int = 32,
+    workers: Optional[int] = None,
+    device: Union[None, str, torch.device] = None,
+    amp: bool = False,
+    amp_dtype: str = 'bfloat16',
+    channels_last: bool = False,
+    flip: bool = False,
+    threshold: Threshold = 0.5,
+    data_config: Optional[Dict[str, Any]] = None,
+) -> Evaluation:
+    """Evaluate a model on a data set. In a distributed run, every process gets the result over all images.
 
+    Args:
+        model: Model whose scores are in the order of the data set's classes. It is moved to the device.
+        dataset: Data set of `open_split` or `create_dataset`.
+        batch_size: Images in a batch of this process.
+        workers: Processes that load images (default: up to 4).
+        device: Where the model runs (default: cuda if available).
+        amp: Use automatic mixed precision.
+        amp_dtype: 'bfloat16' or 'float16'.
+        channels_last: Use this memory format.
+        flip: Average the logits of each image and its mirror image.
+        threshold: Lowest score of a predicted label in (0, 1), or one for each class (L,).
+        data_config: Preprocessing, as timm's `resolve_input_data_config` returns it (default: that of the model).
 
-def _create_dataset(args: argparse.Namespace) -> Any:
-    """The split of the flags, whose classes are those of the checkpoint."""
-    kwargs = data_kwargs(args)
-    if '/' in args.dataset:
-        kwargs.update(batch_size=args.batch_size, num_samples=args.num_samples)
-    if args.dataset in ('csv', 'gkgnet'):  # need not have labels of all classes
-        kwargs.update(class_names=args.class_names)
-    bad_images = os.devnull if args.on_bad_image == 'skip' else None
-    dataset = create_dataset(split=args.split, images=args.images, bad_images=bad_images, **kwargs)
-    if utils.is_primary(args):
-        print(describe(dataset, args.split))
-    if args.class_names is not None and args.class_names != dataset.class_names:
-        raise ValueError(
-            f'Checkpoint {args.checkpoint!r} knows {len(args.class_names)} classes ({", ".join(args.class_names[:3])}, '
-            f'...), split {args.split!r} has {len(dataset.class_names)} ({", ".join(dataset.class_names[:3])}, ...).'
-        )
-    if not bad_images:
-        check_files(dataset)
-    return dataset
-
-
-def evaluate_model(args: argparse.Namespace) -> Evaluation:
-    """Evaluate the model of the flags of `validate.py`; raw weights and their average where a checkpoint has both."""
-    device = torch.device(args.device)
-    dataset = _create_dataset(args)
-    num_classes = len(dataset.class_names)
-    threshold = load_threshold(args.threshold, dataset.class_names)
-    model = load_model(args, num_classes)
-    with blame('--mean, --std'):
-        config = resolve_input_data_config(model, args=vars(args))
-    if utils.is_primary(args):
-        trained_size = args.trained.get('img_size')
-        print(_describe_preprocessing(config, resolve_input_data_config(model, args=dict(img_size=trained_size))))
-    loader = create_eval_loader(dataset, config, args.batch_size, device, args.workers, args.distributed)
-    autocast = autocast_context(device, args.amp, args.amp_dtype)
-
-    metrics, scores = {}, {}
-    for kind in ('raw', 'ema') if args.trained.get('has_ema') else ('raw',):
-        model = model if kind == 'raw' else load_model(args, num_classes, use_ema=True)
-        model.to(device, memory_format=torch.channels_last if args.channels_last else torch.preserve_format)
-        evaluator = MultiLabelEvaluator(device, max_samples=evaluation_sample_limit(loader), threshold=threshold)
-        try:
-            metrics[kind] = evaluate(model, loader, evaluator, autocast, args, args.flip)
-        except ValueError as error:
-            raise ValueError(f'{args.checkpoint or args.model!r} can not be evaluated: {error}') from error
-        logits, targets, positions = evaluator.gathered
-        with np.errstate(over='ignore'):  # of exp, whose inf is a score of 0
-            scores[kind] = 1 / (1 + np.exp(-logits.astype(np.float64)))  # exact enough to rank as the logits do
-    files = [str(position) for position in positions]
+    Raises:
+        BadImageError: If an image cannot be read and the data set does not skip such images.
+        ValueError: If scores are not finite, or their number is not that of the classes.
+    """
+    device = check_device(device)
+    config = data_config or resolve_input_data_config(model)
+    workers = min(4, os.cpu_count() or 1) if workers is None else workers
+    distributed = torch.distributed.is_initialized()
+    loader = create_eval_loader(dataset, config, batch_size, device, workers, distributed)
+    model.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
+    evaluator = MultiLabelEvaluator(device, max_samples=evaluation_sample_limit(loader), threshold=threshold)
+    autocast = autocast_context(device, amp, amp_dtype)
+    metrics = evaluate(
+        model, loader, evaluator, autocast, channels_last=channels_last, distributed=distributed, flip=flip
+    )
+    logits, targets, positions = evaluator.gathered
+    with np.errstate(over='ignore'):  # exp of a large number is inf, and 1 / inf is the right score
+        scores = 1 / (1 + np.exp(-logits.astype(np.float64)))  # float32 would make large logits tie
+    files, unreadable = [str(position) for position in positions], []
     if isinstance(dataset, MultiLabelDataset):
-        if utils.is_primary(args):
-            for position in sorted(set(range(len(dataset))) - set(positions.tolist())):
-                print(f'Left out, as it can not be read: {dataset.filename(position, absolute=True)}')
         files = [str(dataset.filename(position)) for position in positions]
+        skipped = sorted(set(range(len(dataset))) - set(positions.tolist()))
+        unreadable = [str(dataset.filename(position, absolute=True)) for position in skipped]
         areas = getattr(dataset.reader, 'areas', None)
-        for kind in scores if areas is not None else ():
-            figures = multilabel_metrics(scores[kind], targets, threshold, areas=areas[positions])
-            metrics[kind].update({name: figures[name] for name in ('AP_small', 'AP_medium', 'AP_large')})
-    origin = {name: getattr(args, name) for name in ('model', 'checkpoint', 'dataset', 'split')}
-    origin.update(img_size=config['input_size'][-1], crop_mode=config['crop_mode'])
-    return Evaluation(metrics, scores, targets, files, dataset.class_names, threshold, origin)
+        if areas is not None:
+            figures = multilabel_metrics(scores, targets, threshold, areas=areas[positions])
+            metrics.update({name: figures[name] for name in ('AP_small', 'AP_medium', 'AP_large')})
+    return Evaluation(metrics, scores, targets, files, dataset.class_names, threshold, unreadable)
 
 
-def evaluate_scores(args: argparse.Namespace) -> Evaluation:
-    """Evaluate the file of scores of the flags."""
-    scores, targets, files, class_names = load_scores(args.scores_in)
-    threshold = load_threshold(args.threshold, class_names)
-    # as those of a model, which hold probabilities of float32 against the threshold and rank by more digits
+def evaluate_scores(path: Union[str, Path], threshold: Union[str, float, Path] = 0.5) -> Evaluation:
+    """Evaluate a file of `save_scores`, without a model.
+
+    Args:
+        path: File of scores.
+        threshold: Lowest score of a predicted label in (0, 1), or a calibration file.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If the file of scores or the threshold is malformed.
+    """
+    scores, targets, files, class_names = load_scores(path)
+    threshold = load_threshold(threshold, class_names)
+    # as for a model: probabilities in float32 are compared with the threshold, more digits are ranked
     metrics = multilabel_metrics(scores.astype(np.float32), targets, threshold)
     ranking = multilabel_metrics(scores, targets, threshold)
     metrics.update({name: ranking[name] for name in ('mAP', 'mAP_present')})
     del metrics['per_class_ap']
-    origin = dict(scores=args.scores_in)
-    return Evaluation(dict(raw=metrics), dict(raw=scores), targets, files, class_names, threshold, origin)
+    return Evaluation(metrics, scores, targets, files, class_names, threshold)

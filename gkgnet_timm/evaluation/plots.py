@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: figures of every class, scores to evaluate again, and plots."""
+"""Plots of an evaluation: precision over recall, AP by class, and co-occurrence."""
 
 import warnings
 from pathlib import Path
@@ -6,40 +6,47 @@ from typing import Any, List, Sequence, Union
 
 import numpy as np
 
-from ..metrics import Array, Threshold, average_precision, check_threshold, ratio
-from .class_report import _checked_rows
+from ..metrics import Array, Threshold, average_precision, check_threshold, rank, ratio
+from .class_report import check_rows
 
-__all__ = ['draw_plots']
+__all__ = ['create_figure', 'draw_plots']
 
-MAX_NAMES = 200  # bars with a name; of more classes every n-th has one
-
+MAX_NAMES = 200  # bars with a name; of more classes only every n-th gets one
 MAX_CELLS = 100  # classes in the matrix
 
 
+def create_figure(**kwargs: Any) -> Any:
+    """Create a matplotlib figure that needs no display. The arguments are those of `Figure`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
+    from matplotlib.figure import Figure
+
+    figure = Figure(**kwargs)
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def _short(name: str) -> str:
-    """Class name for a plot: not too long, in one line, and no formula."""
+    """Make a class name fit for a plot: short, in one line, and not a formula."""
     name = ' '.join(name.split())
     return (name if len(name) <= 28 else f'{name[:27]}…').replace('$', r'\$')
 
 
 def _precision_at(scores: np.ndarray, targets: np.ndarray, recalls: np.ndarray) -> np.ndarray:
-    """Precision at the highest threshold that reaches each recall, over known targets, which have a positive."""
+    """Precision at the highest threshold that reaches each recall, over known targets with at least one positive."""
     known = targets >= 0
-    scores, positive = scores[known], targets[known] > 0
-    order = np.argsort(-scores)
-    scores = scores[order]
-    last = np.append(np.flatnonzero(scores[1:] != scores[:-1]), len(scores) - 1)
-    hits = positive[order].cumsum()[last]
+    _, hits, images = rank(scores[known], targets[known] > 0)
     at = np.searchsorted(hits, recalls * hits[-1] - 1e-6)  # less than a hit, more than the rounding of the product
-    return hits[at] / (last[at] + 1)
+    return hits[at] / images[at]
 
 
 def _draw_precision_recall(axes: Any, scores: np.ndarray, targets: np.ndarray, names: List[str]) -> None:
-    recalls = np.linspace(0, 1, 201)  # all that a picture resolves, of up to N thresholds
+    recalls = np.linspace(0, 1, 201)  # as fine as a picture shows; there may be N thresholds
     present = np.flatnonzero((targets > 0).any(axis=0))
     curves = [_precision_at(scores[:, i], targets[:, i], recalls) for i in present]
     for n, (i, curve) in enumerate(zip(present, curves)):
-        few = dict(color=f'C{n % 10}', ls='-' if n < 10 else '--', label=f' {names[i]}')  # ' ': none starts with '_'
+        few = dict(
+            color=f'C{n % 10}', ls='-' if n < 10 else '--', label=f' {names[i]}'
+        )  # matplotlib hides labels that start with '_'
         axes.plot(recalls, curve, lw=1, **(few if len(present) <= 20 else dict(color='0.5', alpha=0.3)))
     if curves:
         axes.plot(recalls, np.mean(curves, axis=0), 'k', lw=2.5, label=f'mean of {len(curves)} classes')
@@ -62,7 +69,7 @@ def _draw_ap(axes: Any, scores: np.ndarray, targets: np.ndarray, names: List[str
 
 
 def _confusion(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Cells of the co-occurrence plot (1 + L, L) in percent, nan where no image counts. First row: all images."""
+    """Cells of the co-occurrence plot (1 + L, L) in percent, nan if no image counts. The first row is all images."""
     present, absent = (x.astype(np.float32) for x in (targets > 0, targets == 0))  # products of floats are fast
     diagonal = np.arange(1, 1 + targets.shape[1]), np.arange(targets.shape[1])
     rows = np.vstack([np.ones(len(targets), np.float32), present.T])
@@ -78,11 +85,11 @@ def _draw_cooccurrence(axes: Any, scores: np.ndarray, targets: np.ndarray, names
     kept = np.sort(np.argsort(-positives, kind='stable')[:MAX_CELLS])
     matrix = _confusion((scores >= threshold.astype(scores.dtype))[:, kept], targets[:, kept])
     diagonal = np.eye(*matrix.shape, k=-1, dtype=bool)
-    axes.set_facecolor('0.9')  # where no image counts
+    axes.set_facecolor('0.9')  # shows in cells of nan
     for colours, label, cells in (('Reds', '% predicted although absent', ~diagonal), ('Blues', '% missed', diagonal)):
         part = np.where(cells, matrix, np.nan)
         top = np.nanmax(part, initial=0) or 1
-        image = axes.imshow(part, colours, PowerNorm(0.5, 0, top))  # most are far below the largest
+        image = axes.imshow(part, colours, PowerNorm(0.5, 0, top))  # most cells are far below the largest
         axes.figure.colorbar(image, ax=axes, label=label, shrink=0.6)
         for row, column in np.argwhere(part >= 0.5) if len(kept) <= 20 else ():
             style = dict(ha='center', va='center', fontsize=6, color='w' if part[row, column] > 0.4 * top else 'k')
@@ -100,17 +107,14 @@ def draw_plots(
 ) -> None:
     """Draw precision_recall.png, ap_by_class.png and cooccurrence.png.
 
-    The co-occurrence in row i and column j is the percentage, among images with label i and without label j, of those
-    that j is predicted in. The first row is over all images without j: where row i exceeds it by much, label i misleads
-    the model to j. On the diagonal is the percentage of images with label i that it is missed in. Unknown labels do
-    not count in any plot. Of more than 100 classes the 100 with most positives are in it.
+    Row i and column j of the co-occurrence show in what percentage of the images with label i and without label j the
+    model predicts j. The first row is over all images without j: if row i is far above it, label i misleads the model
+    to j. The diagonal shows in what percentage of the images with label i the model misses it. Unknown labels do not
+    count in any plot. Of more than 100 classes, it shows the 100 with most positives.
 
-    The folder is made if need be. The rest is as in `class_report`.
+    The folder is created if necessary. The other arguments are those of `class_report`.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and never needs a display
-    from matplotlib.figure import Figure
-
-    scores, targets = _checked_rows(scores, targets, class_names)
+    scores, targets = check_rows(scores, targets, class_names)
     threshold = check_threshold(threshold, scores.shape[1])
     bars, cells = (0.18 * min(len(class_names), most) for most in (MAX_NAMES, MAX_CELLS))  # inches
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -119,8 +123,8 @@ def draw_plots(
         ('ap_by_class', _draw_ap, (7, 1 + bars), ()),
         ('cooccurrence', _draw_cooccurrence, (6 + cells, 2.5 + cells), (threshold,)),
     ):
-        FigureCanvasAgg(figure := Figure(figsize=size))
+        figure = create_figure(figsize=size)
         draw(figure.subplots(), scores, targets, [_short(name) for name in class_names], *arguments)
-        with warnings.catch_warnings():  # a name that the font lacks is a row of boxes, and no more than that
+        with warnings.catch_warnings():  # letters that the font lacks become boxes
             warnings.filterwarnings('ignore', 'Glyph .* missing from font')
             figure.savefig(Path(folder) / f'{name}.png', dpi=100, bbox_inches='tight')

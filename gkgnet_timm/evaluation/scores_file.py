@@ -1,4 +1,4 @@
-"""TODO evaluation.scores_file."""
+"""Scores and targets of an evaluation as a file, to evaluate them again without the model."""
 
 from pathlib import Path
 from typing import List, Sequence, Tuple, Union
@@ -7,7 +7,7 @@ import numpy as np
 
 from ..class_names import check_names
 from ..metrics import Array
-from .class_report import _checked_rows
+from .class_report import check_rows
 
 __all__ = ['load_scores', 'save_scores']
 
@@ -15,25 +15,25 @@ __all__ = ['load_scores', 'save_scores']
 def save_scores(
     path: Union[str, Path], scores: Array, targets: Array, files: Sequence[str], class_names: Sequence[str]
 ) -> None:
-    """Write scores and labels as compressed npz: `scores`, `targets` int8, `files` and `classes` as text.
+    """Write a compressed npz with the arrays `scores`, `targets` (int8), `files` and `classes` (text).
 
-    Probabilities (N, L), labels (N, L) and class names are as in `class_report`. No suffix is added to the path.
+    Scores (N, L), targets (N, L) and class names are those of `class_report`. The path is used as it is.
     """
-    scores, targets = _checked_rows(scores, targets, class_names, files)
+    scores, targets = check_rows(scores, targets, class_names, files)
     names = dict(files=np.array(files, dtype=str), classes=np.array(class_names, dtype=str))
-    with open(path, 'wb') as file:  # numpy would add a suffix to a path
+    with open(path, 'wb') as file:  # given a path, numpy would add a suffix
         np.savez_compressed(file, scores=scores, targets=targets, **names)
 
 
 def load_scores(path: Union[str, Path]) -> Tuple[np.ndarray, np.ndarray, List[str], List[str]]:
-    """Read a file of `save_scores`, or one like it from elsewhere. No code in it is run.
+    """Read a file of `save_scores`, or a similar one. No code in it is run.
 
     Returns:
-        Probabilities (N, L) in the float32 or float64 of the file, targets (N, L) int8, N file names and L class names.
+        Probabilities (N, L) in float32 or float64, as in the file, targets (N, L) int8, N file names and L class names.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it has other content.
+        ValueError: If its content is different.
     """
     source = f'Scores file {str(path)!r}'
     if not Path(path).is_file():
@@ -55,7 +55,7 @@ def load_scores(path: Union[str, Path]) -> Tuple[np.ndarray, np.ndarray, List[st
     try:
         class_names = check_names(names['classes'], 'classes')
         scores = arrays['scores'].astype(arrays['scores'].dtype.newbyteorder('='))
-        scores, targets = _checked_rows(scores, arrays['targets'], class_names, names['files'])
+        scores, targets = check_rows(scores, arrays['targets'], class_names, names['files'])
         if scores.min() < 0 or scores.max() > 1:
             raise ValueError(f'scores must be probabilities, got {scores.min():g} to {scores.max():g}.')
     except ValueError as error:

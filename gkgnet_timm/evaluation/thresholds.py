@@ -1,4 +1,4 @@
-"""Scores from which on a label is predicted: chosen on a labelled split, stored with the class names."""
+"""Thresholds of predicted labels: chosen on a labelled split, stored with the class names."""
 
 import json
 from pathlib import Path
@@ -6,34 +6,30 @@ from typing import List, Sequence, Tuple, Union
 
 import numpy as np
 
-from ..metrics import Array, check_scores
+from ..metrics import Array, check_scores, rank
 
 __all__ = ['calibrate', 'load_threshold', 'save_thresholds']
 
 
 def _best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Threshold with the highest F1, in the middle of the gap below it. 0.5 if that F1 is 0."""
-    order = np.argsort(-scores, kind='stable')
-    scores, positive = scores[order].astype(np.float64), positive[order]
-    last = np.append(np.flatnonzero(scores[1:] != scores[:-1]), len(scores) - 1)  # of the images at each threshold
-    above = scores[last]
+    """Find the threshold of highest F1, in the middle of the gap below a score. 0.5 if that F1 is 0."""
+    above, hits, images = rank(scores.astype(np.float64), positive)
     below = np.append(above[1:], 0.0)
     middle = (above + below) / 2
     rounded = middle.astype(np.float32)
-    # of neighbouring float32 numbers the middle may round to the lower one
+    # between neighbouring float32 numbers the middle may round to the lower one
     thresholds = np.where((below < rounded) & (rounded <= above), middle, above)
-    hits = positive.cumsum()[last]
-    f1 = 2 * hits / (last + 1 + positive.sum())
-    f1[(thresholds <= 0) | (thresholds >= 1)] = 0  # scores of 0 reach no threshold
+    f1 = 2 * hits / (images + hits[-1])
+    f1[(thresholds <= 0) | (thresholds >= 1)] = 0  # a score of 0 reaches no threshold
     best = f1.argmax()
     return float(thresholds[best]) if f1[best] > 0 else 0.5
 
 
 def calibrate(scores: Array, targets: Array) -> Tuple[np.ndarray, float]:
-    """Thresholds that maximise F1 on a labelled split: one for each class (L,), and one for all.
+    """Choose the thresholds that maximise F1 on a labelled split: one for each class (L,), and one for all.
 
-    They lie between 0 and 1, in the middle of the gap to the next lower score, the highest of equally good ones. Where
-    none gives an F1 above 0, as in a class without positives, it is 0.5.
+    A threshold lies between 0 and 1, in the middle of the gap to the next lower score; of equally good ones the highest
+    is chosen. It is 0.5 if none gives an F1 above 0, as in a class without positives.
 
     Args:
         scores: Probabilities (N, L).
@@ -49,25 +45,25 @@ def calibrate(scores: Array, targets: Array) -> Tuple[np.ndarray, float]:
 
 
 def save_thresholds(path: Union[str, Path], class_names: Sequence[str], per_class: np.ndarray, overall: float) -> None:
-    """Write thresholds as json, for `--threshold`."""
+    """Write thresholds as json, for `load_threshold`."""
     content = dict(threshold=overall, classes=dict(zip(class_names, map(float, per_class))))
     Path(path).write_text(json.dumps(content, indent=4) + '\n', encoding='utf-8')
 
 
 def load_threshold(value: Union[str, float, Path], class_names: List[str]) -> Union[float, np.ndarray]:
-    """Threshold of a flag: a number in (0, 1), or the thresholds of a calibration file, one for each class (L,).
+    """Return a number in (0, 1) as it is, or read a calibration file: one threshold for each class (L,).
 
     Raises:
-        FileNotFoundError: If it is neither a number nor a file.
-        ValueError: If the number is out of range, or the file is malformed or of other classes.
+        FileNotFoundError: If the value is neither a number nor a file.
+        ValueError: If the number is out of range, or the file is malformed or for other classes.
     """
     try:
         number = float(value)
-    except (ValueError, TypeError):  # the latter of a Path
+    except (ValueError, TypeError):  # the latter for a Path
         number = None
     if number is not None:
         if not 0 < number < 1:
-            raise ValueError(f'--threshold is a score between 0 and 1 or a calibration file, got {number:g}.')
+            raise ValueError(f'--threshold must be a score between 0 and 1 or a calibration file, got {number:g}.')
         return number
     if not Path(value).is_file():
         raise FileNotFoundError(f'Threshold {str(value)!r} is neither a number nor a file.')
@@ -75,13 +71,13 @@ def load_threshold(value: Union[str, float, Path], class_names: List[str]) -> Un
         classes = json.loads(Path(value).read_text(encoding='utf-8-sig'))['classes']
         thresholds = {str(name): float(threshold) for name, threshold in classes.items()}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(f'{str(value)!r} is not a calibration file, make one by validate.py --calibrate.') from error
+        raise ValueError(f'{str(value)!r} is not a calibration file: validate.py --calibrate writes one.') from error
     if set(thresholds) != set(class_names):
         other = sorted(set(class_names) ^ set(thresholds))
         raise ValueError(
-            f'Calibration file {str(value)!r} is of other classes: {len(thresholds)} where the model has '
+            f'Calibration file {str(value)!r} has other classes: {len(thresholds)} where the model has '
             f'{len(class_names)}, {other[0]!r} is only in one of them.'
         )
     if not all(0 < threshold < 1 for threshold in thresholds.values()):
-        raise ValueError(f'Calibration file {str(value)!r} has thresholds that are not between 0 and 1.')
+        raise ValueError(f'Calibration file {str(value)!r} has thresholds not between 0 and 1.')
     return np.array([thresholds[name] for name in class_names])

@@ -1,4 +1,4 @@
-"""Labels of images in the formats of `predict`, as files that a later run can go on with."""
+"""Labels of images in the formats of `predict`, as files that a later run can continue."""
 
 import csv
 import io
@@ -12,29 +12,26 @@ from tqdm import tqdm
 __all__ = ['FORMATS', 'Kept', 'PredictionFile', 'check_again', 'keep_rows', 'output_format']
 
 FORMATS = ('table', 'csv', 'json', 'jsonl')
-
 _COLUMNS = ['file', 'labels', 'scores', 'error']
-
-_WIDEST = 60  # column of file names in a table
-
-Row = Dict[str, Any]  # file, and labels (a list of label and score) or error
+_WIDEST = 60  # characters for file names in a table
+Row = Dict[str, Any]  # file, and either labels (a list of label and score) or error
 
 
 class Kept(NamedTuple):
-    """What an interrupted run has left. Its last batch is done again, to see that this run is the same one."""
+    """Rows kept from an interrupted run. Its last batch is repeated to check that the rows are the same."""
 
     files: List[str]
-    unreadable: int  # of them
+    unreadable: int  # how many of the files
     size: int  # in bytes
-    again: Sequence[str] = ()  # the last ones of the files, none if all has been done
-    start: int = 0  # of their rows
+    again: Sequence[str] = ()  # files of the batch to repeat, none if all files have a row
+    start: int = 0  # byte where the rows of that batch begin
 
 
 def output_format(name: Optional[str], path: Optional[str]) -> str:
-    """Format by its name, else by the suffix of the output, else a table for a person and jsonl for a program.
+    """Choose the format: by name, else by the suffix of the output, else a table in a terminal and jsonl in a pipe.
 
     Raises:
-        ValueError: If the suffix is none of a format.
+        ValueError: If the suffix is not that of a format.
     """
     if name:
         return name
@@ -47,13 +44,13 @@ def output_format(name: Optional[str], path: Optional[str]) -> str:
 
 
 def _encoding_errors(form: str) -> str:
-    # of names that are not UTF-8: csv has their bytes, json a backslash escape that any reader of json takes
+    # for names that are not UTF-8: csv keeps their bytes, json gets an escape that any reader of json accepts
     return 'surrogateescape' if form == 'csv' else 'backslashreplace'
 
 
 def _csv_line(values: Sequence[str]) -> str:
     line = io.StringIO()
-    # older versions of Python quote no carriage return by themselves
+    # older versions of Python do not quote a carriage return
     quoting = csv.QUOTE_ALL if any('\r' in value for value in values) else csv.QUOTE_MINIMAL
     csv.writer(line, lineterminator='\n', quoting=quoting).writerow(values)
     return line.getvalue()
@@ -64,7 +61,7 @@ def _printable(text: str) -> str:
 
 
 def _record(row: Row, form: str) -> str:
-    """A row of csv or jsonl."""
+    """Format a row as csv or jsonl."""
     if form == 'jsonl':
         return json.dumps(row, ensure_ascii=False) + '\n'
     labels = row.get('labels', [])
@@ -74,13 +71,13 @@ def _record(row: Row, form: str) -> str:
 
 
 class PredictionFile:
-    """Rows in a file or on stdout. What has been written is safe from a kill.
+    """Write rows to a file or to stdout. Rows that have been written survive a kill.
 
     Args:
-        path: Of the file, None for stdout.
+        path: File to write, None for stdout.
         form: One of `FORMATS`.
-        files: That will get rows, for the width of a table.
-        kept: Bytes of the file to go on behind.
+        files: Files that will get rows, for the width of a table.
+        kept: Size in bytes of the part of the file to keep.
     """
 
     def __init__(self, path: Optional[str], form: str, files: Sequence[str], kept: int = 0):
@@ -109,11 +106,11 @@ class PredictionFile:
             self.stream.close()
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Add rows, all at once."""
+        """Write rows, all at once."""
         self._write(''.join(map(self._line, rows)))
 
     def _write(self, text: str) -> None:
-        with tqdm.external_write_mode(self.stream):  # a progress bar may be on the same terminal
+        with tqdm.external_write_mode(self.stream):  # there may be a progress bar in the same terminal
             self.stream.write(text)
             self.stream.flush()
 
@@ -130,30 +127,30 @@ class PredictionFile:
 
 
 def _records(file: BinaryIO, form: str) -> Iterator[bytes]:
-    """Rows that are whole: a kill may have cut the last one off."""
+    """Yield complete rows: a kill may have cut off the last one."""
     record = b''
     for line in file:
         record += line
-        # quoted values of csv may have line breaks, those of json are escaped
+        # quoted values in csv may have line breaks; json escapes them
         if line.endswith(b'\n') and (form == 'jsonl' or record.count(b'"') % 2 == 0):
             yield record
             record = b''
 
 
 def keep_rows(path: str, form: str, files: Sequence[str], batch_size: int) -> Kept:
-    """Rows of an interrupted run that hold. All but whole batches are left out, unless all files have a row.
+    """Find the rows of an interrupted run to keep: those of complete batches, or all if every file has a row.
 
-    Scores may depend on the other images of a batch by a rounding error: batches as in a run without interruption make
-    the file the same one to the byte.
+    The rounding of scores may depend on the other images in the batch. With the batches of an uninterrupted run, the
+    file becomes the same to the byte.
 
     Args:
         path: Output of the interrupted run, which need not exist.
         form: csv or jsonl.
-        files: That are to have rows.
+        files: Files that will get rows.
         batch_size: Images in a batch.
 
     Raises:
-        ValueError: If the file is not an output of this format, or has rows of other files.
+        ValueError: If the file is not an output in this format, or has rows of other files.
     """
     rows = []
     size = 0
@@ -172,12 +169,12 @@ def keep_rows(path: str, form: str, files: Sequence[str], batch_size: int) -> Ke
                         raise ValueError
                     rows.append((values[0], bool(values[3]), size))
                 except (ValueError, KeyError, TypeError, StopIteration, csv.Error):
-                    raise ValueError(f'Can not resume: row {i + 1} of {path!r} is not {form} of predict.') from None
+                    raise ValueError(f'Cannot resume: row {i + 1} of {path!r} is not {form} of predict.') from None
     head, rows = (rows[:1], rows[1:]) if form == 'csv' else ([], rows)
     asked, done = set(map(os.path.abspath, files)), {os.path.abspath(name): name for name, _, _ in rows}
     if other := next((name for key, name in done.items() if key not in asked), None):
         raise ValueError(
-            f'Can not resume: {path!r} has a row of {other!r}, which is not among the images. Give those of before, or '
+            f'Cannot resume: {path!r} has a row of {other!r}, which is not among the images. Give the same images, or '
             'another --output.'
         )
     if len(done) < len(asked):
@@ -189,12 +186,12 @@ def keep_rows(path: str, form: str, files: Sequence[str], batch_size: int) -> Ke
 
 
 def check_again(path: str, form: str, rows: Sequence[Row], kept: Kept) -> None:
-    """Raise a ValueError unless the batch that has been done again is the same to the byte."""
+    """Raise a ValueError unless the repeated batch gives the same rows to the byte."""
     with open(path, 'rb') as file:
         file.seek(kept.start)
         before = file.read(kept.size - kept.start)
     if ''.join(_record(row, form) for row in rows).encode(errors=_encoding_errors(form)) != before:
         raise ValueError(
-            f'Can not resume: other flags, model or images than the run that began {path!r}, whose rows from '
-            f'{kept.again[0]!r} on would be others now. Give the same ones, or another --output.'
+            f'Cannot resume: flags, model or images differ from the run that began {path!r}, as the rows from '
+            f'{kept.again[0]!r} on would be different now. Give the same ones, or another --output.'
         )

@@ -1,51 +1,150 @@
-"""TODO inference.predictor."""
+"""Run a model over images: the loop that evaluation and prediction share, and the scores of image files."""
 
-import argparse
-from itertools import islice
-from typing import Any, Dict, Iterator, List, Tuple
+import os
+from contextlib import AbstractContextManager
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 import torch.nn as nn
 from torch.utils.data import DataLoader
 
-from timm.data import create_transform
+from timm.data import create_transform, resolve_input_data_config
+from timm.data.loader import PrefetchLoader, fast_collate
 
-from ..commands.flags.checks import check_device
-from ..data.images import ImageFiles
-from ..evaluation.evaluate import autocast_context
+from ..data.images import ImageFiles, find_images
+from .device import autocast_context, check_device
 
-Prediction = Tuple[str, np.ndarray, str]  # file, scores (L,), why it can not be read
+__all__ = ['Prediction', 'class_names_of', 'compute_logits', 'predict_files', 'predict_images']
+
+Prediction = Tuple[str, np.ndarray, str]  # file, scores (L,), why it cannot be read
 
 
 def class_names_of(model: nn.Module) -> List[str]:
-    """Class names of pretrained weights, or numbers where they have none."""
+    """Return the class names of a model's weights, or numbered names if they have none."""
     names = list(model.pretrained_cfg.get('label_names') or ())
     return names if len(names) == model.num_classes else [f'class {i}' for i in range(model.num_classes)]
 
 
 @torch.inference_mode()
-def predict(
-    model: nn.Module, files: List[str], data_config: Dict[str, Any], args: argparse.Namespace
-) -> Iterator[List[Prediction]]:
-    """Batches of a file, its scores (L,), nan where the model's are not finite, and why it can not be read, '' for all
-    others."""
-    device = check_device(args.device)
-    # arrays of bytes, normalised below as timm's loader of the evaluation does
-    dataset = ImageFiles(files, create_transform(**data_config, use_prefetcher=True))
-    workers = args.workers if len(files) > args.batch_size else 0
-    loader = DataLoader(dataset, args.batch_size, num_workers=workers, pin_memory=device.type == 'cuda')
-    mean, std = (
-        torch.tensor([255 * value for value in data_config[name]], device=device).view(-1, 1, 1)
-        for name in ('mean', 'std')
-    )
-    autocast = autocast_context(device, bool(args.amp), args.amp_dtype)
-    layout = torch.channels_last if args.channels_last else torch.contiguous_format
-    model.to(device, memory_format=layout).eval()
-    remaining = iter(files)
-    for images, errors in loader:
-        images = images.to(device, non_blocking=True).float().sub_(mean).div_(std).contiguous(memory_format=layout)
+def compute_logits(
+    model: nn.Module,
+    loader: Any,
+    autocast: Callable[[], AbstractContextManager],
+    *,
+    channels_last: bool = False,
+    flip: bool = False,
+) -> Iterator[Tuple[torch.Tensor, Any]]:
+    """Yield the logits (B, L), in float32, of each batch of a loader, and what the loader gives along with the images.
+
+    Args:
+        model: Model on the device of the batches.
+        loader: Yields pairs of normalised images (B, C, H, W) and anything else.
+        autocast: Creates the context of the forward pass, see `autocast_context`.
+        channels_last: Whether images are in this memory format.
+        flip: Average the logits of each image and its mirror image.
+    """
+    model.eval()
+    for images, other in loader:
+        if channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
         with autocast():
             logits = model(images).float()
-        scores = logits.sigmoid().masked_fill(~logits.isfinite(), torch.nan)  # or inf would be a score of 1
-        yield list(zip(islice(remaining, len(errors)), scores.cpu().numpy(), errors))
+            if flip:
+                logits = (logits + model(images.flip(-1)).float()) / 2
+        yield logits, other
+
+
+class _Errors(list):
+    """Why the images of a batch cannot be read. timm's loader moves whatever comes with images to the device."""
+
+    def to(self, **_: Any) -> '_Errors':
+        return self
+
+
+def _collate(batch: List[Tuple[np.ndarray, str]]) -> Tuple[torch.Tensor, _Errors]:
+    images, _ = fast_collate([(image, 0) for image, _ in batch])
+    return images, _Errors(error for _, error in batch)
+
+
+def predict_files(
+    model: nn.Module,
+    files: Sequence[str],
+    *,
+    batch_size: int = 32,
+    workers: Optional[int] = None,
+    device: Union[None, str, torch.device] = None,
+    amp: bool = False,
+    amp_dtype: str = 'bfloat16',
+    channels_last: bool = False,
+) -> Iterator[Prediction]:
+    """Score files that need not exist. See `predict_images`."""
+    device = check_device(device)
+    model.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
+    config = resolve_input_data_config(model)
+    workers = min(4, os.cpu_count() or 1) if workers is None else workers
+    loader = DataLoader(
+        ImageFiles(files, create_transform(**config, use_prefetcher=True)),
+        batch_size,
+        num_workers=workers if len(files) > batch_size else 0,
+        collate_fn=_collate,
+        pin_memory=device.type == 'cuda',
+    )
+    batches = PrefetchLoader(loader, config['mean'], config['std'], config['input_size'][0], device)
+    autocast = autocast_context(device, amp, amp_dtype)
+
+    def predictions() -> Iterator[Prediction]:
+        remaining = iter(files)
+        for logits, errors in compute_logits(model, batches, autocast, channels_last=channels_last):
+            # the sigmoid of inf would be a valid score
+            scores = logits.sigmoid().masked_fill(~logits.isfinite(), torch.nan).cpu().numpy()
+            for of_image, error, file in zip(scores, errors, remaining):
+                yield file, of_image, error
+
+    return predictions()
+
+
+def predict_images(
+    model: nn.Module,
+    images: Union[str, 'os.PathLike[str]', Sequence[Union[str, 'os.PathLike[str]']]],
+    *,
+    batch_size: int = 32,
+    workers: Optional[int] = None,
+    device: Union[None, str, torch.device] = None,
+    amp: bool = False,
+    amp_dtype: str = 'bfloat16',
+    channels_last: bool = False,
+) -> Iterator[Prediction]:
+    """Score images with a multi-label model, preprocessed as its `pretrained_cfg` says.
+
+    Args:
+        model: Model with trained weights. It is moved to the device.
+        images: One or several of: images, glob patterns, folders, or .txt files with a path on each line.
+        batch_size: Images in a batch.
+        workers: Processes that load images (default: up to 4).
+        device: Where the model runs (default: cuda if available).
+        amp: Use automatic mixed precision.
+        amp_dtype: 'bfloat16' or 'float16'.
+        channels_last: Use this memory format.
+
+    Returns:
+        An iterator over (file, scores, error). The scores (L,) are probabilities in float32, in the order of
+        `class_names_of(model)`, nan if the model's are not finite. The error is '' for readable images; otherwise it
+        says why the image cannot be read, and the scores mean nothing.
+
+    Raises:
+        FileNotFoundError: If there is nothing at one of the paths.
+        ValueError: If there is no such device.
+    """
+    one = isinstance(images, (str, os.PathLike))
+    files = find_images([os.fspath(image) for image in ([images] if one else images)])
+    return predict_files(
+        model,
+        files,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        amp=amp,
+        amp_dtype=amp_dtype,
+        channels_last=channels_last,
+    )
