@@ -1,17 +1,12 @@
 """The published training loss of GKGNet, and timm's multi-label losses for targets that are partly unknown."""
 
-import argparse
-from typing import Optional, Tuple, Union
+from typing import Optional, Tuple
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from timm.loss import MULTI_LABEL_LOSS_TYPES, create_classification_loss, resolve_class_weights
-
-__all__ = ['GKGNetLoss', 'KnownLoss', 'create_loss']
-
-LOSSES = ('gkgnet', *MULTI_LABEL_LOSS_TYPES)
+__all__ = ['GKGNetLoss', 'KnownLoss']
 
 
 class GKGNetLoss(nn.Module):
@@ -82,65 +77,3 @@ class KnownLoss(nn.Module):
         if self.reduction == 'mean':
             return loss / known.sum().clamp(min=1)
         return loss / len(logits) if self.reduction == 'batchmean' else loss
-
-
-def _weights(
-    args: argparse.Namespace, kind: str, num_classes: int, class_counts: Optional[Tuple[torch.Tensor, int]]
-) -> Union[None, float, torch.Tensor]:
-    """The value of flag `loss_{kind}`, one for all classes or one for each."""
-    value = getattr(args, f'loss_{kind}')
-    try:
-        weights = resolve_class_weights(
-            value,
-            kind,
-            class_counts,
-            power=args.loss_weight_power,
-            beta=args.loss_weight_beta,
-            max_weight=args.loss_weight_max,
-        )
-        if isinstance(weights, torch.Tensor) and len(weights) != num_classes:
-            raise ValueError(f'{len(weights)} weights for {num_classes} classes')
-    except ValueError as error:
-        raise ValueError(f'--loss-{kind.replace("_", "-")} {value!r}: {error}') from error
-    return weights
-
-
-def create_loss(
-    args: argparse.Namespace, num_classes: int, class_counts: Optional[Tuple[torch.Tensor, int]] = None
-) -> nn.Module:
-    """The loss of the training flags.
-
-    Args:
-        args: Flags `loss` and those of timm's losses.
-        num_classes: L.
-        class_counts: Images with each class (L,), and of how many images, for weights by frequency and 'db'.
-
-    Raises:
-        ValueError: If flags contradict each other.
-    """
-    weighted = args.loss_class_weight is not None or args.loss_pos_weight is not None
-    if args.loss == 'gkgnet':
-        if args.smoothing or weighted:
-            raise ValueError('--loss gkgnet has its own smoothing and no weights, these flags are for timm losses.')
-        return GKGNetLoss()
-    weights = {kind: _weights(args, kind, num_classes, class_counts) for kind in ('class_weight', 'pos_weight')}
-    knobs = ('bce_sum', 'asl_gamma_pos', 'asl_gamma_neg', 'asl_clip', 'asl_reduction', 'poly_epsilon', 'poly_gamma')
-    knobs += ('poly_alpha', 'twoway_tp', 'twoway_tn', 'db_neg_scale', 'db_init_bias', 'db_focal_gamma')
-    counts = dict(zip(('class_counts', 'num_samples'), class_counts or ())) if args.loss == 'db' else {}
-    loss = create_classification_loss(
-        args.loss,
-        multi_label=True,
-        smoothing=args.smoothing,
-        # the others are smoothed here, behind the mixing; these take binary targets only
-        soft_targets=args.loss in ('twoway', 'zlpr') and bool(args.mixup or args.cutmix),
-        **{name: getattr(args, name) for name in knobs},
-        **weights,
-        **counts,
-    )
-    if args.loss in ('twoway', 'zlpr'):
-        return KnownLoss(loss, None)
-    reduction = loss.reduction
-    if args.loss == 'bce':
-        reduction, loss.sum_classes = 'batchmean' if args.bce_sum else 'mean', False
-    loss.reduction = 'none'
-    return KnownLoss(loss, reduction)

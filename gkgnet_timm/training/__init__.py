@@ -1,1 +1,0 @@
-"""What the training script is assembled from."""

@@ -1,26 +1,45 @@
-"""Checkpoints that survive a kill at any moment, and how a run continues from one."""
+"""Checkpoints that survive a kill at any moment, and how a run resumes from one."""
 
-import argparse
 import os
 import shutil
 from pathlib import Path
-from typing import Optional
+from typing import Any, Dict, List, Optional
 
 import torch
+import torch.nn as nn
 
-from timm.task import TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
+from timm.task import MultiLabelClassificationTask, TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
 from timm.utils import CheckpointSaver, NativeScaler, load_checkpoint_metadata, trim_summary
 
-from ..weights.file import read_checkpoint_args
+from ..runtime import one_line
+from ..weights.file import read_training
 
-__all__ = ['SafeSaver', 'resume_run', 'trim_summary_file']
+__all__ = ['SafeSaver', 'TrainTask', 'resume_run', 'trim_summary_file']
+
+
+class TrainTask(MultiLabelClassificationTask):
+    """timm's task, whose checkpoints also say what they were trained with.
+
+    Args:
+        model: Model to train.
+        criterion: Loss of logits (B, L) and targets (B, L).
+        device: Device of both.
+        trained_with: Plain values: the fields of the configuration, and `class_names`.
+    """
+
+    def __init__(self, model: nn.Module, criterion: nn.Module, device: torch.device, trained_with: Dict[str, Any]):
+        super().__init__(model, criterion=criterion, device=device, verbose=False)
+        self.trained_with = trained_with
+
+    def get_checkpoint_state(self, ema: bool = False, **kwargs: Any) -> Dict[str, Any]:
+        state = super().get_checkpoint_state(ema, **kwargs)
+        return state if ema else dict(state, arch=self.trained_with['model'], args=self.trained_with)
 
 
 class SafeSaver(CheckpointSaver):
-    """timm's saver, whose files are at any moment there in full: as they were, or new.
+    """timm's saver with atomic writes: at any moment each file is complete, old or new.
 
-    A file is written and synced under another name before it takes the name of the previous one. timm's own removes
-    that first.
+    A file is written and synced under another name before it replaces the previous one, which timm's own removes first.
     """
 
     def _save(self, save_path: str, epoch: int, metric: Optional[float] = None) -> None:
@@ -53,10 +72,10 @@ class SafeSaver(CheckpointSaver):
         except OSError:  # a file system without links
             shutil.copy2(src, draft)
         os.replace(draft, dst)
-        Path(draft).unlink(missing_ok=True)  # where both names are of one file, replacing does nothing
+        Path(draft).unlink(missing_ok=True)  # replacing does nothing if both names are of one file
 
     def resume(self, path: str) -> None:
-        """Restore history and best metric from a checkpoint, and finish what a kill behind its writing prevented."""
+        """Restore history and best metric from a checkpoint, and finish what a kill after its writing prevented."""
         saved = load_checkpoint_metadata(path)['saver']
         self.load_state_dict(saved)
         epoch, metric = saved['pending']
@@ -73,24 +92,28 @@ class SafeSaver(CheckpointSaver):
 
 def resume_run(
     path: str,
-    args: argparse.Namespace,
     task: TrainingTask,
     optimizer: torch.optim.Optimizer,
     scaler: Optional[NativeScaler],
+    class_names: List[str],
+    eval_metric: str,
 ) -> int:
-    """Load model, optimizer, scaler, and set up and load the average of weights; returns the epoch to go on with.
+    """Load model, optimizer, scaler and the average of the weights.
+
+    Returns:
+        The epoch to continue with.
 
     Raises:
-        ValueError: If the checkpoint is of another model, other classes or another optimizer.
+        ValueError: If the checkpoint is of another model, other classes, another optimizer or another metric.
     """
-    trained = read_checkpoint_args(path)
-    class_names = trained['class_names']
-    if trained['eval_metric'] != args.eval_metric:
-        raise ValueError(f'Checkpoint {path!r} was chosen by {trained["eval_metric"]}, keep that --eval-metric.')
-    if class_names != args.class_names:
+    trained = read_training(path)
+    if trained.config['eval_metric'] != eval_metric:
+        raise ValueError(f'Checkpoint {path!r} was chosen by {trained.config["eval_metric"]}, keep that --eval-metric.')
+    if trained.class_names != class_names:
         raise ValueError(
-            f'Checkpoint {path!r} was trained on {len(class_names)} classes ({", ".join(class_names[:3])}, ...), the '
-            f'data set has {len(args.class_names)} ({", ".join(args.class_names[:3])}, ...). To start from its weights '
+            f'Checkpoint {path!r} was trained on {len(trained.class_names)} classes '
+            f'({", ".join(trained.class_names[:3])}, ...), the data set has {len(class_names)} '
+            f'({", ".join(class_names[:3])}, ...). To start from its weights '
             'give --pretrained-path instead of --resume.'
         )
     options = [{key: value for key, value in group.items() if key != 'params'} for group in optimizer.param_groups]
@@ -99,8 +122,9 @@ def resume_run(
         if task.has_ema():
             load_task_ema_checkpoint(task, path)
     except (RuntimeError, ValueError, KeyError) as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise ValueError(f'Checkpoint {path!r} does not fit the run, which needs the flags it had: {reason}') from error
+        raise ValueError(
+            f'Checkpoint {path!r} does not fit the run, which needs the flags it had: {one_line(error, 200)}'
+        ) from error
     for group, given in zip(optimizer.param_groups, options):  # learning rate and such may be given anew
         group.pop('initial_lr', None)
         group.update(given)

@@ -1,17 +1,16 @@
-"""Picture of a training run."""
+"""Draw a training run."""
 
 import csv
 from pathlib import Path
 from typing import Union
+
+from ..evaluation.plots import create_figure
 
 __all__ = ['draw_curves']
 
 
 def draw_curves(summary: Union[str, Path], path: Union[str, Path], metric: str) -> None:
     """Draw loss, learning rate and metric of a summary.csv over the epochs."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and never needs a display
-    from matplotlib.figure import Figure
-
     with open(summary, newline='') as file:
         rows = list(csv.DictReader(file))
     epochs = [int(row['epoch']) + 1 for row in rows]
@@ -20,8 +19,7 @@ def draw_curves(summary: Union[str, Path], path: Union[str, Path], metric: str) 
         'learning rate': {'': 'lr'},
         metric: {'evaluation': f'eval_{metric}'},
     }
-    figure = Figure(figsize=(12, 3.5), layout='constrained')
-    FigureCanvasAgg(figure)
+    figure = create_figure(figsize=(12, 3.5), layout='constrained')
     for axes, (title, columns) in zip(figure.subplots(1, len(panels)), panels.items()):
         for label, column in columns.items():
             axes.plot(epochs, [float(row[column]) for row in rows], marker='.', label=label)

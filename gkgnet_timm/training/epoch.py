@@ -1,6 +1,5 @@
 """One pass over the training images."""
 
-import argparse
 import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Callable, Dict, List, Optional
@@ -13,17 +12,19 @@ from timm import utils
 from timm.scheduler.scheduler import Scheduler
 from timm.task import TrainingTask
 
+from ..inference.device import Process
+from ..runtime import UserError
 from .progress import Progress
 
 __all__ = ['TrainingError', 'train_one_epoch', 'updates_of']
 
 
-class TrainingError(RuntimeError):
-    """Training can't go on."""
+class TrainingError(UserError):
+    """Training cannot go on."""
 
 
 class _RunningStats:
-    """Running statistics of a model as they were before an update, which a loss that is not finite spoils."""
+    """Keep the running statistics of a model, which an update with a non-finite loss spoils."""
 
     def __init__(self, model: torch.nn.Module):
         norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
@@ -41,13 +42,13 @@ class _RunningStats:
             buffer.copy_(kept)
 
 
-def updates_of(num_batches: int, args: argparse.Namespace) -> int:
+def updates_of(num_batches: int, grad_accum_steps: int) -> int:
     """Optimizer updates of an epoch. The last one may gather fewer batches."""
-    return math.ceil(num_batches / args.grad_accum_steps)
+    return math.ceil(num_batches / grad_accum_steps)
 
 
 def _is_finite(loss: torch.Tensor, distributed: bool) -> bool:
-    """Whether the loss is finite in every process: all have to skip an update, or none."""
+    """Whether the loss is finite in every process: either all skip an update, or none does."""
     finite = loss.detach().isfinite().float()
     if distributed:
         dist.all_reduce(finite, op=dist.ReduceOp.MIN)
@@ -62,62 +63,87 @@ def train_one_epoch(
     scheduler: Scheduler,
     scaler: Optional[utils.NativeScaler],
     autocast: Callable[[], AbstractContextManager],
-    args: argparse.Namespace,
+    process: Process,
+    *,
+    grad_accum_steps: int = 1,
+    clip_grad: float = 0.0,
+    clip_mode: str = 'norm',
+    max_bad_steps: int = 10,
+    channels_last: bool = False,
     progress: Optional[Progress] = None,
 ) -> Dict[str, float]:
-    """One pass over the training loader, returns the mean loss and the last learning rate.
+    """One pass over the training loader.
+
+    Args:
+        epoch: From 0.
+        task: Model and loss, on the device of the process.
+        loader: Batches of images (B, C, H, W) and targets (B, L).
+        optimizer: Of the model.
+        scheduler: Stepped after every update.
+        scaler: Of the loss in float16, else None.
+        autocast: Maker of the context of the forward pass.
+        process: This process.
+        grad_accum_steps: Batches per update.
+        clip_grad: Largest gradient, 0 for no limit.
+        clip_mode: 'norm', 'value' or 'agc'.
+        max_bad_steps: Updates that a loss that is not finite may skip.
+        channels_last: Memory layout of the images.
+        progress: Reports the updates, None for silence.
+
+    Returns:
+        The mean loss and the last learning rate.
 
     Raises:
         TrainingError: If the loss of more than `max_bad_steps` updates was not finite.
     """
     task.train()
-    parameters = list(task.get_clip_parameters(exclude_head=args.clip_mode == 'agc'))
+    parameters = list(task.get_clip_parameters(exclude_head=clip_mode == 'agc'))
     running_stats = _RunningStats(task.get_trainable_module())
-    updates = updates_of(len(loader), args)
+    updates = updates_of(len(loader), grad_accum_steps)
     average = utils.AverageMeter()
     bad_updates, bad, images_of_update = 0, False, 0
     optimizer.zero_grad()
     if progress is not None:
         progress.start_epoch_bar(epoch)
     for index, (images, target) in enumerate(loader):
-        update, position = divmod(index, args.grad_accum_steps)
-        batches = min(args.grad_accum_steps, len(loader) - update * args.grad_accum_steps)
+        update, position = divmod(index, grad_accum_steps)
+        batches = min(grad_accum_steps, len(loader) - update * grad_accum_steps)
         is_last = position == batches - 1
         if position == 0:
             running_stats.keep()
-        if args.channels_last:
+        if channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with nullcontext() if is_last else task.no_sync():
             with autocast():
                 loss = task(images, target)['loss']
-            bad = bad or not _is_finite(loss, args.distributed)
+            bad = bad or not _is_finite(loss, process.is_distributed)
             if not bad:
                 average.update(loss.item(), len(images))
                 if scaler is not None:
                     scaler(
-                        loss / batches, optimizer, clip_grad=args.clip_grad or None, clip_mode=args.clip_mode,
+                        loss / batches, optimizer, clip_grad=clip_grad or None, clip_mode=clip_mode,
                         parameters=parameters, need_update=is_last,
                     )  # fmt: skip
                 else:
                     (loss / batches).backward()
-        images_of_update += len(images) * args.world_size
+        images_of_update += len(images) * process.world_size
         if not is_last:
             continue
         if bad:
             running_stats.restore()
             bad_updates += 1
             place = f'at epoch {epoch + 1}, update {update + 1} of {updates}'
-            if bad_updates > args.max_bad_steps:
+            if bad_updates > max_bad_steps:
                 raise TrainingError(
                     f'The loss is {loss.item()} {place}, after {bad_updates - 1} updates of this epoch were skipped '
                     'for that. The last checkpoint is kept. A lower --lr, or --amp-dtype bfloat16 in '
                     'place of float16, may help.'
                 )
-            if utils.is_primary(args):
+            if process.is_primary:
                 print(f'Skipped an update: the loss is {loss.item()} {place}.', flush=True)
         elif scaler is None:
-            if args.clip_grad:
-                utils.dispatch_clip_grad(parameters, args.clip_grad, mode=args.clip_mode)
+            if clip_grad:
+                utils.dispatch_clip_grad(parameters, clip_grad, mode=clip_mode)
             optimizer.step()
         optimizer.zero_grad()
         done = epoch * updates + update + 1
@@ -131,6 +157,6 @@ def train_one_epoch(
     if progress is not None:
         progress.close()
     loss = average.avg if average.count else math.nan
-    if args.distributed:
-        loss = utils.reduce_tensor(torch.tensor(loss, device=args.device), args.world_size).item()
+    if process.is_distributed:
+        loss = utils.reduce_tensor(torch.tensor(loss, device=process.device), process.world_size).item()
     return {'loss': loss, 'lr': lr}

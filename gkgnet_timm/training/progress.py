@@ -1,4 +1,4 @@
-"""What a training run shows while it goes on."""
+"""Show how a training run goes on."""
 
 import sys
 import time
@@ -14,9 +14,9 @@ class Progress:
     """A bar on a terminal, else a line every few updates.
 
     Args:
-        epochs: Of the whole run.
-        start_epoch: The first one of this process.
-        updates: Of an epoch.
+        epochs: Epochs of the whole run.
+        start_epoch: First epoch of this process.
+        updates: Updates per epoch.
         log_interval: Updates between two lines.
     """
 
@@ -35,10 +35,10 @@ class Progress:
         """Report an update.
 
         Args:
-            update: Of this epoch, from 0.
-            images: In it, over all processes.
-            loss: Mean of the epoch so far.
-            lr: Of the first parameter group.
+            update: Its number in this epoch, from 0.
+            images: Images in it, over all processes.
+            loss: Mean loss of the epoch so far.
+            lr: Learning rate of the first parameter group.
         """
         self.images += images
         now = time.perf_counter()

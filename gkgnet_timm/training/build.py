@@ -1,0 +1,165 @@
+"""Data sets, loaders, model and loss of a training run."""
+
+import copy
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple
+
+import torch
+
+from timm.layers import convert_sync_batchnorm
+from timm.loss import CLASS_WEIGHT_METHODS, load_class_stats
+
+from ..data import create_eval_loader, create_train_loader, create_train_transform
+from ..data.check import check_splits, class_counts
+from ..data.splits import open_split
+from ..inference.device import Process
+from ..runtime import blame
+from ..weights.load import create_model, create_model_by_labels
+from .checkpoint import TrainTask
+from .config import TrainConfig
+from .criterion import create_criterion
+
+__all__ = ['check_last_batch', 'create_datasets', 'create_loaders', 'create_task']
+
+
+def create_datasets(config: TrainConfig, process: Process, bad_images: Optional[Path]) -> Tuple[Any, Any]:
+    """Checked training and evaluation sets, both with the classes of the first.
+
+    Args:
+        config: Fields of the data sets.
+        process: The primary one prints what the sets hold.
+        bad_images: File that lists unreadable images, None to stop at the first.
+    """
+    names = ('class_map', 'drop_unlabelled', 'num_classes', 'input_key', 'target_key', 'target_format', 'seed')
+    shared = {name: getattr(config, name) for name in names}
+    shared.update(bad_images=bad_images, verbose=process.is_primary)
+    train_set = open_split(
+        config.dataset,
+        config.data_dir,
+        config.train_split,
+        images=config.train_images,
+        part='train',
+        unknown=config.unknown_labels,
+        batch_size=config.batch_size,
+        num_samples=config.train_num_samples,
+        **shared,
+    )
+    val_set = open_split(
+        config.dataset,
+        config.data_dir,
+        config.val_split,
+        images=config.val_images,
+        part='val',
+        class_names=train_set.class_names,
+        batch_size=config.validation_batch_size,
+        num_samples=config.val_num_samples,
+        **shared,
+    )
+    common = check_splits(train_set, val_set)
+    if common and process.is_primary:
+        print(f'Warning: {common} images are in both splits.')
+    return train_set, val_set
+
+
+def create_loaders(
+    config: TrainConfig, train_set: Any, val_set: Any, data_config: Dict[str, Any], process: Process
+) -> Tuple[Any, Any]:
+    """Loaders of training and evaluation, with the preprocessing of a model's data config."""
+    names = ('cropmix', 'reprob', 'no_aug', 'scale', 'ratio', 'hflip', 'vflip', 'color_jitter', 'train_crop_mode')
+    with blame('--aa, --train-interpolation, --scale, --ratio'):
+        transform = create_train_transform(
+            data_config['input_size'],
+            auto_augment=config.aa,
+            interpolation=config.train_interpolation,
+            mean=data_config['mean'],
+            std=data_config['std'],
+            **{name: getattr(config, name) for name in names},
+        )
+    mixup = None
+    if config.mixup or config.cutmix:
+        mixup = dict(
+            mixup_alpha=config.mixup,
+            cutmix_alpha=config.cutmix,
+            prob=config.mixup_prob,
+            switch_prob=config.mixup_switch_prob,
+            mode=config.mixup_mode,
+        )
+    train_loader = create_train_loader(
+        train_set,
+        data_config,
+        transform,
+        config.batch_size,
+        process.device,
+        config.workers,
+        seed=config.seed,
+        rank=process.rank,
+        world_size=process.world_size,
+        oversample_thr=config.oversample_thr,
+        aug_repeats=config.aug_repeats,
+        mixup=mixup,
+    )
+    val_loader = create_eval_loader(
+        val_set, data_config, config.validation_batch_size, process.device, config.workers, process.is_distributed
+    )
+    return train_loader, val_loader
+
+
+def _create_model(config: TrainConfig, class_names: list, process: Process, is_resumed: bool) -> torch.nn.Module:
+    flags = dict(img_size=config.img_size, drop_rate=config.drop, drop_path_rate=config.drop_path)
+    options = {**config.model_kwargs, **{name: value for name, value in flags.items() if value is not None}}
+    options['pos_embed_init'] = config.pos_embed_init
+    if is_resumed:  # the weights of the checkpoint follow
+        return create_model(config.model, num_classes=len(class_names), **options)
+    options.update(pretrained=config.pretrained, pretrained_path=config.pretrained_path)
+    if not config.init_labels_by_name:
+        return create_model(config.model, num_classes=len(class_names), **options)
+    model, known = create_model_by_labels(config.model, class_names, **options)
+    if process.is_primary:
+        shown = ', '.join(known[:8]) + (', ...' if len(known) > 8 else '')
+        print(f'Rows of {len(known)} of {len(class_names)} classes are those of the pretrained weights: {shown}')
+    return model
+
+
+def _create_criterion(config: TrainConfig, train_set: Any) -> torch.nn.Module:
+    num_classes = len(train_set.class_names)
+    with blame('--class-stats'):
+        counts = load_class_stats(config.class_stats)
+    if counts is not None and len(counts[0]) != num_classes:
+        raise ValueError(f'{config.class_stats!r} counts {len(counts[0])} classes, the data set has {num_classes}.')
+    by_frequency = {config.loss_class_weight, config.loss_pos_weight} & set(CLASS_WEIGHT_METHODS)
+    if counts is None and (config.loss == 'db' or by_frequency):
+        counts = class_counts(train_set)
+    return create_criterion(config, num_classes, counts)
+
+
+def create_task(config: TrainConfig, train_set: Any, process: Process, is_resumed: bool = False) -> TrainTask:
+    """Model and loss on their device, before they are compiled and distributed."""
+    torch.manual_seed(config.seed)
+    class_names = train_set.class_names
+    model = _create_model(config, class_names, process, is_resumed).to(process.device)
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if config.grad_checkpointing:
+        model.set_grad_checkpointing()
+    if config.sync_bn and process.is_distributed:
+        if process.device.type != 'cuda':
+            raise ValueError(f'--sync-bn works on CUDA devices only, not on {str(process.device)!r}.')
+        model = convert_sync_batchnorm(model)
+    criterion = _create_criterion(config, train_set)
+    return TrainTask(model, criterion, process.device, dict(config.to_dict(), class_names=class_names))
+
+
+def check_last_batch(loader: Any, model: torch.nn.Module, batch_size: int, input_size: Tuple[int, ...]) -> None:
+    """Raise a ValueError if an epoch has a batch of a single image and the model cannot be trained on that."""
+    sampler = loader.sampler
+    if batch_size > 1 and (not hasattr(sampler, 'set_epoch') or len(sampler) % batch_size != 1):
+        return
+    probe = copy.deepcopy(model).train()
+    try:
+        with torch.no_grad():
+            probe(torch.zeros(1, *input_size, device=next(probe.parameters()).device))
+    except ValueError as error:  # batch normalisation of a single value
+        raise ValueError(
+            f'An epoch has a batch of a single image, on which {type(model).__name__} cannot be trained at this size: '
+            'give another --batch-size.'
+        ) from error
