@@ -1,4 +1,4 @@
-"""What is measured: a model at a size, and one pass or training step of it."""
+"""A case of the benchmark: a model at a size, and one pass or training step of it."""
 
 from dataclasses import dataclass
 from typing import Callable
@@ -21,14 +21,14 @@ class Case:
     Args:
         model: Name in timm.
         img_size: Side of the images.
-        batch_size: Images of a pass or step.
+        batch_size: Images per pass or step.
         dtype: float32, or the type of autocast.
         device: cpu, cuda or cuda:N.
         num_classes: Classes of the model.
         mode: eager, compiled, dense (the graph of the published code) or checkpointing.
-        is_ours: Whether the model is one of this package under test, not one to compare with.
-        is_training: A training step in place of inference.
-        backend: Of torch.compile.
+        is_ours: Whether this is a model of this package, not one to compare it with.
+        is_training: Measure a training step instead of inference.
+        backend: Backend of torch.compile.
     """
 
     model: str
@@ -44,11 +44,11 @@ class Case:
 
 
 def create_timm_model(name: str, img_size: int, num_classes: int) -> nn.Module:
-    """A model for images of a size, by whichever way it takes one."""
+    """Create a timm model for images of a size, in whichever way it accepts one."""
     torch.manual_seed(0)  # the same weights whatever the mode
     try:
         return timm.create_model(name, img_size=img_size, num_classes=num_classes)
-    except TypeError:  # img_size is no argument of convolutional networks
+    except TypeError:  # convolutional networks have no argument img_size
         model = timm.create_model(name, num_classes=num_classes)
     if hasattr(model, 'set_input_size'):
         model.set_input_size(img_size=(img_size, img_size))
@@ -56,7 +56,7 @@ def create_timm_model(name: str, img_size: int, num_classes: int) -> nn.Module:
 
 
 def create_model(case: Case) -> nn.Module:
-    """The model of a case on its device, not compiled yet."""
+    """Create the model of a case on its device, not compiled yet."""
     model = create_timm_model(case.model, case.img_size, case.num_classes)
     if case.mode == 'dense':
         use_dense_graph(model)
@@ -66,7 +66,7 @@ def create_model(case: Case) -> nn.Module:
 
 
 def create_step(case: Case, model: nn.Module) -> Callable[[], None]:
-    """One pass of a model over fixed images, or one training step with GKGNetLoss and AdamW."""
+    """Return a function that runs one pass over fixed images, or one training step with GKGNetLoss and AdamW."""
     device, dtype = torch.device(case.device), getattr(torch, case.dtype)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(case.batch_size, 3, case.img_size, case.img_size, generator=generator).to(device)

@@ -1,4 +1,4 @@
-"""The arithmetic floor: multiply-adds of a model over the rate at which the machine multiplies matrices."""
+"""The arithmetic floor: the multiply-adds of a model over the rate at which the machine multiplies matrices."""
 
 import functools
 import time
@@ -14,11 +14,11 @@ from .dense_model import use_dense_graph
 
 __all__ = ['matrix_product_rate', 'multiply_adds', 'seconds_of']
 
-MAX_SECONDS = 0.5  # of one matrix product
+MAX_SECONDS = 0.5  # for one matrix product
 
 
 def seconds_of(function: Callable[[], Any], device: str) -> float:
-    """Seconds of a call: of the work on the device between two events on a GPU, of the clock elsewhere."""
+    """Time a call in seconds: between two events of the device on a GPU, by the clock elsewhere."""
     if torch.device(device).type != 'cuda':
         start = time.perf_counter()
         function()
@@ -47,19 +47,19 @@ def _conv_backward(
     output_mask: Sequence[bool],
     **kwargs: Any,
 ) -> int:
-    # that of torch counts every group of a grouped convolution as if it had all channels
+    # torch counts every group of a grouped convolution as if it had all channels
     return sum(output_mask[:2]) * conv_flop_count(x, weight, grad, transposed=transposed)
 
 
 @functools.lru_cache(maxsize=None)
 def multiply_adds(name: str, img_size: int, num_classes: int, is_training: bool) -> Optional[float]:
-    """Multiply-adds of convolutions and matrix products for an image, None for a model that can't be traced.
+    """Count the multiply-adds of convolutions and matrix products per image, None for a model that cannot be traced.
 
-    Nothing is computed, tensors have shapes only. The kNN product is counted on the dense graph, so that the number is
-    that of the method and not of its implementation. A training step is forward and backward pass.
+    Nothing is computed: tensors have shapes only. The kNN product is counted on the dense graph, so that the count is
+    that of the method, not of its implementation. A training step is a forward and a backward pass.
     """
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _conv_backward})
-    # without no_grad, in which the counter trips over parameters that require a gradient
+    # not no_grad: there the counter fails on parameters that require a gradient
     model = create_timm_model(name, img_size, num_classes).train(is_training).requires_grad_(is_training)
     batch_size = 2  # BatchNorm in training refuses a single value
     try:
@@ -70,15 +70,15 @@ def multiply_adds(name: str, img_size: int, num_classes: int, is_training: bool)
                 logits = model(torch.empty(batch_size, 3, img_size, img_size))
                 if is_training:
                     logits.sum().backward()
-    except Exception:  # whatever a model of timm raises for tensors without numbers
+    except Exception:  # whatever a timm model raises for tensors without values
         return None
     return counter.get_total_flops() / 2 / batch_size
 
 
 def matrix_product_rate(device: str, dtype: str) -> float:
-    """Multiply-adds a second of the best of several large matrix products, with the threads of this process.
+    """Measure the multiply-adds per second of large matrix products, the best of several, with this process's threads.
 
-    On a GPU float32 products may use TF32 if convolutions may, which is the default of torch.
+    On a GPU, float32 products use TF32 if convolutions do, which is torch's default.
     """
     sizes = (1024, 2048, 4096, 8192) if torch.device(device).type == 'cuda' else (512, 1024, 2048)
     allow_tf32 = torch.backends.cuda.matmul.allow_tf32
@@ -91,7 +91,7 @@ def matrix_product_rate(device: str, dtype: str) -> float:
             for _ in range(4):
                 seconds = seconds_of(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), device)
                 best = max(best, size**3 / seconds)
-            if 8 * seconds > MAX_SECONDS:  # a type that the machine has no instructions for
+            if 8 * seconds > MAX_SECONDS:  # a type for which the machine has no instructions
                 break
     finally:
         torch.backends.cuda.matmul.allow_tf32 = allow_tf32

@@ -1,4 +1,4 @@
-"""Figures of cases: memory and construction in a fresh process each, time in turn in this one."""
+"""Measure cases: memory and construction in a fresh process for each, time in this process in turn."""
 
 import gc
 import multiprocessing
@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, List, Tuple
 
 import torch
 
+from ..runtime import one_line
 from .case import Case, create_model, create_step
 from .floor import multiply_adds, seconds_of
 
@@ -23,7 +24,7 @@ __all__ = ['measure']
 
 def _rss_gb(is_peak: bool) -> float:
     status = Path('/proc/self/status')
-    if status.is_file():  # Linux, where getrusage starts from the peak of the parent process
+    if status.is_file():  # Linux: getrusage there starts from the peak of the parent process
         pattern = r'VmHWM:\s+(\d+) kB' if is_peak else r'VmRSS:\s+(\d+) kB'
         return int(re.search(pattern, status.read_text())[1]) * 1024 / 1e9
     unit = 1 if sys.platform == 'darwin' else 1024
@@ -31,18 +32,18 @@ def _rss_gb(is_peak: bool) -> float:
 
 
 def measure_memory(case: Case, threads: int) -> Dict[str, float]:
-    """Construction and peak memory in GB of this process, which has to be a fresh one.
+    """Measure construction and peak memory in GB in this process, which must be a fresh one.
 
     Returns:
         base_gb: Memory before the model: torch and timm on the CPU, 0 on a GPU.
-        construct_s, construct_gb: Time and additional memory at its peak to make the model.
+        construct_s, construct_gb: Time to make the model, and the additional memory at its peak.
         first_s: Time of the first pass or step, compilation included.
-        peak_gb: Peak memory up to the end of a pass or step. On the CPU it is that of the process, on a GPU that of the
-            tensors in the second pass or step.
+        peak_gb: Peak memory up to the end of a pass or step: of the process on the CPU, of the tensors in the second
+            pass or step on a GPU.
     """
     torch.set_num_threads(threads)
     on_gpu = torch.device(case.device).type == 'cuda'
-    torch.zeros(1, device=case.device)  # starts a GPU up
+    torch.zeros(1, device=case.device)  # starts up a GPU
     base = 0.0 if on_gpu else _rss_gb(is_peak=False)
     start = time.perf_counter()
     model = create_model(case)
@@ -57,19 +58,12 @@ def measure_memory(case: Case, threads: int) -> Dict[str, float]:
     if on_gpu:
         torch.cuda.synchronize(case.device)
     figures['first_s'] = time.perf_counter() - start
-    if case.is_training or on_gpu:  # with the state of the optimizer from the first, and without its search of kernels
+    if case.is_training or on_gpu:  # by then the optimizer has its state and kernels are chosen
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(case.device)
         step()
     figures['peak_gb'] = torch.cuda.max_memory_allocated(case.device) / 1e9 if on_gpu else _rss_gb(is_peak=True)
     return figures
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, BrokenProcessPool):
-        return 'its process was killed, as for want of memory'
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
 
 
 def _in_fresh_process(function: Callable[..., Dict[str, float]], *args: Any) -> Dict[str, float]:
@@ -78,18 +72,18 @@ def _in_fresh_process(function: Callable[..., Dict[str, float]], *args: Any) -> 
 
 
 def _median_seconds(rows: List[Dict[str, Any]], cases: List[Case], repeat: int) -> None:
-    """Add `seconds` of every repetition, all cases in turn. What fails in the warm-up gets an `error` and drops out."""
+    """Add `seconds` of every repetition, all cases in turn. A case that fails to warm up gets an `error` instead."""
     runs: List[Tuple[Dict[str, Any], Case, Callable[[], None]]] = []
     for row, case in zip(rows, cases):
         if 'error' in row:
             continue
         try:
             step = create_step(case, create_model(case))
-            # a first pass compiles and allocates, on a GPU the clock has to rise too
+            # the first pass compiles and allocates; on a GPU the clock has to rise, too
             for _ in range(5 if case.device != 'cpu' else 2 if case.mode == 'compiled' or case.is_training else 1):
                 seconds_of(step, case.device)
-        except Exception as error:  # out of memory beside the others, say
-            row['error'] = _one_line(error)
+        except Exception as error:  # such as out of memory beside the others
+            row['error'] = one_line(error)
             continue
         row['seconds'] = []
         runs.append((row, case, step))
@@ -99,12 +93,12 @@ def _median_seconds(rows: List[Dict[str, Any]], cases: List[Case], repeat: int) 
 
 
 def measure(cases: List[Case], repeat: int) -> List[Dict[str, Any]]:
-    """Rows of cases at one size, batch size and type, one for each.
+    """Measure cases of one size, batch size and type, and return a row for each.
 
-    A case that can't run has a one-line `error` in place of its figures.
+    The row of a case that cannot run has a one-line `error` instead of figures.
 
     Args:
-        cases: What to measure; the dense graph of a model is the yardstick of its other cases.
+        cases: Cases to measure; the dense graph of a model is the yardstick of its other cases.
         repeat: Timed passes of each.
     """
     rows: List[Dict[str, Any]] = []
@@ -112,8 +106,10 @@ def measure(cases: List[Case], repeat: int) -> List[Dict[str, Any]]:
         row = asdict(case)
         try:
             row |= _in_fresh_process(measure_memory, case, torch.get_num_threads())
-        except Exception as error:  # whatever a model of timm raises for a size that it does not take
-            row['error'] = _one_line(error)
+        except BrokenProcessPool:
+            row['error'] = 'its process was killed, perhaps for lack of memory'
+        except Exception as error:  # whatever a timm model raises for a size it does not accept
+            row['error'] = one_line(error)
         rows.append(row)
     _median_seconds(rows, cases, repeat)
     gc.collect()

@@ -1,7 +1,6 @@
-"""Tables, files and the plot of the benchmark, and what machine it was."""
+"""Show the figures of a benchmark as a table, a JSON file or a plot, and describe the machine."""
 
 import json
-import os
 import platform
 import re
 from collections import defaultdict
@@ -12,7 +11,9 @@ import torch
 
 import timm
 
-__all__ = ['LOADING', 'MODELS', 'check_output', 'describe_machine', 'draw_plot', 'markdown', 'write_json']
+from ..evaluation.plots import create_figure
+
+__all__ = ['LOADING', 'MODELS', 'check_plot', 'describe_machine', 'draw_plot', 'markdown', 'write_json']
 
 MODELS = {
     'model': 'model',
@@ -30,7 +31,6 @@ MODELS = {
     'giga_multiply_adds': 'G multiply-adds',
     'time_vs_floor': 'x floor',
 }
-
 LOADING = {
     'pipeline': 'pipeline',
     'img_size': 'px',
@@ -40,23 +40,17 @@ LOADING = {
 }
 
 
-def check_output(path: str, is_plot: bool = False) -> None:
-    """Raise an OSError or ValueError if a file can not be written, before hours of measuring."""
-    if is_plot:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
+def check_plot(path: str) -> None:
+    """Raise a ValueError for a file that is not of a type plots can have: now, not after hours of measuring."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
 
-        kinds = FigureCanvasAgg.get_supported_filetypes()
-        if Path(path).suffix[1:].lower() not in kinds:
-            raise ValueError(f'--plot {path!r}: expected a name that ends in one of {", ".join(sorted(kinds))}.')
-    is_new = not os.path.exists(path)
-    with open(path, 'ab'):
-        pass
-    if is_new:
-        os.remove(path)
+    kinds = FigureCanvasAgg.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in kinds:
+        raise ValueError(f'Plot {path!r}: expected a name that ends in one of {", ".join(sorted(kinds))}.')
 
 
 def describe_machine(device: str) -> Dict[str, Any]:
-    """Versions, threads and names of the processors."""
+    """Return versions, the number of threads and the names of the processors."""
     info = Path('/proc/cpuinfo')
     name = re.search(r'model name\s*:\s*(.+)', info.read_text()) if info.is_file() else None
     machine = dict(
@@ -72,7 +66,7 @@ def describe_machine(device: str) -> Dict[str, Any]:
 
 
 def markdown(rows: List[Dict[str, Any]], columns: Dict[str, str]) -> str:
-    """The rows as a Markdown table, with - for figures that a row does not have."""
+    """Format rows as a Markdown table, with - for figures that a row lacks."""
     lines = ['| ' + ' | '.join(columns.values()) + ' |', '|' + '---|' * len(columns)]
     for row in rows:
         values = (row.get(key) for key in columns)
@@ -84,12 +78,12 @@ def markdown(rows: List[Dict[str, Any]], columns: Dict[str, str]) -> str:
 
 
 def write_json(path: str, machine: Dict[str, Any], rows: List[Dict[str, Any]]) -> None:
-    """Write the machine and all figures of all rows."""
+    """Write the machine and all figures of all rows to a file."""
     Path(path).write_text(json.dumps(dict(machine=machine, rows=rows), indent=4) + '\n')
 
 
 def _lines(rows: List[Dict[str, Any]]) -> Dict[str, List[Dict[str, Any]]]:
-    """Rows that differ in the size only, by what they have in common: gkgnet_224 and gkgnet_448 are one line."""
+    """Group rows that differ only in size, by the rest: gkgnet_224 and gkgnet_448 are one line."""
     keys = ('batch_size', 'dtype', 'mode')
     varying = [key for key in keys if len({row[key] for row in rows}) > 1]
     families = defaultdict(set)
@@ -105,12 +99,9 @@ def _lines(rows: List[Dict[str, Any]]) -> Dict[str, List[Dict[str, Any]]]:
 
 
 def draw_plot(path: str, rows: List[Dict[str, Any]], title: str) -> None:
-    """Draw latency and peak memory against the size of images, a line for each model and mode."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import, and never needs a display
-    from matplotlib.figure import Figure
-
+    """Draw latency and peak memory against image size, a line for each model and mode."""
     rows = [row for row in rows if 'error' not in row]
-    FigureCanvasAgg(figure := Figure(figsize=(11, 5), layout='constrained'))
+    figure = create_figure(figsize=(11, 5), layout='constrained')
     panels: Tuple[Tuple[str, str], ...] = (('latency_ms', 'latency, ms'), ('peak_gb', 'peak memory, GB'))
     sizes = sorted({row['img_size'] for row in rows})
     for axes, (key, label) in zip(figure.subplots(1, 2), panels):
