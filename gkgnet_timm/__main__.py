@@ -6,25 +6,33 @@ import os
 import sys
 from typing import List, Optional
 
-from .data import BadImageError
-from .training.epoch import TrainingError
+from .runtime import UserError
 
 COMMANDS = {
     'train': 'train a model, as train_multilabel.py',
     'validate': 'evaluate a checkpoint, as validate.py',
-    'predict': 'labels of images',
-    'check-data': 'count images and classes of a data set and read all of its images',
-    'class-order': 'class names of a published .data file by comparison with COCO',
-    'convert': 'published or trained weights as a folder that timm loads, or as its pretrained ones',
+    'predict': 'label images',
+    'check-data': 'count the images and classes of a data set and read all of its images',
+    'class-order': 'find the class names of a published .data file by comparison with COCO',
+    'convert': 'turn published or trained weights into a folder that timm loads, or install them',
     'push': 'upload such a folder to the Hugging Face Hub',
-    'benchmark': 'time and memory of inference, training and loading',
+    'benchmark': 'measure time and memory of inference, training and loading',
 }
 
 
+def _run(name: str, argv: List[str]) -> None:
+    """Run a command. Its flags are parsed first, by a module without torch: help and typing errors take no seconds."""
+    module = name.replace('-', '_')
+    importlib.import_module(f'gkgnet_timm.commands.flags.{module}').create_parser().parse_args(argv)
+    importlib.import_module('gkgnet_timm.models')  # registers them with timm
+    importlib.import_module(f'gkgnet_timm.commands.{module}').main(argv)
+    sys.stdout.flush()
+
+
 def main(argv: Optional[List[str]] = None) -> None:
-    """Run a command. What is wrong with its input ends it with one line on stderr and status 2."""
+    """Run the command of a command line. Wrong input ends it with one line on stderr and status 2."""
     argv = sys.argv[1:] if argv is None else argv
-    if sys.stdout is None:  # files that are opened would take its place, and what is printed end up in them
+    if sys.stdout is None:  # the next file to be opened would take its place, and printed text would end up in it
         print('error: stdout is closed, send it to a file or to /dev/null', file=sys.stderr)
         sys.exit(2)
     if not argv or argv[0] in ('-h', '--help'):
@@ -37,16 +45,15 @@ def main(argv: Optional[List[str]] = None) -> None:
         print(f'error: unknown command {argv[0]!r}, {expected}', file=sys.stderr)
         sys.exit(2)
     try:
-        importlib.import_module(f'gkgnet_timm.commands.{argv[0].replace("-", "_")}').main(argv[1:])
-        sys.stdout.flush()
-    except BrokenPipeError:  # who reads the output has seen enough, as `head` does
+        _run(argv[0], argv[1:])
+    except BrokenPipeError:  # the reader of the output has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing it would fail again
         sys.exit(141)
-    except (OSError, ValueError, BadImageError, TrainingError) as error:
-        message = ' '.join(str(error).split())
+    except (OSError, ValueError, UserError) as error:
+        message = str(error).strip()
         if message.startswith('Caught '):  # in a worker process: its traceback, then 'name.of.Error: message'
-            message = str(error).strip().splitlines()[-1].partition(': ')[2]
-        print(f'error: {message or type(error).__name__}', file=sys.stderr)
+            message = message.splitlines()[-1].partition(': ')[2]
+        print(f'error: {" ".join(message.split()) or type(error).__name__}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)

@@ -1,5 +1,65 @@
-"""Multi-label training, with the flag names of timm."""
+"""Train a model: from flags to a configuration."""
 
-from ..training.run import main
+from pathlib import Path
+from typing import Dict, List, Optional, Tuple
 
-__all__ = ['main']
+from ..training.config import TrainConfig
+from ..training.run import train
+from ..weights.file import read_training
+from .flags.config import read_config
+from .flags.train import create_parser
+
+__all__ = ['main', 'parse_flags']
+
+
+def parse_flags(argv: Optional[List[str]] = None) -> Tuple[TrainConfig, Optional[str]]:
+    """Read flags from the command line, over those of a config, over those of the checkpoint to resume.
+
+    Returns:
+        The configuration, and the checkpoint to resume, if any.
+
+    Raises:
+        FileNotFoundError: If a config or checkpoint does not exist.
+        ValueError: If a config is malformed or flags contradict each other.
+    """
+    parser = create_parser()
+    given = parser.parse_args(argv)
+    resume = given.resume
+    name = given.config or ('demo' if given.dataset in (None, 'demo') and resume in (None, 'auto') else None)
+    flags_of_config = read_config(name, parser) if name else {}
+    parser.set_defaults(**flags_of_config)
+    if resume == 'auto':
+        given = parser.parse_args(argv)
+        if not given.experiment:
+            raise ValueError('--resume auto needs --experiment, whose last checkpoint it continues from.')
+        last = Path(given.output, given.experiment, 'last.pth.tar')
+        resume = str(last) if last.is_file() else None
+    if resume:
+        trained = read_training(resume)
+        if not trained:
+            raise ValueError(
+                f'{resume!r} is not a checkpoint of train_multilabel.py. To start from its weights give '
+                '--pretrained-path.'
+            )
+        known = vars(given).keys() - {'device'}
+        parser.set_defaults(**{flag: value for flag, value in trained.config.items() if flag in known})
+        if given.config:
+            parser.set_defaults(**flags_of_config)
+        if given.dataset not in (None, trained.config['dataset']):
+            parser.set_defaults(**dict.fromkeys(('train_split', 'train_images', 'val_split', 'val_images')))
+        folder = Path(resume).parent
+        parser.set_defaults(output=str(folder.parent), experiment=folder.name)
+    flags = vars(parser.parse_args(argv))
+    if resume and Path(flags['output'], flags['experiment']) != folder:
+        raise ValueError(
+            f'--resume continues in the folder of its checkpoint {resume!r}: leave out --output, --experiment.'
+        )
+    if flags['dataset'] is None:
+        raise ValueError(f'Neither --dataset nor config {name!r} says which data set to train on.')
+    del flags['config'], flags['resume']
+    return TrainConfig(**{flag: value for flag, value in flags.items() if value is not None}), resume
+
+
+def main(argv: Optional[List[str]] = None) -> Dict[str, float]:
+    """Train as the flags say; returns the metrics of the last epoch."""
+    return train(*parse_flags(argv))

@@ -1,4 +1,4 @@
-"""Evaluation of checkpoints and pretrained models on a labelled split."""
+"""Evaluate checkpoints and pretrained models on a labelled split."""
 
 import argparse
 import csv
@@ -7,174 +7,217 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 
 import timm
-from timm import utils
+from timm.data import resolve_input_data_config
+from timm.utils import natural_key
 
 from ..data.dataset import DATASETS, TIMM_DATASETS
-from ..data.splits import DEFAULT_IMAGES, DEFAULT_SPLITS
 from ..evaluation.class_report import class_report, write_class_report
-from ..evaluation.evaluate import evaluate_model, evaluate_scores
+from ..evaluation.evaluate import Evaluation, evaluate_dataset, evaluate_scores
 from ..evaluation.plots import draw_plots
 from ..evaluation.scores_file import save_scores
-from ..evaluation.thresholds import calibrate, save_thresholds
+from ..evaluation.thresholds import calibrate, load_threshold, save_thresholds
+from ..inference.device import Process, start_process
 from ..metrics import chance_level
-from ..runtime import blame
-from ..weights.file import read_checkpoint_args
-from .flags.checks import check_device, check_outputs, check_ranges, check_weights
-from .flags.groups import KeyValues, add_data_args, add_run_args
+from ..runtime import blame, one_line
+from ..weights.file import TrainedWith, read_training
+from .flags.checks import check_outputs, check_ranges
+from .flags.validate import create_parser
+from .selected import DATA_OPTIONS, load_selected, model_defaults, open_selected
 
-TRAINED_MODEL = ('model', 'model_kwargs', 'img_size', 'amp', 'amp_dtype', 'channels_last', 'class_names')
-
-TRAINED_DATA = ('dataset', 'data_dir', 'class_map', 'num_classes', 'drop_unlabelled', 'input_key', 'target_key')
-
-TRAINED_DATA += ('target_format',)
-
-OF_ONE_MODEL = ('metrics_by_class', 'calibrate', 'scores_out', 'plots')  # of several each would replace the last one's
-
+PREPROCESSING = ('input_size', 'crop_pct', 'crop_mode', 'interpolation', 'mean', 'std')
+OF_ONE_MODEL = ('metrics_by_class', 'calibrate', 'scores_out', 'plots')  # each model would overwrite them
 CHECKPOINTS = ('*.pth.tar', '*.pth', '*.pt', '*.safetensors')
+Result = Dict[str, Any]
 
 
-def _create_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog='validate.py',
-        description='Evaluate models on a labelled split. What is not given is as in the training of the checkpoint.',
-    )
-    add_data_args(parser)
-    parser.add_argument('--split', metavar='NAME', help='split to evaluate on')
-    parser.add_argument('--images', metavar='DIR', help='folder of the images, where the split does not say')
-    parser.add_argument('--num-samples', type=int, metavar='N', help='length of a stream')
-    add_run_args(parser)
-    group = parser.add_argument_group('model')
-    group.add_argument('--checkpoint', metavar='FILE', help='checkpoint of train_multilabel.py, or a folder of them')
-    group.add_argument('--use-ema', action='store_true', help='report the average of the weights first')
-    group.add_argument('--model', metavar='NAME', help='timm model; with wildcards or a text file of names: several')
-    group.add_argument('--pretrained', action='store_true', help='evaluate pretrained weights')
-    group.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')
-    group.add_argument('-b', '--batch-size', type=int, default=32, metavar='N')
-    group = parser.add_argument_group('preprocessing', 'Each as the model says unless given.')
-    group.add_argument('--img-size', type=int, metavar='N', help='image side in pixels')
-    group.add_argument('--crop-pct', type=float, metavar='PCT', help='part of the resized image that is kept')
-    group.add_argument('--crop-mode', choices=('squash', 'border', 'center'))
-    group.add_argument('--interpolation', choices=('nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming'))
-    group.add_argument('--mean', type=float, nargs='+', metavar='MEAN')
-    group.add_argument('--std', type=float, nargs='+', metavar='STD')
-    group.add_argument('--flip', action='store_true', help='mean logits of each image and its mirror image')
-    group = parser.add_argument_group('result')
-    group.add_argument(
-        '--threshold', default='0.5', metavar='T', help='of predicted labels: a score or a file of --calibrate (0.5)'
-    )
-    group.add_argument('--calibrate', metavar='FILE', help='write the thresholds of highest F1 on this split there')
-    group.add_argument('--results-file', metavar='FILE', help='write the result there')
-    group.add_argument('--results-format', choices=('json', 'csv'), help='(default: by the name of the file)')
-    group.add_argument('--metrics-by-class', metavar='FILE', help='write a csv of the classes there')
-    group.add_argument('--scores-out', metavar='FILE', help='write scores, targets, files and classes there (npz)')
-    group.add_argument('--scores-in', metavar='FILE', help='evaluate such a file, without a model')
-    group.add_argument('--plots', metavar='DIR', help='draw curves, AP by class and confusion there')
-    parser.set_defaults(class_names=None)
-    return parser
-
-
-def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
-    """Flags of the command line over those of the checkpoint.
+def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWith]]:
+    """Parse the command line over the flags of the checkpoint, and return what that was trained with.
 
     Raises:
         FileNotFoundError: If the checkpoint does not exist.
-        ValueError: If there is nothing to evaluate, or flags are missing.
+        ValueError: If there is nothing to evaluate, or flags contradict each other.
     """
-    parser = _create_parser()
-    given = parser.parse_args(argv)
-    folder = os.path.isdir(given.checkpoint or '')
-    trained = read_checkpoint_args(given.checkpoint) if given.checkpoint and not folder else {}
-    parser.set_defaults(trained=trained)
-    if trained:
-        parser.set_defaults(batch_size=trained['validation_batch_size'])
-        parser.set_defaults(**{name: trained[name] for name in TRAINED_MODEL})
-        if given.dataset in (None, trained['dataset']):
-            parser.set_defaults(**{name: trained[name] for name in TRAINED_DATA})
-            parser.set_defaults(split=trained['val_split'], images=trained['val_images'])
+    parser = create_parser()
     args = parser.parse_args(argv)
-    args.amp, args.amp_dtype = bool(args.amp), args.amp_dtype or 'bfloat16'
+    folder = os.path.isdir(args.checkpoint or '')
+    trained = read_training(args.checkpoint) if args.checkpoint and not folder else None
+    if trained:
+        config = trained.config
+        defaults = dict(model_defaults(trained), batch_size=config['validation_batch_size'])
+        if args.dataset in (None, config['dataset']):
+            defaults.update({name: config[name] for name in ('dataset', 'data_dir', *DATA_OPTIONS)})
+            defaults.update(split=config['val_split'], images=config['val_images'])
+        args = parser.parse_args(argv, argparse.Namespace(**defaults))
     check_ranges(args)
     check_outputs(args, ('results_file', 'metrics_by_class', 'calibrate', 'scores_out'), ('plots',))
     if args.dataset and args.dataset not in DATASETS and not args.dataset.startswith(TIMM_DATASETS):
         raise ValueError(f'Unknown --dataset {args.dataset!r}, expected {", ".join(DATASETS + TIMM_DATASETS)}.')
     if args.scores_in and args.use_ema:
-        raise ValueError(f'--use-ema: {args.scores_in!r} holds scores, no average of the weights.')
-    if args.scores_in or folder:  # each of the folder says the rest
-        return args
-    check_weights(args)
-    if args.checkpoint and not args.dataset:
-        raise ValueError(f'Checkpoint {args.checkpoint!r} does not say what it was trained on, give --dataset NAME.')
-    args.dataset = args.dataset or 'demo'
-    if args.dataset != 'demo' and not args.data_dir and not args.dataset.startswith('hf'):
-        raise ValueError(f'--dataset {args.dataset} needs --data-dir.')
-    if not args.split:
-        args.split = DEFAULT_SPLITS.get(args.dataset, (None, None))[1]
-        args.images = args.images or DEFAULT_IMAGES.get(args.dataset, (None, None))[1]
-    if not args.split:
-        raise ValueError(f'--dataset {args.dataset} needs --split.')
-    return args
+        raise ValueError(f'--use-ema: {args.scores_in!r} has scores, not averaged weights.')
+    if not args.scores_in and not folder:  # each checkpoint of a folder is checked when its turn comes
+        if not args.checkpoint and not (args.model and args.pretrained):
+            raise ValueError('No weights: give --checkpoint FILE, or --model NAME --pretrained.')
+        if args.use_ema and not (trained and trained.has_ema):
+            raise ValueError(
+                f'--use-ema: {args.checkpoint or args.model!r} has no averaged weights; training writes them with '
+                '--model-ema.'
+            )
+        if args.checkpoint and not args.dataset:
+            raise ValueError(
+                f'Checkpoint {args.checkpoint!r} does not say what it was trained on, give --dataset NAME.'
+            )
+        args.dataset = args.dataset or 'demo'
+    return args, trained
 
 
-def list_jobs(args: argparse.Namespace) -> List[Dict[str, str]]:
-    """What to evaluate one after the other: models by wildcard or list, or the checkpoints of a folder.
+def list_jobs(args: argparse.Namespace) -> List[List[str]]:
+    """List flags to add for each of several models: those of a wildcard or list, or the checkpoints of a folder.
+
+    For one model there is nothing to add.
 
     Raises:
-        ValueError: If there is none.
+        FileNotFoundError: If the list of models does not exist.
+        ValueError: If there is nothing to evaluate.
     """
+    if args.scores_in:
+        return [[]]
     if args.checkpoint:
         if not Path(args.checkpoint).is_dir():
-            return [{}]
-        files = {
-            path for pattern in CHECKPOINTS for path in glob.glob(os.path.join(glob.escape(args.checkpoint), pattern))
-        }
-        jobs = [dict(checkpoint=path) for path in sorted(files, key=utils.natural_key)]
+            return [[]]
+        patterns = [os.path.join(glob.escape(args.checkpoint), pattern) for pattern in CHECKPOINTS]
+        files = {path for pattern in patterns for path in glob.glob(pattern)}
+        jobs = [['--checkpoint', path] for path in sorted(files, key=natural_key)]
     elif args.model.endswith('.txt'):
         if not Path(args.model).is_file():
             raise FileNotFoundError(f'List of models {args.model!r} does not exist.')
-        jobs = [dict(model=name) for name in Path(args.model).read_text().split()]
+        jobs = [['--model', name] for name in Path(args.model).read_text().split()]
     elif any(c in args.model for c in '*?['):
-        jobs = [dict(model=name) for name in timm.list_pretrained(args.model)]
+        jobs = [['--model', name] for name in timm.list_pretrained(args.model)]
     else:
-        return [{}]
+        return [[]]
     if not jobs:
         raise ValueError(f'{args.checkpoint or args.model!r} has no checkpoint or pretrained model to evaluate.')
     return jobs
 
 
-def validate(args: argparse.Namespace) -> Dict[str, Any]:
-    """Evaluate one model, or a file of scores, and write what the flags ask for; returns the result."""
-    metrics, scores, targets, files, class_names, threshold, result = (
-        evaluate_scores(args) if args.scores_in else evaluate_model(args)
+def _trained_size(args: argparse.Namespace, trained: Optional[TrainedWith]) -> Optional[int]:
+    """Return the image side that the weights were trained for, where it is known."""
+    if trained and trained.config['img_size']:
+        return trained.config['img_size']
+    cfg = timm.models.get_pretrained_cfg(args.model)
+    return cfg.input_size[-1] if cfg else None
+
+
+def _print_preprocessing(config: Dict[str, Any], expected: Dict[str, Any]) -> None:
+    """Print the preprocessing in force, and warn where it differs from that of training."""
+    print('preprocessing: ' + ', '.join(f'{name} {config[name]}' for name in PREPROCESSING))
+    for name in PREPROCESSING:
+        if config[name] != expected[name]:
+            print(f'Warning: {name} is {config[name]}, the model was trained for {expected[name]}.')
+
+
+def _evaluate_model(
+    args: argparse.Namespace, trained: Optional[TrainedWith], process: Process
+) -> Tuple[Dict[str, Evaluation], Result]:
+    """Evaluate the model of the flags, with raw and averaged weights if the checkpoint has both.
+
+    Returns:
+        Evaluations by kind of weights ('raw', 'ema'), and what they are of.
+    """
+    class_names = trained.class_names if trained else None
+    dataset = open_selected(
+        args,
+        split=args.split,
+        images=args.images,
+        # annotations of these need not have labels of all classes
+        class_names=class_names if args.dataset in ('csv', 'gkgnet') else None,
+        bad_images=os.devnull if args.on_bad_image == 'skip' else None,
+        batch_size=args.batch_size,
+        num_samples=args.num_samples,
+        verbose=process.is_primary,
     )
-    headline = 'ema' if args.use_ema else 'raw'
-    result.update(images=len(targets), chance=chance_level(targets), **metrics[headline])
-    if len(metrics) > 1:
-        result.update({f'mAP_{kind}': metrics[kind]['mAP'] for kind in metrics})
-    if not utils.is_primary(args):
-        return result
-    for kind, figures in metrics.items():
-        weights = f'{kind} weights: ' if len(metrics) > 1 else ''
-        present = f' ({figures["mAP_present"]:.4f} over classes with positives)'
-        present = present if figures['mAP_present'] != figures['mAP'] else ''
-        print(f'{weights}mAP {figures["mAP"]:.4f}{present}, CF1 {figures["CF1"]:.4f}, OF1 {figures["OF1"]:.4f}')
+    if class_names not in (None, dataset.class_names):
+        raise ValueError(
+            f'Checkpoint {args.checkpoint!r} knows {len(class_names)} classes ({", ".join(class_names[:3])}, ...), '
+            f'split {dataset.split!r} has {len(dataset.class_names)} ({", ".join(dataset.class_names[:3])}, ...).'
+        )
+    threshold = load_threshold(args.threshold, dataset.class_names)
+    evaluations: Dict[str, Evaluation] = {}
+    for kind in ('raw', 'ema') if trained and trained.has_ema else ('raw',):
+        model = load_selected(args, len(dataset.class_names), use_ema=kind == 'ema')
+        with blame('--mean, --std'):
+            config = resolve_input_data_config(model, args=vars(args))
+        if process.is_primary and kind == 'raw':
+            expected = resolve_input_data_config(model)
+            if size := _trained_size(args, trained):
+                expected['input_size'] = (expected['input_size'][0], size, size)
+            _print_preprocessing(config, expected)
+        try:
+            evaluations[kind] = evaluate_dataset(
+                model,
+                dataset,
+                batch_size=args.batch_size,
+                workers=args.workers,
+                device=process.device,
+                amp=bool(args.amp),
+                amp_dtype=args.amp_dtype,
+                channels_last=args.channels_last,
+                flip=args.flip,
+                threshold=threshold,
+                data_config=config,
+            )
+        except ValueError as error:
+            raise ValueError(f'{args.checkpoint or args.model!r} cannot be evaluated: {error}') from error
+    if process.is_primary:
+        for path in evaluations['raw'].unreadable:
+            print(f'Left out, as it cannot be read: {path}')
+    origin = dict(model=args.model, checkpoint=args.checkpoint, dataset=args.dataset, split=dataset.split)
+    origin.update(img_size=config['input_size'][-1], crop_mode=config['crop_mode'])
+    return evaluations, origin
+
+
+def _write_files(args: argparse.Namespace, evaluation: Evaluation) -> None:
+    """Write what the flags ask for."""
+    _, scores, targets, files, class_names, threshold, _ = evaluation
     if args.metrics_by_class:
-        rows = class_report(scores[headline], targets, class_names, threshold)
-        write_class_report(args.metrics_by_class, rows)
+        write_class_report(args.metrics_by_class, class_report(scores, targets, class_names, threshold))
     if args.calibrate:
-        save_thresholds(args.calibrate, class_names, *calibrate(scores[headline], targets))
+        save_thresholds(args.calibrate, class_names, *calibrate(scores, targets))
     if args.scores_out:
-        save_scores(args.scores_out, scores[headline], targets, files, class_names)
+        save_scores(args.scores_out, scores, targets, files, class_names)
     if args.plots:
-        draw_plots(args.plots, scores[headline], targets, class_names, threshold)
+        draw_plots(args.plots, scores, targets, class_names, threshold)
+
+
+def validate(args: argparse.Namespace, trained: Optional[TrainedWith], process: Process) -> Result:
+    """Evaluate one model, or a file of scores, print the metrics, write what the flags ask for, return the result."""
+    if args.scores_in:
+        evaluations = dict(raw=evaluate_scores(args.scores_in, args.threshold))
+        result: Result = dict(scores=args.scores_in)
+    else:
+        evaluations, result = _evaluate_model(args, trained, process)
+    headline = evaluations['ema' if args.use_ema else 'raw']
+    result.update(images=len(headline.targets), chance=chance_level(headline.targets), **headline.metrics)
+    several = len(evaluations) > 1
+    if several:
+        result.update({f'mAP_{kind}': evaluation.metrics['mAP'] for kind, evaluation in evaluations.items()})
+    if process.is_primary:
+        for kind, evaluation in evaluations.items():
+            metrics = evaluation.metrics
+            weights = f'{kind} weights: ' if several else ''
+            present = f' ({metrics["mAP_present"]:.4f} over classes with positives)'
+            present = present if metrics['mAP_present'] != metrics['mAP'] else ''
+            print(f'{weights}mAP {metrics["mAP"]:.4f}{present}, CF1 {metrics["CF1"]:.4f}, OF1 {metrics["OF1"]:.4f}')
+        _write_files(args, headline)
     return result
 
 
-def write_results(path: str, output: Union[Dict[str, Any], List[Dict[str, Any]]], form: Optional[str]) -> None:
+def write_results(path: str, output: Union[Result, List[Result]], form: Optional[str]) -> None:
     """Write a result or a list of them as json, or as csv with a row for each."""
     if (form or Path(path).suffix.lstrip('.')) == 'csv':
         results = output if isinstance(output, list) else [output]
@@ -186,38 +229,33 @@ def write_results(path: str, output: Union[Dict[str, Any], List[Dict[str, Any]]]
         Path(path).write_text(json.dumps(output, indent=4) + '\n')
 
 
-def main(argv: Optional[List[str]] = None) -> Union[Dict[str, Any], List[Dict[str, Any]]]:
-    """Evaluate as the flags say, returns what is printed: the result, or those of several models, best first."""
+def main(argv: Optional[List[str]] = None) -> Union[Result, List[Result]]:
+    """Evaluate what the flags select and return what is printed: the result, or those of several models, best first."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    args = parse_args(argv)
-    jobs = [{}] if args.scores_in else list_jobs(args)
+    args, trained = parse_args(argv)
+    jobs = list_jobs(args)
     files = ', '.join(f'--{name.replace("_", "-")}' for name in OF_ONE_MODEL if getattr(args, name))
     if files and len(jobs) > 1:
         raise ValueError(f'{files}: for one model only, these are {len(jobs)}. Give one --checkpoint or --model.')
-    with blame(f'--device {args.device!r}'):
-        device = utils.init_distributed_device(args)
-    check_device(device)
+    process = start_process(args.device)
     results, failed = [], []
     for job in jobs:
         try:
-            job_args = parse_args([*argv, *(part for name, value in job.items() for part in (f'--{name}', value))])
-            for name in ('device', 'distributed', 'rank', 'local_rank', 'world_size'):
-                setattr(job_args, name, getattr(args, name))
-            results.append(validate(job_args))
-        except Exception as error:  # whatever one raises, the figures of the others are not lost
+            results.append(validate(*(parse_args([*argv, *job]) if job else (args, trained)), process))
+        except Exception as error:  # whatever it is, the results of the other models are not lost
             if len(jobs) == 1:
                 raise
-            failed.append(next(iter(job.values())))
-            print(f'{failed[-1]}: {type(error).__name__}: {" ".join(str(error).split())}', flush=True)
+            failed.append(job[1])
+            print(f'{job[1]}: {type(error).__name__}: {one_line(error)}', flush=True)
     if not results:
         raise ValueError(f'None of {len(jobs)} models could be evaluated.')
     results.sort(key=lambda result: result['mAP'], reverse=True)
     output = results if len(jobs) > 1 else results[0]
-    if utils.is_primary(args):
+    if process.is_primary:
         if args.results_file:
             write_results(args.results_file, output, args.results_format)
         print(f'--result\n{json.dumps(output, indent=4)}')
-    if args.distributed:
+    if process.is_distributed:
         torch.distributed.destroy_process_group()
     if failed:
         raise ValueError(f'{len(failed)} of {len(jobs)} models could not be evaluated: {", ".join(failed)}.')

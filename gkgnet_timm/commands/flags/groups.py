@@ -1,28 +1,50 @@
-"""TODO commands.flags.groups."""
+"""Flags that several commands share."""
 
 import argparse
+import ast
 import os
-from typing import Any, List
+from typing import Any, List, NoReturn
 
-import torch
-
-from timm.utils import ParseKwargs
-
-__all__ = ['KeyValues', 'add_data_args', 'add_run_args']
+__all__ = ['FlagParser', 'KeyValues', 'add_data_flags', 'add_device_flags', 'add_workers_flag']
 
 
-class KeyValues(ParseKwargs):
-    """timm's KEY=VALUE pairs, with an error for what is none."""
+class FlagParser(argparse.ArgumentParser):
+    """A parser whose errors are a ValueError of one line, as all other errors of a command."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f'{message}. See --help.')
+
+
+class KeyValues(argparse.Action):
+    """KEY=VALUE pairs as a dict, values as Python literals where they are some, as timm reads them."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: List[str], option: Any = None) -> None:
-        odd = next((value for value in values if '=' not in value), None)
-        if odd is not None:
-            parser.error(f'{option}: expected KEY=VALUE, got {odd!r}')
-        super().__call__(parser, namespace, values, option)
+        pairs = {}
+        for item in values:
+            key, sign, value = item.partition('=')
+            if not sign:
+                parser.error(f'{option}: expected KEY=VALUE, got {item!r}')
+            try:
+                pairs[key] = ast.literal_eval(value)
+            except (ValueError, SyntaxError):
+                pairs[key] = value
+        setattr(namespace, self.dest, pairs)
 
 
-def add_data_args(parser: argparse.ArgumentParser) -> None:
-    """Flags of the data set, for all commands."""
+def add_workers_flag(group: argparse._ActionsContainer) -> None:
+    """The flag `--workers`."""
+    group.add_argument(
+        '-j',
+        '--workers',
+        type=int,
+        default=min(4, os.cpu_count() or 1),
+        metavar='N',
+        help='processes that load images (default: %(default)s)',
+    )
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of a data set: arguments of `gkgnet_timm.data.open_split`."""
     group = parser.add_argument_group('data')
     group.add_argument(
         '--dataset', metavar='NAME', help='demo, coco, voc, gkgnet, csv, or hfds/..., hfids/..., wds/... of timm'
@@ -34,19 +56,16 @@ def add_data_args(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--input-key', metavar='KEY', help='field of the image in data sets of timm')
     group.add_argument('--target-key', metavar='KEY', help='field of the labels in data sets of timm')
     group.add_argument('--target-format', choices=('indices', 'multihot'), help='of the labels in data sets of timm')
-    group.add_argument(
-        '-j', '--workers', type=int, default=min(4, os.cpu_count() or 1), metavar='N', help='processes that load images'
-    )
+    add_workers_flag(group)
 
 
-def add_run_args(parser: argparse.ArgumentParser) -> None:
+def add_device_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of how a model runs over images."""
     group = parser.add_argument_group('device')
     group.add_argument(
-        '--on-bad-image', choices=('error', 'skip'), default='error', help='stop at an unreadable image, or drop it'
+        '--on-bad-image', choices=('error', 'skip'), default='error', help='stop at an unreadable image, or skip it'
     )
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    group.add_argument('--device', default=device, metavar='NAME', help='cpu, cuda, cuda:1, mps, ...')
+    group.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1, mps, ... (default: cuda if available)')
     group.add_argument('--amp', action=argparse.BooleanOptionalAction, default=None, help='automatic mixed precision')
     group.add_argument('--amp-dtype', choices=('bfloat16', 'float16'), help='(default: bfloat16)')
     group.add_argument('--channels-last', action='store_true', help='memory layout')

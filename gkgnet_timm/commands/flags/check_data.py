@@ -1,0 +1,22 @@
+"""Flags of the command check-data."""
+
+import argparse
+
+from .groups import add_data_flags
+
+__all__ = ['create_parser']
+
+
+def create_parser() -> argparse.ArgumentParser:
+    """Create the parser of check-data."""
+    parser = argparse.ArgumentParser(
+        prog='python -m gkgnet_timm check-data',
+        description='Count images and classes of a data set and read all images. Exits with status 2 if any cannot be '
+        'read.',
+    )
+    add_data_flags(parser)
+    parser.add_argument('--split', nargs='+', metavar='NAME', help='(default: both usual ones of the data set)')
+    parser.add_argument('--images', metavar='DIR', help='folder of the images, unless the split determines it')
+    parser.add_argument('--num-samples', type=int, metavar='N', help='length of a stream')
+    parser.set_defaults(dataset='demo')
+    return parser

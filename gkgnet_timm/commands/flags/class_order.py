@@ -1,0 +1,18 @@
+"""Flags of the command class-order."""
+
+import argparse
+
+__all__ = ['create_parser']
+
+
+def create_parser() -> argparse.ArgumentParser:
+    """Create the parser of class-order."""
+    parser = argparse.ArgumentParser(
+        prog='python -m gkgnet_timm class-order',
+        description='Recover the class names of a published .data file by comparison with the categories of a COCO '
+        'json. Prints one name a line, as --class-map takes them.',
+    )
+    parser.add_argument('data', metavar='FILE.data', help='published annotation file')
+    parser.add_argument('json', metavar='INSTANCES.json', help='COCO annotations of the same images')
+    parser.add_argument('--output', metavar='FILE', help='(default: stdout)')
+    return parser

@@ -1,0 +1,26 @@
+"""Flags of `convert`."""
+
+import argparse
+
+from .groups import KeyValues
+
+
+def create_parser() -> argparse.ArgumentParser:
+    """Create the parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog='python -m gkgnet_timm convert',
+        description='Convert weights of any origin to a folder that timm and the Hub take: config.json, '
+        'model.safetensors, README.md.',
+    )
+    parser.add_argument('checkpoint', metavar='FILE', help='published GKGNet or Pyramid ViG checkpoint, or one of ours')
+    parser.add_argument('--output', required=True, metavar='DIR', help='folder for the three files')
+    parser.add_argument('--model', metavar='NAME', help='model of the weights; train_multilabel.py stores it itself')
+    parser.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')
+    parser.add_argument('--use-ema', action='store_true', help='take the average of the weights in the checkpoint')
+    parser.add_argument(
+        '--class-order', metavar='FILE', help='class names in the order of the checkpoint, one per line'
+    )
+    parser.add_argument(
+        '--install', action='store_true', help='let create_model(NAME, pretrained=True) load it from now on, offline'
+    )
+    return parser

@@ -1,0 +1,68 @@
+"""Flags of `predict`."""
+
+import argparse
+
+from ...inference.prediction_file import FORMATS
+from .groups import KeyValues, add_device_flags, add_workers_flag
+
+__all__ = ['create_parser']
+
+_DESCRIPTION = (
+    'Label images, highest score first. Every image gets a row: csv has the columns file, labels and scores, separated '
+    'by ";", and error; json is a list of {"file", "labels": [{"label", "score"}, ...]}, jsonl has one of them on each '
+    'line. An image that cannot be read has "error" in place of labels and is reported on stderr; the rest is done, '
+    'and the exit status is 1.'
+)
+
+
+def create_parser() -> argparse.ArgumentParser:
+    """Create the parser of `predict`."""
+    parser = argparse.ArgumentParser(prog='python -m gkgnet_timm predict', description=_DESCRIPTION)
+    parser.add_argument(
+        'images',
+        nargs='+',
+        metavar='IMAGES',
+        help='images, glob patterns (** for any folders), folders, which are searched to any depth, or .txt files with '
+        'a path on each line, relative to the current folder',
+    )
+    group = parser.add_argument_group('model')
+    group.add_argument(
+        '--checkpoint',
+        '--pretrained-path',
+        metavar='FILE',
+        help='checkpoint of train_multilabel.py, from which all else about the model is read; or weights for --model, '
+        'such as the published ones',
+    )
+    group.add_argument('--use-ema', action='store_true', help='take the averaged weights of the checkpoint')
+    group.add_argument('--model', metavar='NAME', help='any timm model')
+    group.add_argument('--pretrained', action='store_true', help='take the pretrained weights of --model')
+    group.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')
+    group.add_argument('--img-size', type=int, metavar='N', help='image side in pixels')
+    group.add_argument('--class-map', metavar='FILE', help='class names, one on each line, for weights without them')
+    group = parser.add_argument_group('labels')
+    group.add_argument(
+        '--threshold',
+        default='0.5',
+        metavar='T',
+        help='lowest score of a label, or a file of validate.py --calibrate with one for each class (default: '
+        '%(default)s)',
+    )
+    group.add_argument('--topk', type=int, metavar='N', help='largest number of labels of an image')
+    group = parser.add_argument_group('output')
+    group.add_argument('--output', metavar='FILE', help='(default: stdout)')
+    group.add_argument(
+        '--format',
+        choices=FORMATS,
+        help='(default: by the suffix of --output; on stdout, table in a terminal, else jsonl)',
+    )
+    group.add_argument(
+        '--resume',
+        action='store_true',
+        help='continue an interrupted --output in csv or jsonl, skipping images that have a row; give all other flags '
+        'as before',
+    )
+    add_device_flags(parser)
+    parser.add_argument('-b', '--batch-size', type=int, default=32, metavar='N')
+    add_workers_flag(parser)
+    parser.set_defaults(amp_dtype='bfloat16', on_bad_image='skip')
+    return parser

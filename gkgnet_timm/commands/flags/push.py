@@ -1,0 +1,21 @@
+"""Flags of `push`."""
+
+import argparse
+
+
+def create_parser() -> argparse.ArgumentParser:
+    """Create the parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog='python -m gkgnet_timm push',
+        description='Upload weights to the Hugging Face Hub, with a README.md made from config.json and from a result '
+        'of validate.py. The folder stays as it is. Log in first: hf auth login.',
+    )
+    parser.add_argument('folder', metavar='DIR', help='with config.json and model.safetensors, written by convert')
+    parser.add_argument('--repo-id', required=True, metavar='ORG/NAME', help='repository, created if it does not exist')
+    parser.add_argument('--results', metavar='FILE', help='json written by validate.py --results-file')
+    parser.add_argument(
+        '--license', metavar='ID', help='licence of the weights, such as apache-2.0, if not that of config.json'
+    )
+    parser.add_argument('--private', action='store_true', help='make the repository private')
+    parser.add_argument('--dry-run', action='store_true', help='show what would be uploaded, send nothing')
+    return parser

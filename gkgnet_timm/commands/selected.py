@@ -1,0 +1,42 @@
+"""What the flags of a command select: a data set, a model, and the values of a checkpoint for flags not given."""
+
+import argparse
+from typing import Any, Dict, Optional
+
+import torch.nn as nn
+from torch.utils.data import Dataset
+
+from ..data import open_split
+from ..weights.file import TrainedWith
+from ..weights.load import load_model
+
+__all__ = ['load_selected', 'model_defaults', 'open_selected']
+
+DATA_OPTIONS = ('class_map', 'drop_unlabelled', 'num_classes', 'input_key', 'target_key', 'target_format')
+
+
+def open_selected(args: argparse.Namespace, **options: Any) -> Dataset:
+    """Open the data set of the flags, see `open_split`."""
+    options.update({name: getattr(args, name) for name in DATA_OPTIONS})
+    return open_split(args.dataset, args.data_dir, **options)
+
+
+def model_defaults(trained: TrainedWith) -> Dict[str, Any]:
+    """Return the values of a checkpoint for flags that are not given."""
+    names = ('model', 'model_kwargs', 'img_size', 'amp', 'amp_dtype', 'channels_last')
+    return {name: trained.config[name] for name in names}
+
+
+def load_selected(args: argparse.Namespace, num_classes: Optional[int], use_ema: bool) -> nn.Module:
+    """Load the model of the flags, see `load_model`."""
+    kwargs = dict(args.model_kwargs)
+    size_of_model = kwargs.pop('img_size', None)
+    return load_model(
+        args.checkpoint,
+        name=args.model,
+        pretrained=args.pretrained,
+        num_classes=num_classes,
+        img_size=args.img_size or size_of_model,
+        use_ema=use_ema,
+        **kwargs,
+    )
