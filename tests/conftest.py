@@ -1,13 +1,17 @@
+import io
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from serving import Server
 
 from gkgnet_timm.class_names import VOC_CLASSES
+from gkgnet_timm.data import demo_root
 
 ROOT = Path(__file__).parents[1]
 SUPPORT = ROOT / 'tests' / 'support'
@@ -20,6 +24,29 @@ def save_image(path, seed, size=(48, 40)):
     pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope='session')
+def small_demo(tmp_path_factory):
+    """Folder of a demo set of 19 training and 11 evaluation images, which the session uses from here on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('GKGNET_TIMM_CACHE', str(tmp_path_factory.mktemp('cache')))
+        yield demo_root({'train': 19, 'val': 11})
+
+
+@pytest.fixture(scope='session')
+def server(tmp_path_factory):
+    """Forks processes that have imported the package."""
+    server = Server(tmp_path_factory.mktemp('server'))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def learnable_demo(tmp_path, monkeypatch):
+    """Folder of a demo set that is just large enough to learn from."""
+    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path / 'cache'))
+    return demo_root({'train': 400, 'val': 100})
 
 
 @pytest.fixture
@@ -56,4 +83,28 @@ def voc_folder(tmp_path):
         for name in VOC_CLASSES:
             lines = [f'{image_id} {present.get(name, {}).get(image_id, -1):2d}' for image_id in ids[:count]]
             (lists / f'{name}_{split}.txt').write_text('\n'.join(lines) + '\n')
+    return tmp_path
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Two shards of five images whose brightness says which labels they have."""
+    pytest.importorskip('webdataset')
+    for shard in range(2):
+        with tarfile.open(tmp_path / f'x-{shard}.tar', 'w') as tar:
+            for i in range(5 * shard, 5 * shard + 5):
+                labels = [c for c in range(3) if i >> c & 1]
+                meta = dict(
+                    indices=labels,
+                    multihot=np.isin(range(3), labels).tolist(),
+                    names=[('cat', 'dog', 'cow')[c] for c in labels],
+                )
+                image = io.BytesIO()
+                Image.new('RGB', (32, 32), (i * 20,) * 3).save(image, 'PNG')
+                files = {'png': image.getvalue(), 'json': json.dumps(meta).encode()}
+                for suffix, content in files.items():
+                    info = tarfile.TarInfo(f'{i:03d}.{suffix}')
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+    (tmp_path / 'classes.txt').write_text('cat\ndog\ncow\n')
     return tmp_path

@@ -12,14 +12,16 @@ from tiny import assert_close, create, images
 import timm
 from timm.models import get_pretrained_cfg, load_state_dict, save_for_hf
 from timm.models._registry import _model_pretrained_cfgs as registry
-from timm.utils import init_distributed_device
 
 from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.class_names import COCO_CLASSES, VOC_CLASSES
+from gkgnet_timm.commands.train import main as train
+from gkgnet_timm.commands.train import parse_flags
 from gkgnet_timm.data import demo
+from gkgnet_timm.inference.device import start_process
 from gkgnet_timm.inference.predictor import class_names_of
 from gkgnet_timm.label_rows import init_labels_by_name
-from gkgnet_timm.training import run as training
+from gkgnet_timm.training.build import create_datasets, create_task
 
 NAMES = ['person', 'dining table', 'cat', 'dog', 'tv']
 NEW = ['zebra', 'dog', 'diningtable', 'bird', 'Cat', 'TV_', 'fish']  # 1, 2, 4, 5 are known as 3, 1, 2, 4
@@ -206,7 +208,7 @@ def test_errors():
         assert '\n' not in str(caught.value) and model.state_dict().keys() == before.keys()
 
     fails('have no names.*source_names', create(), NEW)
-    fails('has 5 classes, 2 names', create(), NEW, ['a', 'b'])
+    fails('has 5 classes, but 2 names', create(), NEW, ['a', 'b'])
     fails('no names', torch.nn.Linear(2, 2), NEW)
     fails('has 0 classes', torch.nn.Linear(2, 2), NEW, NAMES)
     for classifier in (None, 'nope', ('trunk', 'head')):
@@ -223,23 +225,21 @@ SHAPES = list(demo.SHAPES)
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path, small_demo):
     """Train in the folder of an experiment."""
-    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.setattr(demo, 'SPLITS', {'train': 10, 'val': 5})
 
     def run(experiment, *flags):
-        training.main(['-c', 'demo', *TINY, '--output', str(tmp_path), '--experiment', experiment, *flags])
+        train(['-c', 'demo', *TINY, '--output', str(tmp_path), '--experiment', experiment, *flags])
         return tmp_path / experiment / 'last.pth.tar'
 
     return run
 
 
 @pytest.fixture
-def other_classes(tmp_path, run):
+def other_classes(tmp_path, run, small_demo):
     """Flags of the demo images as a table of other classes: two of the shapes and a new one, in another order."""
     run('source')
-    folder = next((tmp_path / 'cache').rglob('train'))
+    folder = small_demo / 'train'
     files = sorted(path.name for path in folder.glob('*.*'))
     known = [SHAPES[5], SHAPES[1].upper()]
     classes = [known[0], 'cloud', known[1]]
@@ -254,10 +254,10 @@ def other_classes(tmp_path, run):
 
 def create_started(flags):
     """The model that training would start from, in evaluation mode."""
-    args = training.parse_args(['-c', 'demo', *TINY, *flags])
-    device = init_distributed_device(args)
-    train_set, _ = training.create_datasets(args, None)
-    return training.create_task(args, train_set, device).get_trainable_module().double().eval()
+    config, _ = parse_flags(['-c', 'demo', *TINY, *flags])
+    process = start_process(config.device)
+    train_set, _ = create_datasets(config, process, None)
+    return create_task(config, train_set, process).get_trainable_module().double().eval()
 
 
 @pytest.mark.parametrize('model', ['gkgnet_ti_224', 'resnet10t'])
@@ -275,7 +275,7 @@ def test_training_starts_with_what_is_known(tmp_path, run, other_classes, model,
     batch = images(2, 32)
     assert_close(logits(started, batch)[:, [0, 2]], logits(source, batch)[:, list(places.values())], 1e-12)
     run('target', *flags)
-    names = torch.load(tmp_path / 'target' / 'last.pth.tar', weights_only=False)['args'].class_names
+    names = torch.load(tmp_path / 'target' / 'last.pth.tar', weights_only=False)['args']['class_names']
     assert names == classes
 
 
@@ -284,9 +284,9 @@ def test_resume_does_not_look_at_names(tmp_path, run, other_classes, capsys):
     checkpoint = tmp_path / 'source' / 'last.pth.tar'
     target = run('target', *flags, '--pretrained-path', str(checkpoint))
     assert 'Rows of 2' in capsys.readouterr().out
-    training.main(['--resume', str(target), '--epochs', '2'])
+    train(['--resume', str(target), '--epochs', '2'])
     printed = capsys.readouterr().out
-    assert 'Rows of' not in printed and 'Continue behind epoch 1' in printed
+    assert 'Rows of' not in printed and 'Resumed after epoch 1' in printed
 
 
 def test_weights_that_name_their_classes(tmp_path, run, other_classes, monkeypatch, capsys):
@@ -318,9 +318,7 @@ def test_weights_that_name_their_classes(tmp_path, run, other_classes, monkeypat
         {key: value for key, value in weights.items() if not key.startswith(('label_', 'head_'))},
         file.with_suffix('.pth'),
     )
-    with pytest.raises(
-        ValueError, match="model.pth' have no classifier of 8 classes, but of 0.*leave out --init-labels"
-    ):
+    with pytest.raises(ValueError, match="model.pth' are of a trunk, without a classifier: leave out --init-labels"):
         create_started([*flags, '--pretrained-path', str(file.with_suffix('.pth'))])
     cfg.file, cfg.hf_hub_id = str(file), None
     capsys.readouterr()

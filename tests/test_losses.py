@@ -8,8 +8,9 @@ import torch
 
 from timm.loss import AsymmetricLossMultiLabel, BinaryCrossEntropy, create_classification_loss
 
-from gkgnet_timm.commands.flags.training import parse_args
-from gkgnet_timm.loss import GKGNetLoss, KnownLoss, create_loss
+from gkgnet_timm.commands.train import parse_flags
+from gkgnet_timm.loss import GKGNetLoss, KnownLoss
+from gkgnet_timm.training.criterion import create_criterion
 
 TARGET = torch.tensor([[1.0, 0, 0, 0], [0, 1, 1, 0]])
 LOGITS = torch.tensor([[2, -1, 0.5, -3], [-2, 3, -0.5, 0]])
@@ -40,13 +41,13 @@ MEANS = ('bce', 'asl_mean', 'poly', 'db')  # over all known elements of the batc
 
 
 def flags(loss, *others):
-    return parse_args(['--dataset', 'coco', '--data-dir', 'x', '--loss', loss, *others])
+    return parse_flags(['--dataset', 'coco', '--data-dir', 'x', '--loss', loss, *others])[0]
 
 
 def create(name):
     if name == 'gkgnet':
-        return create_loss(flags('gkgnet'), len(COUNTS[0]))
-    return create_loss(flags(*TIMM_LOSSES[name][0]), len(COUNTS[0]), COUNTS if name == 'db' else None)
+        return create_criterion(flags('gkgnet'), len(COUNTS[0]))
+    return create_criterion(flags(*TIMM_LOSSES[name][0]), len(COUNTS[0]), COUNTS if name == 'db' else None)
 
 
 def value_and_gradient(loss, logits, target):
@@ -159,7 +160,7 @@ def test_unknown_targets_are_as_good_as_not_there(name, mark):
 
     rest = [0, 2, 3, 4]
     if name == 'db':
-        loss = create_loss(flags(*TIMM_LOSSES['db'][0]), len(rest), (COUNTS[0][rest], COUNTS[1]))
+        loss = create_criterion(flags(*TIMM_LOSSES['db'][0]), len(rest), (COUNTS[0][rest], COUNTS[1]))
     without = value_and_gradient(loss, logits[:, rest], unknown[:, rest])
     torch.testing.assert_close((value, gradient[:, rest]), without, rtol=1e-5, atol=1e-7)
 
@@ -226,7 +227,9 @@ def test_half_precision_logits(name, dtype):
 def test_weights(loss, flag, value, weights):
     """Of the positive targets or of all of a class, by number, list or frequency."""
     logits, target = random_batch()
-    plain, weighted = (create_loss(flags(loss, *rest), 5, COUNTS) for rest in ([], [f'--loss-{flag}-weight', value]))
+    plain, weighted = (
+        create_criterion(flags(loss, *rest), 5, COUNTS) for rest in ([], [f'--loss-{flag}-weight', value])
+    )
     factor = torch.tensor(weights, dtype=torch.float32).expand(6, 5)
     if flag == 'pos':
         factor = torch.where(target > 0, factor, 1)
@@ -235,7 +238,7 @@ def test_weights(loss, flag, value, weights):
 
 
 def test_weights_have_a_power_and_a_cap():
-    loss = create_loss(
+    loss = create_criterion(
         flags('bce', '--loss-pos-weight', 'neg_pos', '--loss-weight-power', '0.5', '--loss-weight-max', '5'), 5, COUNTS
     )
     expected = [5, (70 / 30) ** 0.5, (88 / 12) ** 0.5, 5, (1 / 99) ** 0.5]
@@ -244,8 +247,8 @@ def test_weights_have_a_power_and_a_cap():
 
 def test_default_losses():
     for model, kind in (('gkgnet_ti_224', GKGNetLoss), ('resnet18', KnownLoss)):
-        args = parse_args(['--dataset', 'coco', '--data-dir', 'x', '--model', model])
-        assert isinstance(create_loss(args, 5), kind)
+        config, _ = parse_flags(['--dataset', 'coco', '--data-dir', 'x', '--model', model])
+        assert isinstance(create_criterion(config, 5), kind)
 
 
 @pytest.mark.parametrize(
@@ -268,5 +271,5 @@ def test_default_losses():
 )
 def test_errors(argv, counts, message):
     with pytest.raises(ValueError, match=message) as caught:
-        create_loss(flags(*argv), 5, counts)
+        create_criterion(flags(*argv), 5, counts)
     assert '\n' not in str(caught.value)

@@ -6,28 +6,32 @@ import json
 import numpy as np
 import pytest
 import torch
+from pictures import read_picture
 from PIL import Image
-from test_scripts import TINY
+from runs import TINY
 
 import timm
 from timm.data import create_transform, resolve_model_data_config
 
 from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.commands import validate as validation
+from gkgnet_timm.commands.train import main as train
 from gkgnet_timm.commands.validate import main as validate
 from gkgnet_timm.data import demo
-from gkgnet_timm.training.run import main as train
+from gkgnet_timm.data.splits import open_split
+from gkgnet_timm.evaluation.evaluate import evaluate_dataset, evaluate_scores
+from gkgnet_timm.evaluation.plots import draw_plots
+from gkgnet_timm.evaluation.scores_file import load_scores
+from gkgnet_timm.evaluation.thresholds import load_threshold
+from gkgnet_timm.weights.load import load_model
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory):
+def run(tmp_path_factory, small_demo):
     """A trained model with the average of its weights."""
     root = tmp_path_factory.mktemp('validate')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('GKGNET_TIMM_CACHE', str(root / 'cache'))
-        patch.setattr(demo, 'SPLITS', {'train': 19, 'val': 11})
-        train([*TINY, '--model-ema', '--model-ema-decay', '0.5', '--output', str(root), '--experiment', 'run'])
-        yield root / 'run'
+    train([*TINY, '--model-ema', '--model-ema-decay', '0.5', '--output', str(root), '--experiment', 'run'])
+    return root / 'run'
 
 
 @pytest.fixture
@@ -81,7 +85,7 @@ def test_calibration_raises_f1(checkpoint, tmp_path):
     assert overall['OF1'] >= plain['OF1']
 
 
-def test_flip_takes_the_mean_of_both_logits(run, checkpoint, tmp_path):
+def test_flip_takes_the_mean_of_both_logits(run, checkpoint, tmp_path, small_demo):
     paths = [str(tmp_path / f'{name}.npz') for name in ('plain', 'flipped')]
     validate([*checkpoint, '--scores-out', paths[0]])
     validate([*checkpoint, '--flip', '--scores-out', paths[1]])
@@ -89,7 +93,7 @@ def test_flip_takes_the_mean_of_both_logits(run, checkpoint, tmp_path):
     model.load_state_dict(torch.load(run / 'last.pth.tar', weights_only=False)['state_dict'])
     model.eval()
     config = resolve_model_data_config(model) | {'input_size': (3, 32, 32)}
-    image = Image.open(demo.demo_root() / 'val' / '000004.png').convert('RGB')
+    image = Image.open(small_demo / 'val' / '000004.png').convert('RGB')
     batch = create_transform(**config)(image)[None]
     with torch.inference_mode():
         expected = ((model(batch) + model(batch.flip(-1))) / 2).sigmoid()[0]
@@ -102,8 +106,15 @@ def eval_kwargs():
 
 
 def test_plots(checkpoint, tmp_path):
-    validate([*checkpoint, '--plots', str(tmp_path / 'plots')])
-    assert len(list((tmp_path / 'plots').glob('*.png'))) == 3
+    """They are those of the scores that are stored, the thresholds included."""
+    thresholds, path = str(tmp_path / 't.json'), str(tmp_path / 'scores.npz')
+    validate([*checkpoint, '--calibrate', thresholds])
+    validate([*checkpoint, '--threshold', thresholds, '--plots', str(tmp_path / 'plots'), '--scores-out', path])
+    scores, targets, _, class_names = load_scores(path)
+    draw_plots(tmp_path / 'expected', scores, targets, class_names, load_threshold(thresholds, class_names))
+    for name in ('precision_recall.png', 'ap_by_class.png', 'cooccurrence.png'):
+        assert np.array_equal(*(read_picture(tmp_path / folder / name) for folder in ('plots', 'expected')))
+    assert len(list((tmp_path / 'plots').iterdir())) == 3
 
 
 def test_folder_of_checkpoints(run, tmp_path, capsys):
@@ -128,13 +139,13 @@ def test_folder_with_a_checkpoint_that_breaks(run, tmp_path, capsys, monkeypatch
     for name in ('a.pth.tar', 'b.pth.tar'):
         (tmp_path / name).write_bytes((run / 'last.pth.tar').read_bytes())
 
-    def evaluate_some(args):
+    def load_some(args, *rest, **kwargs):
         if args.checkpoint.endswith('a.pth.tar'):
             raise IndexError('out\nof range')
-        return evaluate_model(args)
+        return load_selected(args, *rest, **kwargs)
 
-    evaluate_model = validation.evaluate_model
-    monkeypatch.setattr(validation, 'evaluate_model', evaluate_some)
+    load_selected = validation.load_selected
+    monkeypatch.setattr(validation, 'load_selected', load_some)
     table = tmp_path / 'results.json'
     with pytest.raises(ValueError, match='1 of 2 models could not be evaluated: .*a.pth.tar'):
         validate(['--checkpoint', str(tmp_path), '-j', '0', '--results-file', str(table)])
@@ -179,7 +190,7 @@ def test_scores_that_are_not_finite(value, run, tmp_path):
     state['state_dict']['head_label.bias'].fill_(value)
     torch.save(state, tmp_path / 'broken.pth.tar')
     with pytest.raises(
-        ValueError, match='broken.pth.tar.* can not be evaluated: scores have nan or inf, first in row 0'
+        ValueError, match='broken.pth.tar.* cannot be evaluated: scores have nan or inf, first in row 0'
     ):
         validate(['--checkpoint', str(tmp_path / 'broken.pth.tar'), '-j', '0'])
 
@@ -187,14 +198,40 @@ def test_scores_that_are_not_finite(value, run, tmp_path):
 def test_other_data_set_than_that_of_the_training(run, checkpoint, tmp_path, monkeypatch):
     """The folder and the classes of the checkpoint's are not taken for it."""
     state = torch.load(run / 'last.pth.tar', weights_only=False)
-    state['args'].data_dir, state['args'].drop_unlabelled = str(run), True
+    state['args'].update(data_dir=str(run), drop_unlabelled=True)
     torch.save(state, tmp_path / 'last.pth.tar')
     flags = ['--checkpoint', str(tmp_path / 'last.pth.tar')]
     with pytest.raises(ValueError, match='--dataset voc needs --data-dir'):
         validate([*flags, '--dataset', 'voc'])
-    other, same = (validation.parse_args([*flags, *more]) for more in (['--dataset', 'voc', '--data-dir', 'x'], []))
-    assert not other.drop_unlabelled and other.split == '2007/test' and other.class_names == list(demo.SHAPES)
-    assert same.drop_unlabelled and same.data_dir == str(run)
+    voc = ['--dataset', 'voc', '--data-dir', 'x']
+    (other, trained), (same, _) = (validation.parse_args([*flags, *more]) for more in (voc, []))
+    assert not other.drop_unlabelled and other.split is None and trained.class_names == list(demo.SHAPES)
+    assert same.drop_unlabelled and same.data_dir == str(run) and same.split == 'val'
+    with pytest.raises(FileNotFoundError, match='2007|VOC'):  # the usual split of that data set
+        validate([*flags, *voc])
+
+
+def test_python_use(checkpoint, tmp_path, capsys):
+    """The metrics, scores and files of the command, without flags."""
+    path = str(tmp_path / 'scores.npz')
+    result = validate([*checkpoint, '--threshold', '0.4', '--scores-out', path])
+    capsys.readouterr()
+    model = load_model(checkpoint[1], name='gkgnet_ti_224', img_size=32, num_classes=8, **eval_kwargs())
+    evaluation = evaluate_dataset(model, open_split('demo', verbose=False), threshold=0.4, workers=0, device='cpu')
+    assert evaluation.metrics.keys() <= result.keys() and len(evaluation.metrics) == 18
+    for name, value in evaluation.metrics.items():
+        assert value == (pytest.approx(result[name], abs=1e-6) if name == 'loss' else result[name]), name
+    scores, targets, files, class_names = load_scores(path)
+    assert np.array_equal(evaluation.targets, targets) and evaluation.scores == pytest.approx(scores, abs=1e-6)
+    assert evaluation.files == files and evaluation.class_names == class_names and not evaluation.unreadable
+    again = evaluate_scores(path, threshold=0.4)
+    assert again.metrics['mAP'] == result['mAP'] and again.metrics['CF1'] == result['CF1'] and again.threshold == 0.4
+    dataset = open_split('demo', verbose=False)
+    config = dict(resolve_model_data_config(model), mean=(0.1, 0.1, 0.1))
+    for options in (dict(data_config=config), dict(flip=True)):
+        other = evaluate_dataset(model, dataset, workers=0, device='cpu', **options)
+        assert other.scores != pytest.approx(scores, abs=1e-6)
+    assert not capsys.readouterr().out
 
 
 def test_weights_of_other_origin(run, tmp_path):
@@ -220,7 +257,7 @@ def test_errors_are_one_line(run, checkpoint, tmp_path, capsys):
         ([*checkpoint, '--threshold', str(tmp_path / 't.json')], 'other classes'),
         ([*checkpoint, '--model', 'resnet18'], "is of model 'gkgnet_ti_224', not 'resnet18'"),
         ([*checkpoint, '--results-file', '/nowhere/r.json'], 'no such folder'),
-        (['--checkpoint', str(tmp_path / 'raw.pth.tar'), '--use-ema'], 'no average of the weights'),
+        (['--checkpoint', str(tmp_path / 'raw.pth.tar'), '--use-ema'], 'no averaged weights'),
         (['--checkpoint', str(tmp_path / 'empty')], 'no checkpoint'),
         (['--scores-in', 'nope.npz'], 'nope.npz'),
         (['--scores-in', str(tmp_path / 't.json')], 't.json'),
@@ -250,7 +287,7 @@ def test_errors_are_one_line(run, checkpoint, tmp_path, capsys):
         ('--num-samples', '0'),
         ('--num-classes', '0'),
     ):
-        cases += [([*checkpoint, f'{flag}={value}'], f'{flag} has to be') for value in values]
+        cases += [([*checkpoint, f'{flag}={value}'], f'{flag} must be') for value in values]
     for argv, message in cases:
         capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:

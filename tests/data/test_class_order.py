@@ -3,7 +3,6 @@
 import json
 import pickle
 import re
-import time
 
 import numpy as np
 import pytest
@@ -108,7 +107,7 @@ def test_errors_are_one_line(write, tmp_path, capsys):
         assert not captured.out and captured.err.count('\n') == 1 and re.search(message, captured.err), captured.err
 
     fails(r"val.data': column 16, with .*'cat' \(1.000\), 'dog' \(1.000\); another column or cat", *write(twins, twins))
-    fails(r"column 5, .*coco.json'.* \(0.*, .* at least 0.9 is expected", *write(noisy, labels))
+    fails(r"column 5, .*coco.json'.* \(0.*, .*; expected at least 0.9", *write(noisy, labels))
     fails('column 1, .*person.*another column', *write(doubled, labels))
     fails('column 21, with 0 images.*another column or category fits', *write(both_empty, both_empty))
     data, coco = write(labels, labels, range(100), range(200, COUNT))
@@ -127,9 +126,7 @@ def test_category_without_images_is_found(write):
     assert recover_class_order(*write(labels[:, SCRAMBLED], labels)) == [NAMES[i] for i in SCRAMBLED]
 
 
-def test_is_fast(write):
+def test_classes_of_more_images_than_a_byte_counts(write):
     labels = draw_labels(2000)
-    files = write(labels[:, SCRAMBLED], labels)
-    start = time.perf_counter()
-    assert recover_class_order(*files) == [NAMES[i] for i in SCRAMBLED]
-    assert time.perf_counter() - start < 10  # reading included: about a second
+    assert labels.sum(axis=0, dtype=int).max() > 255
+    assert recover_class_order(*write(labels[:, SCRAMBLED], labels)) == [NAMES[i] for i in SCRAMBLED]

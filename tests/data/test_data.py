@@ -5,7 +5,6 @@ import json
 import pickle
 import re
 import struct
-import tarfile
 import zlib
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -27,7 +26,15 @@ from gkgnet_timm.data import (
     demo,
     start_epoch,
 )
-from gkgnet_timm.data.check import check_files, check_splits, class_counts, decode_all, describe
+from gkgnet_timm.data.check import (
+    check_files,
+    check_splits,
+    class_counts,
+    class_table,
+    decode_all,
+    describe,
+    describe_sizes,
+)
 
 CPU = torch.device('cpu')
 
@@ -134,9 +141,9 @@ def test_splits_have_the_same_classes(coco_folder):
     names = create_dataset('coco', coco_folder, 'train').class_names
     assert create_dataset('coco', coco_folder, 'val', class_names=names).class_names == names
     edit_coco(coco_folder, lambda content: content['categories'][2].update(name='cat'), 'val')
-    fails("the first other one is 'cat'", create_dataset, 'coco', coco_folder, 'val', class_names=names)
+    fails("the first that differs is 'cat'", create_dataset, 'coco', coco_folder, 'val', class_names=names)
     more = [*names, 'cat']
-    fails('3 classes where 4 are expected', create_dataset, 'coco', coco_folder, 'train', class_names=more)
+    fails('3 classes, expected 4', create_dataset, 'coco', coco_folder, 'train', class_names=more)
 
 
 def test_class_map(coco_folder, tmp_path):
@@ -144,7 +151,7 @@ def test_class_map(coco_folder, tmp_path):
     path.write_text('\ufeffperson\n\ndog \nbottle\n\n', encoding='utf-8')
     assert create_dataset('coco', coco_folder, 'train', class_map=path).class_names == ['person', 'dog', 'bottle']
     path.write_text('dog\nperson\nbottle')
-    fails("the first other one is 'person'", create_dataset, 'coco', coco_folder, 'train', class_map=path)
+    fails("the first that differs is 'person'", create_dataset, 'coco', coco_folder, 'train', class_map=path)
     for content, message in ((b'a\nb\na', "'a' twice"), (b'\n', 'no class'), (b'\xe4', 'not UTF-8')):
         path.write_bytes(content)
         fails(message, read_class_map, path)
@@ -205,6 +212,7 @@ def test_description(coco_folder):
     assert describe(dataset, 'x').endswith('4 classes of 0 to 2 images, 1 without any')
     counts, images = class_counts(dataset)
     assert counts.tolist() == [2, 1, 1, 0] and images == 4
+    assert class_table(dataset).splitlines()[2:] == ['  bottle       1  25.00 %', '  cat          0   0.00 %']
 
 
 def test_missing_files_are_found_before_training(coco_folder):
@@ -238,6 +246,11 @@ def test_all_images_are_decoded(coco_folder):
     sizes, bad = decode_all(create_dataset('coco', coco_folder, 'train'), 0)
     assert sizes.tolist() == [[40, 48], [30, 20], [40, 48]]
     assert len(bad) == 1 and str(coco_folder / 'train' / '005.png') in bad[0]
+
+
+def test_sizes_are_described():
+    text = describe_sizes(np.array([[90, 8], [10, 30], [20, 7]]))
+    assert text == '  3 images read, width 10 to 90, median 20; height 7 to 30, median 8'
 
 
 # images
@@ -405,31 +418,6 @@ def test_damaged_exif_data_are_no_reason_to_drop_an_image(image_set, exif):
 # streams
 
 
-@pytest.fixture
-def shards(tmp_path):
-    """Two shards of five images whose brightness says which labels they have."""
-    pytest.importorskip('webdataset')
-    for shard in range(2):
-        with tarfile.open(tmp_path / f'x-{shard}.tar', 'w') as tar:
-            for i in range(5 * shard, 5 * shard + 5):
-                labels = [c for c in range(3) if i >> c & 1]
-                meta = dict(
-                    indices=labels,
-                    multihot=np.isin(range(3), labels).tolist(),
-                    names=[('cat', 'dog', 'cow')[c] for c in labels],
-                )
-                files = {
-                    'png': encoded(Image.new('RGB', (32, 32), (i * 20,) * 3), 'PNG'),
-                    'json': json.dumps(meta).encode(),
-                }
-                for suffix, content in files.items():
-                    info = tarfile.TarInfo(f'{i:03d}.{suffix}')
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
-    (tmp_path / 'classes.txt').write_text('cat\ndog\ncow\n')
-    return tmp_path
-
-
 def stream(folder, key, target_format, **kwargs):
     return create_dataset(
         'wds/x', str(folder), 'x-{0..1}.tar|10', target_key=key, target_format=target_format, **kwargs
@@ -469,7 +457,13 @@ def test_webdataset_without_names(shards):
     fails('--num-classes', stream, shards, 'indices', 'indices')
     names = ['cat', 'cow', 'dog']
     fails(
-        "first other one is 'dog'", stream, shards, 'names', None, class_map=shards / 'classes.txt', class_names=names
+        "the first that differs is 'dog'",
+        stream,
+        shards,
+        'names',
+        None,
+        class_map=shards / 'classes.txt',
+        class_names=names,
     )
 
 
@@ -490,23 +484,28 @@ def test_streams_are_not_counted(shards):
 # the demo set
 
 
-@pytest.fixture
-def small_demo(tmp_path, monkeypatch):
-    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.setattr(demo, 'SPLITS', {'train': 24, 'val': 12})
-    return tmp_path / 'cache'
+FEW = {'train': 24, 'val': 12}
 
 
-def test_demo_is_drawn_once(small_demo):
-    root = demo.demo_root()
-    assert root == small_demo / 'demo-v1'
+def test_demo_is_drawn_once(tmp_path, monkeypatch):
+    cache = tmp_path / 'cache'
+    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(cache))
+    root = demo.demo_root(FEW)
+    assert root == cache / 'demo-v1'
     written = {path: path.stat().st_mtime_ns for path in root.rglob('*')}
     assert demo.demo_root() == root
     assert {path: path.stat().st_mtime_ns for path in root.rglob('*')} == written
-    assert [path.name for path in small_demo.iterdir()] == ['demo-v1']  # no draft is left
+    assert [path.name for path in cache.iterdir()] == ['demo-v1']  # no draft is left
     train, val = (create_dataset('demo', '', split) for split in ('train', 'val'))
     assert isinstance(train, MultiLabelDataset) and len(train) == 24 and len(val) == 12
     assert train.reader.class_names == list(demo.SHAPES)
+
+
+def test_demo_of_its_usual_size(monkeypatch, tmp_path):
+    """Unless sizes are given. Scenes take long to draw, so they are blank."""
+    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path))
+    monkeypatch.setattr(demo, 'draw_scene', lambda rng: (Image.new('RGB', (2, 2)), []))
+    assert [len(create_dataset('demo', None, split)) for split in ('train', 'val')] == [1600, 400]
 
 
 def test_demo_scenes():
@@ -522,16 +521,9 @@ def test_demo_scenes():
     assert np.array_equal(np.asarray(again), np.asarray(scenes[7][0]))
 
 
-def test_demo_drawn_by_two_processes_at_once(small_demo):
+def test_demo_drawn_by_two_processes_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path / 'cache'))
     with ProcessPoolExecutor(2) as pool:
-        roots = list(pool.map(_draw_small_demo, [str(small_demo)] * 2))
-    assert roots[0] == roots[1] and [path.name for path in small_demo.iterdir()] == ['demo-v1']
+        roots = list(pool.map(demo.demo_root, [FEW] * 2))
+    assert roots == [tmp_path / 'cache' / 'demo-v1'] * 2 and list((tmp_path / 'cache').iterdir()) == roots[:1]
     assert len(create_dataset('demo', '', 'train')) == 24
-
-
-def _draw_small_demo(cache):
-    import os
-
-    os.environ['GKGNET_TIMM_CACHE'] = cache
-    demo.SPLITS = {'train': 24, 'val': 12}
-    return demo.demo_root()

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from pictures import BLUE, read_picture, share_of
 
 from gkgnet_timm.data import CocoReader
 from gkgnet_timm.evaluation.class_report import class_report, write_class_report
@@ -16,6 +16,8 @@ from gkgnet_timm.evaluation.plots import _confusion, _precision_at, draw_plots
 from gkgnet_timm.evaluation.scores_file import load_scores, save_scores
 from gkgnet_timm.evaluation.thresholds import calibrate
 from gkgnet_timm.metrics import multilabel_metrics
+
+PLOTS = {'precision_recall.png', 'ap_by_class.png', 'cooccurrence.png'}
 
 
 def make_rows(images=60, classes=6, unknown=True):
@@ -142,6 +144,7 @@ def assert_refused(path, message):
         (dict(scores=np.zeros((2, 2))), r'got \(2, 2\) and \(3, 2\)'),
         (dict(scores=np.full((3, 2), np.nan)), 'scores have nan, first in row 0, column 0'),
         (dict(scores=np.full((3, 2), -2.5)), 'probabilities, got -2.5 to -2.5'),
+        (dict(scores=np.full((3, 2), 1.001)), 'probabilities, got 1.001 to 1.001'),
         (dict(scores=np.full((3, 2), np.inf)), 'probabilities, got inf'),
         (dict(targets=np.zeros((3, 2))), 'targets must be integers'),
         (dict(targets=np.full((3, 2), 255, np.uint8)), 'targets must be -1, 0 or 1, got 255'),
@@ -235,29 +238,43 @@ def test_plots(tmp_path, images, classes):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         draw_plots(tmp_path / 'new' / 'folder', scores, targets, names, np.full(classes, 0.4) if images > 1 else 0.5)
-    sizes = {}
-    for path in (tmp_path / 'new' / 'folder').iterdir():
-        with Image.open(path) as image:
-            image.load()
-            sizes[path.name] = image.size
-    assert set(sizes) == {'precision_recall.png', 'ap_by_class.png', 'cooccurrence.png'}
-    assert all(100 < length < 4000 for size in sizes.values() for length in size)
-    assert sizes['ap_by_class.png'][1] >= 10 * min(classes, 200)
+    sizes = {path.name: read_picture(path).shape[:2] for path in (tmp_path / 'new' / 'folder').iterdir()}
+    assert set(sizes) == PLOTS
+    assert sizes['ap_by_class.png'][0] >= 10 * min(classes, 200)
     assert min(sizes['cooccurrence.png']) >= 10 * min(classes, 100)
+
+
+def test_plots_show_the_figures(tmp_path):
+    """Bars are as long as the average precision; cells are red or blue where the model is wrong."""
+    targets = np.array([[1, 0], [1, 1], [0, 1], [0, 0]])
+    good, poor = np.where(targets, 0.9, 0.1), np.where(targets, 0.1, 0.9)
+    for name, scores in (('good', good), ('poor', poor)):
+        draw_plots(tmp_path / name, scores, targets, ['a', 'b'])
+    assert multilabel_metrics(good, targets)['mAP'] == 100
+    mean = multilabel_metrics(poor, targets)['mAP'] / 100
+    bars = [share_of(read_picture(tmp_path / name / 'ap_by_class.png'), BLUE) for name in ('good', 'poor')]
+    assert bars[0] > 0.1 and bars[1] / bars[0] == pytest.approx(mean, abs=0.05)
+    cells = [read_picture(tmp_path / name / 'cooccurrence.png').astype(int) for name in ('good', 'poor')]
+    red, blue = ([((x[..., c] - x[..., 2 - c]) > 50).mean() for x in cells] for c in (0, 2))
+    # four of six cells are of wrong labels and two of missed ones; the scales beside them always have colour
+    assert red[1] - red[0] > 0.1 and blue[1] - blue[0] > 0.05
+    curves = [read_picture(tmp_path / name / 'precision_recall.png') for name in ('good', 'poor')]
+    assert (curves[0] != curves[1]).any()
 
 
 def test_plots_with_names_that_the_font_lacks(tmp_path, capfd):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         draw_plots(tmp_path, [[0.5, 0.1]], [[1, 0]], ['猫', 'ไก่'])
-    assert len(list(tmp_path.iterdir())) == 3 and capfd.readouterr().err.count('\n') <= 1
+    assert {path.name for path in tmp_path.iterdir() if read_picture(path).size} == PLOTS
+    assert capfd.readouterr().err.count('\n') <= 1
 
 
 def test_plots_without_positives(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         draw_plots(tmp_path, [[0.5, 0.1]], [[-1, 0]], ['a', 'b'])
-    assert len(list(tmp_path.iterdir())) == 3
+    assert {path.name for path in tmp_path.iterdir() if read_picture(path).size} == PLOTS
 
 
 # --- areas of COCO objects

@@ -95,7 +95,7 @@ def test_file(tmp_path):
 
 @pytest.mark.parametrize('value', ['0', '1', '1.5', '-1', 'nan', 'inf', 2, 0.0, '2\n'])
 def test_number_out_of_range(value):
-    with pytest.raises(ValueError, match='a score between 0 and 1 or a calibration file, got') as error:
+    with pytest.raises(ValueError, match='must be a score between 0 and 1 or a calibration file, got') as error:
         load_threshold(value, NAMES)
     assert '\n' not in str(error.value)
 

@@ -5,12 +5,9 @@ import shutil
 import pytest
 import torch
 
-from gkgnet_timm.graph import cpu as cpu_kernels
-from gkgnet_timm.graph import functional as graph
-from gkgnet_timm.graph.cpu import MOST, select_largest
-from gkgnet_timm.graph.eager import interleave
-from gkgnet_timm.graph.functional import interleave_max_relative, knn_neighbors, max_relative
-from gkgnet_timm.graph.selection import select, select_by_topk
+from gkgnet_timm.graph import cpu, eager, interleave_max_relative, knn_neighbors, operators
+from gkgnet_timm.graph.cpu import MOST
+from gkgnet_timm.graph.selection import select, select_by_topk, select_largest
 
 
 @pytest.fixture
@@ -19,10 +16,21 @@ def compiler(monkeypatch):
 
     def set_compiler(name):
         monkeypatch.setenv('CC', name)
-        cpu_kernels._load_kernels.cache_clear()
+        cpu._load_kernels.cache_clear()
 
     yield set_compiler
-    cpu_kernels._load_kernels.cache_clear()
+    cpu._load_kernels.cache_clear()
+
+
+@pytest.fixture
+def no_kernels(monkeypatch):
+    """Fails a test in which a kernel runs."""
+
+    class NoKernels:
+        def __getattr__(self, name):
+            raise AssertionError('not for the kernel')
+
+    monkeypatch.setattr(cpu, '_load_kernels', NoKernels)
 
 
 def random_scores(*shape, seed=0):
@@ -32,7 +40,7 @@ def random_scores(*shape, seed=0):
 @pytest.mark.skipif(not shutil.which('gcc'), reason='there is no compiler that is known to have OpenMP')
 def test_kernels_are_compiled(compiler, caplog):
     compiler('gcc')
-    assert cpu_kernels._load_kernels() is not None and not caplog.records
+    assert cpu._load_kernels() is not None and not caplog.records
 
 
 @pytest.mark.parametrize('count', [1, 2, 9, 17, 25, MOST])
@@ -73,7 +81,7 @@ def test_indices_are_valid_whatever_the_scores(value, size):
     index = select_largest(scores, 9)
     assert index.min() >= 0 and index.max() < size
     assert torch.equal(index[0], scores[0].topk(9)[1])
-    if value != value and cpu_kernels._load_kernels():
+    if value != value and cpu._load_kernels():
         assert torch.equal(index[2], scores[2].nan_to_num(float('-inf')).topk(9)[1])
 
 
@@ -96,16 +104,14 @@ def test_no_rows():
     assert select_largest(torch.empty(2, 0, 30), 9).shape == (2, 0, 9)
 
 
-def test_what_the_kernel_is_not_for(monkeypatch):
-    def fail(*args):
-        raise AssertionError('not for the kernel')
-
-    monkeypatch.setattr(cpu_kernels, 'select_largest', fail)
+def test_what_the_kernel_is_not_for(no_kernels):
     scores = random_scores(2, 200)
     for dtype, count in ((torch.float64, 9), (torch.float32, MOST + 1)):
         assert torch.equal(select(scores.to(dtype), count), scores.to(dtype).topk(count)[1])
     with pytest.raises(AssertionError, match='not for the kernel'):
         select(scores, 9)
+    with select_largest.set_kernel_enabled('cpu', False):
+        assert torch.equal(select(scores, 9), scores.topk(9)[1])
 
 
 KERNEL_DTYPES = [torch.float32, torch.bfloat16]
@@ -116,6 +122,14 @@ def aggregation(B=2, N=30, M=50, C=16, G=2, k=5, dtype=torch.float32):
     return random_scores(B, N, C).to(dtype), random_scores(B, M, C, seed=1).to(dtype), neighbors
 
 
+def assert_aggregates(x, y, neighbors):
+    """The operator gives the numbers, the winners and the shapes of plain PyTorch."""
+    for keep_winner in (False, True):
+        expected = eager.interleave_max_relative(x, y, neighbors, keep_winner)
+        for actual, wanted in zip(operators.interleave_max_relative(x, y, neighbors, keep_winner), expected):
+            torch.testing.assert_close(actual, wanted, rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize(
     'shape',
     [(1, 1, 1, 1, 1, 1), (2, 30, 50, 16, 2, 9), (3, 7, 20, 130, 2, 4), (1, 9, 12, 400, 4, 27), (2, 0, 5, 8, 1, 2)],
@@ -123,17 +137,18 @@ def aggregation(B=2, N=30, M=50, C=16, G=2, k=5, dtype=torch.float32):
 @pytest.mark.parametrize('dtype', KERNEL_DTYPES)
 def test_aggregation_bit_for_bit(shape, dtype):
     x, y, neighbors = aggregation(*shape, dtype=dtype)
-    out = cpu_kernels.interleave_max_relative(x, y, neighbors)
-    assert torch.equal(out, interleave(x, max_relative(x, y, neighbors)))
-    assert torch.equal(interleave_max_relative(x, y, neighbors), out)
+    assert_aggregates(x, y, neighbors)
+    assert_aggregates(x.round(), y.round(), neighbors)  # many are equal
+    assert torch.equal(
+        interleave_max_relative(x, y, neighbors), eager.interleave_max_relative(x, y, neighbors, False)[0]
+    )
 
 
 def test_aggregation_of_tensors_with_gaps_between():
     x, y, neighbors = aggregation(4, 60, 40, 32, 2, 6)
     x, y, neighbors = x[::2, 10:40, 8:24], y[1::2, :, ::2], neighbors[::2, :, 10:40]
     for near in (neighbors, neighbors[..., ::2], neighbors.int()):
-        out = cpu_kernels.interleave_max_relative(x, y, near)
-        assert torch.equal(out, interleave(x, max_relative(x, y, near)))
+        assert_aggregates(x, y, near)
 
 
 @pytest.mark.parametrize('value', [float('-inf'), float('inf'), float('nan'), 3e38])
@@ -143,44 +158,36 @@ def test_aggregation_of_special_values(value, dtype):
     x[:, 3] = -3e38
     y[:, ::3] = value
     y[:, 0] = float('nan')
-    out = cpu_kernels.interleave_max_relative(x, y, neighbors)
-    torch.testing.assert_close(out, interleave(x, max_relative(x, y, neighbors)), rtol=0, atol=0, equal_nan=True)
+    assert_aggregates(x, y, neighbors)
 
 
-@pytest.mark.skipif(not cpu_kernels._load_kernels(), reason='there is no compiler')
+@pytest.mark.skipif(not cpu._load_kernels(), reason='there is no compiler')
 def test_aggregation_checks_its_arguments():
     x, y, neighbors = aggregation()
     for wrong in (-1, 50, 1 << 40):
         bad = neighbors.clone()
         bad[1, 1, 4, 2] = wrong
         with pytest.raises(IndexError, match='1 neighbors are not in the range of the 50 candidates'):
-            cpu_kernels.interleave_max_relative(x, y, bad)
+            interleave_max_relative(x, y, bad)
     for near in (neighbors[:, :, 1:], neighbors[:, :0], neighbors[..., :0], neighbors.float()):
         with pytest.raises(ValueError, match='Expected x'):
-            cpu_kernels.interleave_max_relative(x, y, near)
+            interleave_max_relative(x, y, near)
     for args in ((x[:1], y, neighbors), (x, y[..., :8], neighbors)):
         with pytest.raises(ValueError, match='Expected x'):
-            cpu_kernels.interleave_max_relative(*args)
+            interleave_max_relative(*args)
     with pytest.raises(ValueError, match='Expected x'):  # 16 channels are not 3 groups
-        cpu_kernels.interleave_max_relative(x, y, neighbors[:, [0, 1, 1]])
+        interleave_max_relative(x, y, neighbors[:, [0, 1, 1]])
     with pytest.raises(IndexError, match='0 candidates'):
-        cpu_kernels.interleave_max_relative(x, y[:, :0], neighbors)
+        interleave_max_relative(x, y[:, :0], neighbors)
 
 
-def test_what_the_aggregation_is_not_for(monkeypatch):
-    def fail(*args):
-        raise AssertionError('not for the kernel')
-
-    monkeypatch.setattr(graph.cpu_kernels, 'interleave_max_relative', fail)
+@pytest.mark.parametrize('keep_winner', [False, True])
+def test_what_the_aggregation_is_not_for(no_kernels, keep_winner):
     x, y, neighbors = aggregation()
     for dtypes in ((torch.float64, torch.float64), (torch.float32, torch.bfloat16), (torch.float16, torch.float16)):
-        interleave_max_relative(x.to(dtypes[0]), y.to(dtypes[1]), neighbors)
-    for wanted in (x, y):
-        wanted.requires_grad_()
-        interleave_max_relative(x, y, neighbors).sum().backward()
-        wanted.requires_grad_(False)
-    with pytest.raises(AssertionError, match='not for the kernel'), torch.no_grad():
-        interleave_max_relative(x.requires_grad_(), y, neighbors)
+        assert_aggregates(x.to(dtypes[0]), y.to(dtypes[1]), neighbors)
+    with pytest.raises(AssertionError, match='not for the kernel'):
+        interleave_max_relative(x, y.requires_grad_(keep_winner), neighbors)
 
 
 def test_without_a_compiler(compiler, monkeypatch, caplog):
@@ -188,8 +195,8 @@ def test_without_a_compiler(compiler, monkeypatch, caplog):
     monkeypatch.setenv('PATH', '')
     scores, nodes = random_scores(2, 200), aggregation()
     assert torch.equal(select(scores, 9), scores.topk(9)[1])
-    assert torch.equal(interleave_max_relative(*nodes), interleave(nodes[0], max_relative(*nodes)))
-    assert cpu_kernels._load_kernels() is None and not caplog.records
+    assert_aggregates(*nodes)
+    assert cpu._load_kernels() is None and not caplog.records
 
 
 @pytest.mark.parametrize('name', ['false', 'no-such-compiler', 'true', 'cc "', 'cc -Dselect_largest=other'])
@@ -209,7 +216,7 @@ class Search(torch.nn.Module):
 
 @pytest.mark.skipif(not hasattr(torch.compiler, 'is_exporting'), reason='this torch does not tell export from compile')
 def test_compiled_search():
-    """Each kernel is one operator of a graph, here and with shapes only."""
+    """Search and aggregation are one operator of a graph each, here and with shapes only."""
     x, y = random_scores(2, 40, 16), random_scores(2, 70, 16, seed=1)
     graphs = []
 
@@ -219,10 +226,10 @@ def test_compiled_search():
 
     compiled = torch.compile(Search(), backend=keep, fullgraph=True)
     assert torch.equal(compiled(x, y), Search()(x, y))
-    assert 'gkgnet_timm.select_largest' in graphs[0].code
+    assert 'gkgnet_timm.knn_neighbors' in graphs[0].code
     assert 'gkgnet_timm.interleave_max_relative' in graphs[0].code
     torch.library.opcheck(select_largest, (x, 5))
-    torch.library.opcheck(cpu_kernels.interleave_max_relative, (x, y, knn_neighbors(x, y, 5, 2, 2)))
+    torch.library.opcheck(operators.interleave_max_relative, (x, y, knn_neighbors(x, y, 5, 2, 2), False))
 
 
 @pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::FutureWarning', 'ignore::torch.jit.TracerWarning')

@@ -5,17 +5,17 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import Recorder
+from tiny import Recorder, nodes
 
+from gkgnet_timm.graph import eager, functional, knn_neighbors
 from gkgnet_timm.graph.dense import dense_max_relative, dense_neighbors, relative_position_matrix
 from gkgnet_timm.graph.eager import interleave, limit_neighbors
-from gkgnet_timm.graph.functional import knn_neighbors, max_relative
 from gkgnet_timm.graph.layout import chunk_ranges
 from gkgnet_timm.layers.position import relative_position_tables, resample_pos_embed
 
 
-def nodes(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+def max_relative(x, y, neighbors):
+    return functional.interleave_max_relative(x, y, neighbors)[..., 1::2]
 
 
 def position_of(height, width, dim, reduction, dtype=torch.float64):
@@ -159,8 +159,8 @@ def test_chunks_of_grid_rows(height, width):
     y = nodes(1, height * width // reduction**2, 16, seed=1)
     tables, matrix = position_of(height, width, 16, reduction)
     with Recorder() as recorder:
-        neighbors = knn_neighbors(x, y, 9, 2, num_groups=4, position=tables)
-    rows = [shape[1] for shape in recorder.topk_shapes]
+        neighbors = eager.search_neighbors(x, y, 9, 2, 4, tables)
+    rows = [shape[1] for shape in recorder.selected_shapes]
     assert len(rows) > 3 and rows[-1] < rows[0], 'the case has to have many chunks and a shorter last one'
     assert torch.equal(neighbors, dense_neighbors(x, y, 9, 2, num_groups=4, position=matrix))
 
@@ -168,8 +168,8 @@ def test_chunks_of_grid_rows(height, width):
 def test_chunks_of_queries_without_a_grid():
     x, y = nodes(2, 5999, 16), nodes(2, 400, 16, seed=1)
     with Recorder() as recorder:
-        neighbors = knn_neighbors(x, y, 9, 3, num_groups=2)
-    rows = [shape[1] for shape in recorder.topk_shapes]
+        neighbors = eager.search_neighbors(x, y, 9, 3, 2, None)
+    rows = [shape[1] for shape in recorder.selected_shapes]
     assert len(rows) > 2 and rows[-1] < rows[0], 'the case has to have many chunks and a shorter last one'
     assert torch.equal(neighbors, dense_neighbors(x, y, 9, 3, num_groups=2))
 
@@ -178,8 +178,8 @@ def test_one_grid_row_may_be_more_than_a_chunk():
     x = nodes(1, 4 * 600, 8)
     tables, matrix = position_of(4, 600, 8, 1)
     with Recorder() as recorder:
-        neighbors = knn_neighbors(x, x, 3, position=tables)
-    assert [shape[1] for shape in recorder.topk_shapes] == [600] * 4
+        neighbors = eager.search_neighbors(x, x, 3, 1, 1, tables)
+    assert [shape[1] for shape in recorder.selected_shapes] == [600] * 4
     assert torch.equal(neighbors, dense_neighbors(x, x, 3, position=matrix))
 
 
@@ -265,7 +265,7 @@ def test_search_never_holds_all_distances(with_position):
     x, y = nodes(1, N, 16, dtype=torch.float32), nodes(1, M, 16, seed=1, dtype=torch.float32)
     tables = relative_position_tables(96, 96, 16, 2) if with_position else None
     with Recorder() as recorder:
-        knn_neighbors(x, y, 9, num_groups=G, position=tables)
+        eager.search_neighbors(x, y, 9, 1, G, tables)
     assert recorder.largest * 16 < N * M * G * 4
 
 
@@ -282,7 +282,7 @@ def test_max_relative_never_holds_all_gathered_neighbors():
     x, y = nodes(1, N, C, dtype=torch.float32), nodes(1, M, C, seed=1, dtype=torch.float32)
     neighbors = torch.randint(M, (1, G, N, k), generator=torch.Generator().manual_seed(2))
     with torch.no_grad(), Recorder() as recorder:
-        max_relative(x, y, neighbors)
+        eager.gather_max(y, neighbors, keep_winner=True)
     assert recorder.largest * 4 < N * k * C * 4
     with torch.no_grad(), Recorder() as recorder:
         dense_max_relative(x, y, neighbors)
@@ -338,7 +338,9 @@ def test_max_relative_gradient_of_one_tensor_in_both_roles():
 @pytest.mark.parametrize('case', [(2, 4, 5, 4, 2, 3), (1, 3, 4, 4, 1, 2)])
 def test_max_relative_gradcheck(case):
     x, y, neighbors = aggregation(*case)
-    assert torch.autograd.gradcheck(max_relative, (x.requires_grad_(), y.requires_grad_(), neighbors))
+    args = x.requires_grad_(), y.requires_grad_(), neighbors
+    assert torch.autograd.gradcheck(functional.interleave_max_relative, args)
+    assert torch.autograd.gradgradcheck(functional.interleave_max_relative, args)
 
 
 def test_max_relative_of_known_nodes():
@@ -348,9 +350,33 @@ def test_max_relative_of_known_nodes():
     assert max_relative(x, y, neighbors).tolist() == [[[4.0, -1.0]]]
 
 
+@pytest.mark.parametrize('case', CASES)
+def test_plain_pytorch_has_the_same_gradients(case):
+    """What scripted, traced and exported models differentiate, against the gradient of the operator."""
+    x, y, neighbors = aggregation(*case)
+    weight = nodes(*x.shape[:2], 2 * x.shape[2], seed=2)
+    results = []
+    for operation in (functional.interleave_max_relative, lambda *args: eager.interleave_max_relative(*args, True)[0]):
+        leaves = x.clone().requires_grad_(), y.clone().requires_grad_()
+        out = operation(*leaves, neighbors)
+        results.append((out.detach(), *torch.autograd.grad(out, leaves, weight)))
+    for actual, expected in zip(*results):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+
+
+def test_winners_are_the_first_of_equals():
+    y = torch.tensor([[[1.0], [3.0], [3.0], [2.0]]])
+    neighbors = torch.tensor([[[[0, 2, 1], [3, 0, 0], [1, 2, 3]]]])
+    largest, winner = eager.gather_max(y, neighbors, keep_winner=True)
+    assert largest.tolist() == [[[3.0], [2.0], [3.0]]] and winner.tolist() == [[[2], [3], [1]]]
+    assert winner.dtype == torch.int32 and eager.gather_max(y, neighbors, keep_winner=False)[1].shape == (0,)
+
+
 def test_interleave_alternates_channels():
     x, relative = nodes(2, 3, 4), nodes(2, 3, 4, seed=1)
     out = interleave(x, relative)
     assert out.shape == (2, 3, 8)
     assert torch.equal(out[..., 0::2], x)
     assert torch.equal(out[..., 1::2], relative)
+    neighbors = torch.randint(3, (2, 1, 3, 2), generator=torch.Generator().manual_seed(2))
+    assert torch.equal(functional.interleave_max_relative(x, relative, neighbors)[..., 0::2], x)

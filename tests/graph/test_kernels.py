@@ -11,10 +11,10 @@ import sys
 import pytest
 import torch
 from conftest import ROOT, SUPPORT
-from test_graph import aggregation, nodes
+from test_graph import aggregation
+from tiny import nodes
 
-from gkgnet_timm.graph import operators as ops
-from gkgnet_timm.graph.functional import knn_neighbors, max_relative
+from gkgnet_timm.graph import eager, gpu, interleave_max_relative, knn_neighbors
 from gkgnet_timm.layers.position import relative_position_tables
 
 TRITON = '3.8'  # before it, the interface of the compiler was another one, and the interpreter has faults of its own
@@ -43,7 +43,7 @@ import sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from gkgnet_timm import kernels
+from gkgnet_timm.graph import gpu_kernels as kernels
 
 def build(kernel, pointers, **constants):
     types = dict(pointers)
@@ -79,38 +79,33 @@ def test_import_without_triton():
         '-c',
         "import sys; sys.modules['triton'] = None; import gkgnet_timm, timm, torch\n"
         "assert 'gkgnet_timm.graph.gpu_kernels' not in sys.modules\n"
-        'from gkgnet_timm.graph import operators as ops\n'
-        'assert not ops._usable\n'
+        'from gkgnet_timm.graph import gpu\n'
+        'assert not gpu._usable\n'
         "model = timm.create_model('gkgnet_ti_224', img_size=32, dims=(8, 16, 24, 32))\n"
         'model(torch.zeros(2, 3, 32, 32)).sum().backward()\n'
         "assert 'gkgnet_timm.graph.gpu_kernels' not in sys.modules\n",
     )
 
 
-def test_nodes_on_a_cpu_stay_eager(monkeypatch):
-    monkeypatch.setattr(ops, 'knn_neighbors', None)
-    monkeypatch.setattr(ops, 'max_relative', None)
-    x, y, neighbors = aggregation(2, 12, 20, 16, 2, 5, torch.float32)
-    knn_neighbors(x, y, 5, 2, 2)
-    max_relative(x.requires_grad_(), y.requires_grad_(), neighbors).sum().backward()
-
-
 @pytest.mark.parametrize('dtypes', [(torch.float32,) * 2, (torch.float64,) * 2, (torch.bfloat16, torch.float32)])
-def test_operators_on_a_cpu_are_the_eager_functions(dtypes, caplog):
-    """A graph that was exported on a GPU runs on a CPU as well."""
+def test_operators_on_a_cpu_are_the_eager_functions(dtypes, monkeypatch, caplog):
+    """The kernels of a GPU are not looked at."""
+    monkeypatch.setattr(gpu, '_launch', None)
     x, y, neighbors = aggregation(2, 12, 12, 16, 2, 5)
     x, y = (t.to(d).requires_grad_() for t, d in zip((x, y), dtypes))
     tables = relative_position_tables(3, 4, 16, 1)
     found = torch.ops.gkgnet_timm.knn_neighbors(x.detach(), y.detach(), 5, 2, 2, *tables)
+    assert torch.equal(found, eager.search_neighbors(x, y, 5, 2, 2, tables))
     assert torch.equal(found, knn_neighbors(x, y, 5, 2, 2, tables))
-    weight = nodes(*x.shape, seed=2)
+    weight = nodes(2, 12, 32, seed=2)
     results = []
-    for out in (torch.ops.gkgnet_timm.max_relative(x, y, neighbors, True)[0], max_relative(x, y, neighbors)):
+    aggregate = torch.ops.gkgnet_timm.interleave_max_relative
+    for out in (aggregate(x, y, neighbors, True)[0], eager.interleave_max_relative(x, y, neighbors, True)[0]):
         results.append((out.detach(), *torch.autograd.grad(out, (x, y), weight.to(out.dtype))))
     for actual, expected in zip(*results):
         assert actual.dtype == expected.dtype
         torch.testing.assert_close(actual, expected)
-    assert ops._usable and not caplog.records
+    assert not caplog.records
 
 
 @pytest.mark.parametrize('with_position', [True, False])
@@ -122,10 +117,10 @@ def test_search_operator_is_registered_well(with_position):
 
 @pytest.mark.parametrize('dtypes', [(torch.float32,) * 2, (torch.float16, torch.float32)])
 @pytest.mark.parametrize('wanted', ['xy', 'x', 'y', ''])
-def test_max_relative_operator_is_registered_well(dtypes, wanted):
+def test_aggregation_operator_is_registered_well(dtypes, wanted):
     x, y, neighbors = aggregation(2, 6, 9, 8, 2, 3)
     x, y = x.to(dtypes[0]).requires_grad_('x' in wanted), y.to(dtypes[1]).requires_grad_('y' in wanted)
-    torch.library.opcheck(torch.ops.gkgnet_timm.max_relative, (x, y, neighbors, 'y' in wanted))
+    torch.library.opcheck(torch.ops.gkgnet_timm.interleave_max_relative, (x, y, neighbors, 'y' in wanted))
     winner = torch.randint(9, (2, 6, 8), dtype=torch.int32)
     torch.library.opcheck(torch.ops.gkgnet_timm.scatter_to_winners, (x.detach(), winner, 9))
 
@@ -133,7 +128,7 @@ def test_max_relative_operator_is_registered_well(dtypes, wanted):
 def test_gradient_without_winners_is_an_error():
     x, y, neighbors = aggregation(1, 4, 5, 8, 2, 3)
     with pytest.raises(RuntimeError, match='keep_winner=True'):
-        ops.max_relative(x, y.requires_grad_(), neighbors, False)
+        torch.ops.gkgnet_timm.interleave_max_relative(x, y.requires_grad_(), neighbors, False)
 
 
 @pytest.mark.parametrize('missing', [False, True])
@@ -145,19 +140,24 @@ def test_failing_kernels_warn_once(missing, monkeypatch, caplog):
     else:
         pytest.importorskip('triton')
     x, y, neighbors = aggregation(2, 12, 20, 16, 2, 5, torch.float32)
-    y.requires_grad_()
-    expected = knn_neighbors(x, y, 5, 2, 2), max_relative(x, y, neighbors)
-    monkeypatch.setattr(ops, '_usable', True)
-    monkeypatch.setattr(ops, '_interpret', True)
+    expected = (
+        eager.search_neighbors(x, y, 5, 2, 2, None),
+        *eager.interleave_max_relative(x, y, neighbors, True),
+        eager.scatter_to_winners(x, torch.zeros_like(x, dtype=torch.int32), 20),
+    )
+    monkeypatch.setattr(gpu, '_usable', True)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            actual = knn_neighbors(x, y, 5, 2, 2), max_relative(x, y, neighbors)
-            assert all(torch.equal(a, e) for a, e in zip(actual, expected))
-            torch.autograd.grad(actual[1].sum(), y)
+            actual = (
+                gpu.search(x, y, 5, 2, 2, None, None),
+                *gpu.aggregate(x, y, neighbors, True),
+                gpu.scatter(x, torch.zeros_like(x, dtype=torch.int32), 20),
+            )
+            assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
     (record,) = caplog.records
-    assert record.name == 'gkgnet_timm.graph.operators' and record.levelno == logging.WARNING
+    assert record.name == 'gkgnet_timm.graph.gpu' and record.levelno == logging.WARNING
     assert 'GPU kernels are not used' in record.getMessage() and 'Error' in record.getMessage()
-    assert not ops.kernels_apply(x, y)
+    assert not gpu._usable
 
 
 def test_out_of_memory_is_not_a_failing_kernel(monkeypatch):
@@ -169,18 +169,21 @@ def test_out_of_memory_is_not_a_failing_kernel(monkeypatch):
     kernels.launch_search = launch_search
     monkeypatch.setitem(sys.modules, 'gkgnet_timm.graph.gpu_kernels', kernels)
     monkeypatch.setattr('gkgnet_timm.graph.gpu_kernels', kernels, raising=False)
-    monkeypatch.setattr(ops, '_interpret', True)
+    monkeypatch.setattr(gpu, '_usable', True)
     x = nodes(1, 4, 8, dtype=torch.float32)
     with pytest.raises(torch.OutOfMemoryError):
-        knn_neighbors(x, x, 2)
-    assert ops._usable
+        gpu.search(x, x, 2, 1, 1, None, None)
+    assert gpu._usable
 
 
-def test_scripted_functions_know_no_kernels(monkeypatch):
+def test_scripted_functions_know_no_operator_of_ours():
     x, y, neighbors = aggregation(2, 12, 20, 16, 2, 5, torch.float32)
-    expected = knn_neighbors(x, y, 5, 2, 2), max_relative(x, y, neighbors)
-    search, aggregate = torch.jit.script(knn_neighbors), torch.jit.script(max_relative)
+    search, aggregate = torch.jit.script(knn_neighbors), torch.jit.script(interleave_max_relative)
     assert 'gkgnet_timm::' not in str(search.inlined_graph) + str(aggregate.inlined_graph)
-    monkeypatch.setattr(ops, '_interpret', True)
-    assert torch.equal(search(x, y, 5, 2, 2), expected[0]) and torch.equal(aggregate(x, y, neighbors), expected[1])
-    assert ops._usable, 'a kernel was tried'
+    assert torch.equal(search(x, y, 5, 2, 2), knn_neighbors(x, y, 5, 2, 2))
+    assert torch.equal(aggregate(x, y, neighbors), interleave_max_relative(x, y, neighbors))
+    gradients = [
+        torch.autograd.grad(operation(x, y.requires_grad_(), neighbors).square().sum(), y)[0]
+        for operation in (aggregate, interleave_max_relative)
+    ]
+    torch.testing.assert_close(*gradients)

@@ -1,11 +1,10 @@
-"""Labels of one's own images: what is found, written, resumed, and equal to an evaluation."""
+"""Labels of your images: what is found, written, resumed, and equal to an evaluation."""
 
 import csv
 import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, save_image
+from conftest import save_image
+from forked import fork
 from PIL import Image
 
 import timm
@@ -22,13 +22,16 @@ from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.class_names import COCO_CLASSES
 from gkgnet_timm.commands import predict as prediction
 from gkgnet_timm.commands.predict import main as predict
-from gkgnet_timm.data import BadImageError, create_dataset, create_eval_loader, demo
+from gkgnet_timm.commands.train import main as train
+from gkgnet_timm.data import BadImageError, create_dataset, create_eval_loader
 from gkgnet_timm.data.images import find_images
-from gkgnet_timm.evaluation.evaluate import autocast_context
 from gkgnet_timm.evaluation.thresholds import save_thresholds
+from gkgnet_timm.inference import predictor
+from gkgnet_timm.inference.device import autocast_context
 from gkgnet_timm.inference.prediction_file import keep_rows
-from gkgnet_timm.training.run import main as train
+from gkgnet_timm.inference.predictor import class_names_of, predict_images
 from gkgnet_timm.weights import load as factory
+from gkgnet_timm.weights.load import load_model
 
 NARROW = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), k=3, label_k=3)
 FLAGS = ['--img-size', '32', '--model-kwargs', *(f'{key}={value}' for key, value in NARROW.items())]
@@ -41,20 +44,26 @@ def flatten_scores(state_dict):
 
 
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, small_demo):
     """Checkpoint of a training, of 8 shapes, and the folder of its evaluation images."""
     folder = tmp_path_factory.mktemp('trained')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('GKGNET_TIMM_CACHE', str(folder / 'cache'))
-        patch.setattr(demo, 'SPLITS', {'train': 19, 'val': 11})
-        flags = ['-c', 'demo', *FLAGS, '-b', '8', '--epochs', '1', '-j', '0', '--device', 'cpu', '--lr', '0.02']
-        train([*flags, '--model-ema', '--model-ema-decay', '0.9', '--output', str(folder), '--experiment', 'run'])
-        path = folder / 'run' / 'last.pth.tar'
-        checkpoint = torch.load(path, weights_only=False)
-        for key in ('state_dict', 'state_dict_ema'):
-            flatten_scores(checkpoint[key])
-        torch.save(checkpoint, path)
-        yield str(path), demo.demo_root() / 'val'
+    flags = ['-c', 'demo', *FLAGS, '-b', '8', '--epochs', '1', '-j', '0', '--device', 'cpu', '--lr', '0.02']
+    train([*flags, '--model-ema', '--model-ema-decay', '0.9', '--output', str(folder), '--experiment', 'run'])
+    path = folder / 'run' / 'last.pth.tar'
+    checkpoint = torch.load(path, weights_only=False)
+    for key in ('state_dict', 'state_dict_ema'):
+        flatten_scores(checkpoint[key])
+    torch.save(checkpoint, path)
+    return str(path), small_demo / 'val'
+
+
+@pytest.fixture
+def one_thread():
+    """For processes that are forked: they have no other threads, which may also decide the last bit of a score."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -88,7 +97,7 @@ def test_paths_globs_folders_and_lists(photos):
     assert find_images(['list.txt']) == ['a/1.png', 'missing, ü.png', 'a/0.png ', os.fsdecode(b'\xff.png')]
     (photos / 'none.txt').write_text('\n')
     (photos / 'd').mkdir()
-    cases = [('nope.png', 'is no image'), ('nope*', 'is no image'), ('none.txt', 'has no lines')]
+    cases = [('nope.png', 'is not an image'), ('nope*', 'is not an image'), ('none.txt', 'has no lines')]
     cases += [('d', 'has no images'), ('b/notes.txt', 'has no lines')]
     for argument, message in cases:
         with pytest.raises(FileNotFoundError, match=f'Nothing found: .*{re.escape(argument)}.* {message}'):
@@ -116,23 +125,41 @@ def test_scores_are_those_of_the_evaluation(flags, trained, photos):
         assert [label['score'] for label in labels] == sorted(by_name.values(), reverse=True)
 
 
-def test_python_use_of_the_docstring(trained, photos):
-    """The lines of the module's docstring give the scores of the command, here for a small model in the same format."""
-    torch.manual_seed(0)
+def test_timm_alone_gives_the_same_scores(photos):
+    """For published weights, by the transform that timm makes for the model."""
     model = timm.create_model('gkgnet_576', img_size=32, **NARROW)
     flatten_scores(model.state_dict())
     torch.save(model.state_dict(), 'GKGNet-576.pth')
-    *before, last = (line.strip() for line in prediction.__doc__.splitlines() if line.startswith('    '))
-    before = [line.replace("'gkgnet_576'", "'gkgnet_576', img_size=32, **NARROW") for line in before]
-    before = [line.replace('(model))', "(model) | {'input_size': (3, 32, 32)})") for line in before]
-    names = dict(timm=timm, NARROW=NARROW, image=Image.open('a/3.png'))
-    exec('\n'.join([*before, last]), names)
+    weights = dict(pretrained=True, pretrained_cfg_overlay=dict(file='GKGNet-576.pth'))
+    model = timm.create_model('gkgnet_576', img_size=32, **NARROW, **weights).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model) | {'input_size': (3, 32, 32)})
+    expected = model(transform(Image.open('a/3.png'))[None]).sigmoid()[0].tolist()
     flags = [*FLAGS, '--model', 'gkgnet_576', '--output', 'o.json', '--threshold', '1e-9']
     run('a/3.png', *flags, checkpoint='GKGNet-576.pth')
     (row,) = json.loads(Path('o.json').read_text())
-    assert {label['label'] for label in row['labels']} == set(COCO_CLASSES)
     scores = {label['label']: label['score'] for label in row['labels']}
-    assert scores == pytest.approx(names['scores'], abs=1e-5)
+    assert scores == pytest.approx(dict(zip(COCO_CLASSES, expected)), abs=1e-5)
+
+
+def test_python_use(trained, photos):
+    """A file, a folder or several of them give the scores of the command, and reasons for unreadable images."""
+    Path('a/2.png').write_bytes(b'no image')
+    with pytest.raises(SystemExit):
+        run('a', '--output', 'o.jsonl', '--threshold', '1e-9', checkpoint=trained[0])
+    model = load_model(trained[0], name='gkgnet_ti_224', img_size=32, **NARROW)
+    names = class_names_of(model)
+    assert sorted(names) == sorted(label['label'] for label in rows_of('o.jsonl')[0]['labels'])
+    for images in ('a', Path('a'), ['a/0.png', Path('a')]):
+        found = list(predict_images(model, images, batch_size=2, workers=1, device='cpu'))
+        assert len(found) == 7
+        for row, (file, scores, error) in zip(rows_of('o.jsonl'), found):
+            assert row['file'] == file and row.get('error', '') == error
+            expected = {label['label']: label['score'] for label in row.get('labels', ())}
+            assert error or {name: round(float(score), 6) for name, score in zip(names, scores)} == expected
+        assert [bool(error) for _, _, error in found] == [i == 2 for i in range(7)]
+    for images, device, message in (('nowhere', 'cpu', "'nowhere'"), ('a', 'nope', "--device 'nope'")):
+        with pytest.raises((FileNotFoundError, ValueError), match=message):  # at once, not with the first image
+            predict_images(model, images, device=device)
 
 
 def test_classes_of_weights(photos, trained, capsys):
@@ -153,8 +180,9 @@ def test_classes_of_weights(photos, trained, capsys):
     torch.save(model.state_dict(), '80.pth')
     run(*flags, checkpoint='80.pth')
     assert 'class 79' in capsys.readouterr().out
-    for file, known in (('plain.pth', 8), ('trunk.pth', 0)):  # a classifier that starts anew has nothing to say
-        with pytest.raises(ValueError, match=f"{file}' have no classifier of 80 classes, but of {known}:.*--class-map"):
+    found = {'plain.pth': 'have 8 classes, not 80', 'trunk.pth': 'are of a trunk, without a classifier'}
+    for file, known in found.items():  # a classifier that starts anew has nothing to say
+        with pytest.raises(ValueError, match=f"{file}' {known}:.*--class-map"):
             run(*flags, checkpoint=file)
 
 
@@ -221,7 +249,7 @@ def test_any_image_and_any_name_in_any_format(form, trained, tmp_path, monkeypat
         run('a', '--output', 'out', '--format', form, checkpoint=trained[0])
     assert stopped.value.code == 1
     error = capsys.readouterr().err
-    assert re.search("Cannot read image 'a/broken.jpg': .*\n1 of 7 images can not be read.\n$", error)
+    assert re.search("Cannot read image 'a/broken.jpg': .*\n1 of 7 images cannot be read.\n$", error)
     content = Path('out').read_bytes()
     if form == 'table':
         assert len(content.splitlines()) == 8 and rb'line\nbreak.png' in content
@@ -329,12 +357,12 @@ def test_resume_of_another_run(form, trained, photos):
             'a',
             ['--threshold', '1e-9'],
             'other.pth.tar',
-            f"other flags, model or images .*'{output}'.*'a/2.png'.*--output",
+            f"flags, model or images differ .*'{output}'.*'a/2.png'.*--output",
         ),
-        ('a', ['--threshold', '1e-9', '--use-ema'], trained[0], 'other flags'),
-        ('a', ['--threshold', '1e-9', '--topk', '2'], trained[0], 'other flags'),
-        ('a', ['--threshold', '1e-9', '--img-size', '64'], trained[0], 'other flags'),
-        ('a', ['--threshold', '0.9999'], trained[0], 'other flags'),
+        ('a', ['--threshold', '1e-9', '--use-ema'], trained[0], 'images differ'),
+        ('a', ['--threshold', '1e-9', '--topk', '2'], trained[0], 'images differ'),
+        ('a', ['--threshold', '1e-9', '--img-size', '64'], trained[0], 'images differ'),
+        ('a', ['--threshold', '0.9999'], trained[0], 'images differ'),
         ('names.txt', ['--threshold', '1e-9'], trained[0], f"'{output}' has a row of 'a/2.png'.* another --output"),
     ):
         Path(output).write_bytes(cut)
@@ -350,21 +378,22 @@ def test_resume_of_another_run(form, trained, photos):
     assert Path(output).read_bytes() == whole
 
 
-def test_resume_after_a_kill(trained, photos):
+def test_resume_after_a_kill(trained, photos, one_thread, monkeypatch):
     for i in range(40):
         save_image(photos / 'many' / f'{i:02d}.png', i)
-    # slow enough to be killed in the middle
-    slow = 'import sys, time, gkgnet_timm.commands.predict as p; row = p._row\n'
-    slow += 'p._row = lambda *args: (time.sleep(0.02), row(*args))[1]; p.main(sys.argv[1:])'
     flags = ['--checkpoint', trained[0], '-b', '3', '-j', '0', '--device', 'cpu', '--threshold', '0.1']
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    environment['OMP_NUM_THREADS'] = str(torch.get_num_threads())  # which may decide the last bit of a score
-    process = subprocess.Popen([sys.executable, '-c', slow, 'many', *flags, '--output', 'cut.jsonl'], env=environment)
+
+    def predict_slowly():  # enough to be killed in the middle
+        row = prediction._row
+        monkeypatch.setattr(prediction, '_row', lambda *args: (time.sleep(0.02), row(*args))[1])
+        predict(['many', *flags, '--output', 'cut.jsonl'])
+
+    process = fork(predict_slowly)
     while not os.path.exists('cut.jsonl') or Path('cut.jsonl').read_bytes().count(b'\n') < 10:
-        assert process.poll() is None
+        assert os.waitpid(process, os.WNOHANG) == (0, 0)
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
     assert 10 <= Path('cut.jsonl').read_bytes().count(b'\n') < 40
     predict(['many', *flags, '--output', 'cut.jsonl', '--resume'])
     predict(['many', *flags, '--output', 'whole.jsonl'])
@@ -372,12 +401,14 @@ def test_resume_after_a_kill(trained, photos):
     assert Path('cut.jsonl').read_bytes() == Path('whole.jsonl').read_bytes()
 
 
-def test_reader_that_stops_early(trained, photos):
-    argv = [sys.executable, '-m', 'gkgnet_timm', 'predict', 'a', '--checkpoint', trained[0], '-j', '0', '-b', '1']
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
-    process.stdout.close()
-    assert 'error' not in process.stderr.read().decode() and process.wait() == 141
+def test_reader_that_stops_early(trained, photos, one_thread):
+    argv = ['predict', 'a', '--checkpoint', trained[0], '-j', '0', '-b', '1', '--device', 'cpu']
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = fork(lambda: command(argv), stdout=writing, stderr=os.open('stderr.txt', os.O_WRONLY | os.O_CREAT))
+    os.close(writing)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    assert not Path('stderr.txt').read_text() and code == 141
 
 
 @pytest.mark.parametrize('value', [torch.nan, torch.inf, -torch.inf])
@@ -417,7 +448,7 @@ def test_image_that_the_transform_can_not_take(trained, photos, monkeypatch, cap
         return transform_some
 
     save_image(photos / 'a' / '1.png', 0, (42, 32))
-    monkeypatch.setattr(prediction, 'create_transform', create_transform)
+    monkeypatch.setattr(predictor, 'create_transform', create_transform)
     with pytest.raises(SystemExit) as stopped:
         run('a', '--output', 'o.jsonl', checkpoint=trained[0])
     assert stopped.value.code == 1 and "Cannot read image 'a/1.png': MemoryError" in capsys.readouterr().err
@@ -440,25 +471,25 @@ def test_errors_are_one_line(trained, photos, capsys):
         (['a', '--model', 'gkgnet_577', '--pretrained'], "Unknown model 'gkgnet_577'.*gkgnet_576"),
         (['a', '--checkpoint', 'nope.pth'], "'nope.pth' does not exist"),
         (['a', '--checkpoint', 'nope.safetensors', '--model', 'gkgnet_576'], "'nope.safetensors' does not exist"),
-        (['a', '--checkpoint', 'other.pth'], "'other.pth' is damaged, or no checkpoint"),
+        (['a', '--checkpoint', 'other.pth'], "'other.pth' is damaged or not a checkpoint"),
         (['a', *checkpoint, '--model', 'resnet10t'], "is of model 'gkgnet_ti_224', not 'resnet10t'"),
         (['a', *checkpoint, '--model-kwargs', 'depths=(2,1,1,1)'], 'does not fit'),
         (['a', *checkpoint, '--class-map', 'nope.txt'], 'nope.txt'),
         (['a', *plain, '--class-map', 'names.txt', '--format', 'csv'], '";" that separates'),
-        (['a', *checkpoint, '--class-map', 'names.txt'], "--class-map 'names.txt' has other names.*leave it out"),
+        (['a', *checkpoint, '--class-map', 'names.txt'], "'names.txt' has names different from.*leave it out"),
         (['a', '--checkpoint', 'plain.pth'], "'plain.pth' does not say which model it is of, give --model NAME"),
         (['a', *checkpoint, '--device', 'foo'], "--device 'foo'"),
         (['a', *checkpoint, '--device', 'cuda:99'], "--device 'cuda:99'"),
-        (['a', *checkpoint, '--workers=-1'], '--workers has to be at least 0, got -1'),
-        (['a', *checkpoint, '--img-size', '0'], '--img-size has to be at least 1, got 0'),
+        (['a', *checkpoint, '--workers=-1'], '--workers must be at least 0, got -1'),
+        (['a', *checkpoint, '--img-size', '0'], '--img-size must be at least 1, got 0'),
         (['a', *checkpoint, '--output', 'a', '--format', 'csv'], "--output 'a' is a folder"),
         (['a', *checkpoint, '--img-size', '33'], '33'),
-        (['a', *checkpoint, '--threshold', 'other.json'], "'other.json' is of other classes: 1 where the model has 8"),
+        (['a', *checkpoint, '--threshold', 'other.json'], "'other.json' has other classes: 1 where the model has 8"),
         (['a', *checkpoint, '--threshold', '2'], '--threshold.*got 2'),
         (['a', *checkpoint, '--threshold', 'nope.json'], "'nope.json' is neither"),
-        (['a', *checkpoint, '--topk', '0'], '--topk has to be at least 1'),
-        (['a', *checkpoint, '-b', '0'], '--batch-size has to be'),
-        (['a', 'nothing/*.jpg', *checkpoint], r"Nothing found: 'nothing/\*.jpg' is no image"),
+        (['a', *checkpoint, '--topk', '0'], '--topk must be at least 1'),
+        (['a', *checkpoint, '-b', '0'], '--batch-size must be'),
+        (['a', 'nothing/*.jpg', *checkpoint], r"Nothing found: 'nothing/\*.jpg' is not an image"),
         (['a', *checkpoint, '--output', 'o.xml'], "'o.xml' does not end in .*--format"),
         (['a', *checkpoint, '--output', 'nowhere/o.csv'], "--output 'nowhere/o.csv': there is no such folder"),
         (['a', *checkpoint, '--resume'], '--resume'),
@@ -468,7 +499,7 @@ def test_errors_are_one_line(trained, photos, capsys):
         (['a', *checkpoint, '--resume', '--output', 'twice.csv'], "row 2 of 'twice.csv' is not csv"),
         (
             ['a', *FLAGS, '--model', 'gkgnet_576', '--pretrained', '--use-ema'],
-            "--use-ema: 'gkgnet_576' holds no average",
+            "--use-ema: 'gkgnet_576' (has|holds) no average",
         ),
     ]
     before = {path: path.read_bytes() for path in photos.glob('*.*')}

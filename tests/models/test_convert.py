@@ -6,13 +6,12 @@ Most files are of a trunk of a sixth of the width of Ti, with the published name
 import json
 import os
 import pickle
-import random
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from filler import GOLDEN, NARROW, fill_model, image, published_gkgnet, published_pvig
+from filler import GOLDEN, NARROW, fill_model, image, mmcls, published_gkgnet, published_pvig
 from safetensors.torch import save_file
 
 import timm
@@ -60,18 +59,6 @@ def save(tmp_path):
         return path
 
     return save
-
-
-def mmcls(state_dict, **meta):
-    """As the published training framework wrote it from a wrapped model, with keys in no particular order."""
-    keys = list(state_dict)
-    random.Random(0).shuffle(keys)
-    momentum = {i: dict(step=7, exp_avg=torch.zeros(3)) for i in range(2)}
-    return dict(
-        meta=dict(epoch=70, iter=179620, mmcls_version='0.15.0', config='model = dict(...)', **meta),
-        state_dict={f'module.{key}': state_dict[key] for key in keys},
-        optimizer=dict(state=momentum, param_groups=[dict(lr=1e-4, betas=(0.9, 0.999), params=[0, 1])]),
-    )
 
 
 def part(model, prefix):

@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 import torch
-from conftest import SUPPORT
 from fake_hub import FakeHub, run_python
 from filler import NARROW, published_pvig
 from safetensors.torch import save_file
@@ -18,6 +17,7 @@ from timm.models import save_for_hf
 import gkgnet_timm  # noqa: F401
 from gkgnet_timm.class_names import COCO_CLASSES
 from gkgnet_timm.models import _pretrained
+from gkgnet_timm.weights.file import installed_file
 
 REPO = 'gkgnet-timm/gkgnet_576.coco2014'
 SMALL = dict(img_size=64, dims=NARROW)
@@ -44,78 +44,14 @@ def hub(tmp_path):
         yield hub
 
 
-def test_every_door_of_timm(hub, tmp_path):
-    model = published(hub.root)
-    shutil.copytree(hub.root / REPO, hub.root / f'{REPO}@v1')
-    other = {key: value + 1 if value.is_floating_point() else value for key, value in model.state_dict().items()}
-    save_file(other, hub.root / REPO / 'model.safetensors')
-    done = run_python(
-        f"""
-        import json, sys, torch, timm, gkgnet_timm
-        small = json.loads(sys.argv[1])
-        def state(name, **kwargs):
-            return timm.create_model(name, pretrained=True, **kwargs).state_dict()
-        main = state('gkgnet_576', **small)
-        v1 = state('hf-hub:{REPO}@v1')
-        folder = state('local-dir:{hub.root / REPO}')
-        again = state('hf-hub:{REPO}')
-        assert all(torch.equal(main[key], again[key]) and torch.equal(main[key], folder[key]) for key in main)
-        assert all(torch.equal(main[key], value + 1) for key, value in v1.items() if value.is_floating_point())
-        few = timm.create_model('gkgnet_576', pretrained=True, num_classes=3, in_chans=1, **dict(small, img_size=96))
-        assert len(few.head_label.weight) == 3 and few(torch.zeros(1, 1, 96, 96)).shape == (1, 3)
-        assert torch.equal(few.stem.conv1.conv.weight, main['stem.conv1.conv.weight'].sum(1, keepdim=True))
-        assert torch.equal(few.state_dict()['stages.3.blocks.1.ffn.fc2.conv.weight'],
-                           main['stages.3.blocks.1.ffn.fc2.conv.weight'])
-        maps = timm.create_model('gkgnet_576', pretrained=True, features_only=True, **small)
-        assert [m.shape[-1] for m in maps(torch.zeros(1, 3, 64, 64))] == [16, 8, 4, 2]
-        named = timm.create_model('hf-hub:{REPO}', pretrained=True)
-        assert named.pretrained_cfg['label_names'][0] == 'person' and named.pretrained_cfg['license'] == 'other'
-        torch.save(main, 'main.pth')
-        """,
-        json.dumps(SMALL),
-        home=tmp_path / 'home',
-        endpoint=hub.endpoint,
-    )
-    assert done.returncode == 0, done.stderr
-    loaded = torch.load(tmp_path / 'home' / 'main.pth')
-    assert all(torch.equal(loaded[key], value) for key, value in other.items())
-
-
-def test_other_organisation(tmp_path):
-    code = "import timm, gkgnet_timm; print(timm.get_pretrained_cfg('gkgnet_576').hf_hub_id)"
-    assert run_python(code, home=tmp_path, GKGNET_TIMM_HUB_ORG='our-team').stdout == 'our-team/gkgnet_576.coco2014\n'
-
-
-def test_errors_of_the_hub(hub, tmp_path):
-    """Each is one sentence: what was looked for, where, and both remedies."""
-    published(hub.root, 'org/gated')
-    hub.gated.add('org/gated')
-    code = """
-        import sys, timm, gkgnet_timm
-        from timm.models import load_pretrained
-        for name, overlay in (('gkgnet_576', {}), ('gkgnet_576', dict(hf_hub_id='org/gated'))):
-            try:
-                timm.create_model(name, pretrained=True, img_size=64, pretrained_cfg_overlay=overlay)
-            except OSError as error:
-                print(error)
-        """
-    online = run_python(code, home=tmp_path / 'home', endpoint=hub.endpoint).stdout.splitlines()
-    offline = run_python(code, home=tmp_path / 'home', HF_HUB_OFFLINE=1).stdout.splitlines()
-    assert len(online) == len(offline) == 2
-    for line, repo in ((online[0], REPO), (offline[0], REPO), (online[1], 'org/gated')):
-        assert f'gkgnet_576.coco2014 from Hugging Face repository {repo!r}' in line
-        assert 'drive.google.com' in line and 'gkgnet_timm convert FILE' in line and 'hf auth login' in line
-    assert 'RepositoryNotFound' in online[0] and 'GatedRepo' in online[1] and 'LocalEntryNotFound' in offline[0]
-
-
-FAULTS = """
-import json, os, pickle, shutil, sys, torch
+# The Hub, and what is tried with it, in one process: every door of timm, then refusals, then damaged downloads.
+TRIALS = """
+import json, os, sys, torch
 from pathlib import Path
 from fake_hub import FakeHub
 from safetensors.torch import load_file, save_file
 
-source, small = Path(sys.argv[1]), json.loads(sys.argv[2])
-good = (source / 'gkgnet-timm/gkgnet_576.coco2014/model.safetensors').read_bytes()
+source, small, repo = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
 
 def nan(path):
     state = load_file(path)
@@ -126,10 +62,38 @@ class Payload:
     def __reduce__(self):
         return open, ('marker', 'w')
 
+def state(name, **kwargs):
+    return timm.create_model(name, pretrained=True, **kwargs).state_dict()
+
 with FakeHub(source) as hub:
     os.environ['HF_ENDPOINT'] = hub.endpoint
     import timm, gkgnet_timm
-    path = source / 'gkgnet-timm/gkgnet_576.coco2014/model.safetensors'
+    main = state('gkgnet_576', **small)
+    v1 = state(f'hf-hub:{repo}@v1')
+    folder = state(f'local-dir:{source / repo}')
+    again = state(f'hf-hub:{repo}')
+    assert all(torch.equal(main[key], again[key]) and torch.equal(main[key], folder[key]) for key in main)
+    assert all(torch.equal(main[key], value + 1) for key, value in v1.items() if value.is_floating_point())
+    few = timm.create_model('gkgnet_576', pretrained=True, num_classes=3, in_chans=1, **dict(small, img_size=96))
+    assert len(few.head_label.weight) == 3 and few(torch.zeros(1, 1, 96, 96)).shape == (1, 3)
+    assert torch.equal(few.stem.conv1.conv.weight, main['stem.conv1.conv.weight'].sum(1, keepdim=True))
+    key = 'stages.3.blocks.1.ffn.fc2.conv.weight'
+    assert torch.equal(few.state_dict()[key], main[key])
+    maps = timm.create_model('gkgnet_576', pretrained=True, features_only=True, **small)
+    assert [m.shape[-1] for m in maps(torch.zeros(1, 3, 64, 64))] == [16, 8, 4, 2]
+    named = timm.create_model(f'hf-hub:{repo}', pretrained=True)
+    assert named.pretrained_cfg['label_names'][0] == 'person' and named.pretrained_cfg['license'] == 'other'
+    torch.save(main, 'main.pth')
+
+    hub.gated.add('org/gated')
+    for name in ('org/missing', 'org/gated'):
+        try:
+            state('gkgnet_576', img_size=64, pretrained_cfg_overlay=dict(hf_hub_id=name))
+        except OSError as error:
+            print(json.dumps([name, 0, 'OSError', str(error)]))
+
+    path = source / repo / 'model.safetensors'
+    good = path.read_bytes()
     for fault in ('interrupted', 'hash', 'truncated', 'page', 'payload', 'nan'):
         if fault == 'interrupted':
             hub.cut = len(good) // 2
@@ -145,7 +109,7 @@ with FakeHub(source) as hub:
             nan(path)
         for turn in range(2):
             try:
-                timm.create_model('gkgnet_576', pretrained=True, cache_dir=f'cache/{fault}', **small)
+                state('gkgnet_576', cache_dir=f'cache/{fault}', **small)
                 print(json.dumps([fault, turn, None, None]))
             except Exception as error:
                 print(json.dumps([fault, turn, type(error).__name__, str(error)]))
@@ -153,27 +117,58 @@ with FakeHub(source) as hub:
             path.write_bytes(good)
     assert not os.path.exists('marker')
 """
+OFFLINE = """
+import timm, gkgnet_timm
+print(timm.get_pretrained_cfg('gkgnet_576').hf_hub_id)
+for overlay in ({}, dict(hf_hub_id='org/gated')):
+    try:
+        timm.create_model('gkgnet_576', pretrained=True, img_size=64, pretrained_cfg_overlay=overlay)
+    except OSError as error:
+        print(error)
+"""
 
 
-def test_damaged_downloads_from_the_hub(tmp_path):
-    """Each is one clear sentence, and the next try works."""
-    published(tmp_path / 'hub')
-    code = f'import sys; sys.path.append({str(SUPPORT)!r})\n{FAULTS}'
-    done = run_python(code, tmp_path / 'hub', json.dumps(SMALL), home=tmp_path / 'home')
+def check_refusal(line, repo, reason):
+    """What was looked for, where, and both remedies."""
+    assert f'gkgnet_576.coco2014 from Hugging Face repository {repo!r}' in line and reason in line and '\n' not in line
+    assert 'drive.google.com' in line and 'gkgnet_timm convert FILE' in line and 'hf auth login' in line
+
+
+def test_every_door_of_timm_refusals_and_damaged_downloads_of_the_hub(tmp_path):
+    """Each error is one clear sentence, and the try after a damaged download works."""
+    root, home = tmp_path / 'hub', tmp_path / 'home'
+    model = published(root)
+    published(root, 'org/gated')
+    shutil.copytree(root / REPO, root / f'{REPO}@v1')
+    other = {key: value + 1 if value.is_floating_point() else value for key, value in model.state_dict().items()}
+    save_file(other, root / REPO / 'model.safetensors')
+    done = run_python(TRIALS, root, json.dumps(SMALL), REPO, home=home)
     assert done.returncode == 0, done.stderr
-    answers = {(fault, turn): (kind, text) for fault, turn, kind, text in map(json.loads, done.stdout.splitlines())}
+    loaded = torch.load(home / 'main.pth')
+    assert all(torch.equal(loaded[key], value) for key, value in other.items())
+    answers = {(name, turn): (kind, text) for name, turn, kind, text in map(json.loads, done.stdout.splitlines())}
+    check_refusal(answers['org/missing', 0][1], 'org/missing', 'RepositoryNotFound')
+    check_refusal(answers['org/gated', 0][1], 'org/gated', 'GatedRepo')
     expected = {
         'interrupted': ('OSError', 'No weights of gkgnet_576.coco2014'),
         'hash': ('ValueError', 'SHA-256'),
-        'truncated': ('ValueError', 'damaged, or no checkpoint'),
+        'truncated': ('ValueError', 'damaged or not a checkpoint'),
         'page': ('ValueError', 'a web page in place of a checkpoint'),
-        'payload': ('ValueError', 'damaged, or no checkpoint'),  # its suffix says safetensors, which has no code
+        'payload': ('ValueError', 'damaged or not a checkpoint'),  # its suffix says safetensors, which has no code
         'nan': ('ValueError', "'stem.conv2.bn.bias' has nan"),
     }
     for fault, (kind, message) in expected.items():
         assert answers[fault, 0][0] == kind and message in answers[fault, 0][1], (fault, answers[fault, 0])
         assert '\n' not in answers[fault, 0][1]
         assert answers[fault, 1] == (None, None), (fault, answers[fault, 1])
+
+
+def test_without_a_network_and_with_another_organisation(tmp_path):
+    done = run_python(OFFLINE, home=tmp_path, HF_HUB_OFFLINE=1, GKGNET_TIMM_HUB_ORG='our-team')
+    repo, ours, theirs = done.stdout.splitlines()
+    assert repo == 'our-team/gkgnet_576.coco2014'
+    check_refusal(ours, repo, 'LocalEntryNotFound')
+    check_refusal(theirs, 'org/gated', 'LocalEntryNotFound')
 
 
 @pytest.mark.parametrize('fault', ['missing', 'cut', 'page', 'payload', 'nan', 'other'])
@@ -200,7 +195,7 @@ def test_damaged_downloads_from_a_url(hub, tmp_path, monkeypatch, fault):
         torch.save(dict(weight=torch.zeros(3)), path)
     kind, message = {
         'missing': (OSError, f'from {hub.endpoint}/files/{path.name}.*404'),
-        'cut': (ValueError, 'damaged, or no checkpoint'),
+        'cut': (ValueError, 'damaged or not a checkpoint'),
         'page': (ValueError, 'web page'),
         'payload': (ValueError, 'asks for _?io.open, which is code and was not run'),
         'nan': (ValueError, "'pos_embed' has nan"),
@@ -221,22 +216,22 @@ def test_damaged_downloads_from_a_url(hub, tmp_path, monkeypatch, fault):
 def test_installed_file_goes_first_unless_a_source_is_given(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path))
     model = create('gkgnet_576', num_classes=80, dtype=torch.float32)
-    installed = _pretrained.installed_file(timm.get_pretrained_cfg('gkgnet_576'))
-    assert installed == tmp_path / 'weights' / 'gkgnet_576.coco2014' / 'model.safetensors'
-    installed.parent.mkdir(parents=True)
-    save_file(model.state_dict(), installed)
+    target = installed_file(timm.get_pretrained_cfg('gkgnet_576'))
+    assert target == tmp_path / 'weights' / 'gkgnet_576.coco2014' / 'model.safetensors'
+    target.parent.mkdir(parents=True)
+    save_file(model.state_dict(), target)
     with caplog.at_level(logging.INFO):
         loaded = timm.create_model('gkgnet_576', pretrained=True, **SMALL)
-    assert str(installed) in caplog.text, 'where weights come from is to be seen'
+    assert str(target) in caplog.text, 'where weights come from is to be seen'
     assert torch.equal(loaded.head_label.weight, model.head_label.weight)
     other = tmp_path / 'other.safetensors'
     save_file({key: value * 0 for key, value in model.state_dict().items()}, other)
     overlay = dict(pretrained_cfg_overlay=dict(file=str(other)))
     assert not timm.create_model('gkgnet_576', pretrained=True, **overlay, **SMALL).head_label.weight.any()
-    installed.write_bytes(installed.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=f"'{installed}' are damaged"):
+    target.write_bytes(target.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=f"'{target}' are damaged"):
         timm.create_model('gkgnet_576', pretrained=True, **SMALL)
-    assert installed.exists(), 'only downloads are removed'
+    assert target.exists(), 'only downloads are removed'
 
 
 def test_trunks_share_the_installed_file():
@@ -244,7 +239,7 @@ def test_trunks_share_the_installed_file():
         names = [f'pvig_{width}_224'] + [
             f'gkgnet_{"" if width == "s" else width + "_"}{size}.in1k' for size in (224, 576)
         ]
-        assert len({_pretrained.installed_file(timm.get_pretrained_cfg(name)) for name in names}) == 1
+        assert len({installed_file(timm.get_pretrained_cfg(name)) for name in names}) == 1
 
 
 def test_trunk_says_that_the_label_branch_is_untrained(tmp_path, caplog):

@@ -1,10 +1,12 @@
-"""A Hugging Face Hub look-alike on loopback, and fresh processes that can reach nothing but loopback.
+"""Imitate the Hugging Face Hub on loopback, and start fresh processes that reach nothing but loopback.
 
-huggingface_hub reads its settings when it is imported, so what talks to this Hub runs in a process of its own:
+huggingface_hub reads its settings when it is imported, so whatever talks to this Hub runs in a process of its own:
 
     with FakeHub(tmp_path / 'hub') as hub:  # serves tmp_path / 'hub' / ORG / NAME / FILE
         done = run_python("import timm, gkgnet_timm; ...", home=tmp_path / 'home', endpoint=hub.endpoint)
     assert done.returncode == 0, done.stderr
+
+A process takes seconds to import timm, so let one do many steps. It can also import this module and run the Hub itself.
 """
 
 import base64
@@ -25,13 +27,14 @@ from urllib.parse import unquote
 
 import yaml
 
-ROOT = Path(__file__).parents[2]
+SUPPORT = Path(__file__).parent
+ROOT = SUPPORT.parents[1]
 CHUNK = 1 << 20
 RESOLVE = re.compile(r'/([^/]+/[^/]+)/resolve/([^/]+)/(.+)')
 API = re.compile(r'/api/models/([^/]+/[^/]+)(?:/(revision|preupload|commit)/([^/]+))?')
 BATCH = re.compile(r'/([^/]+/[^/]+)\.git/info/lfs/objects/batch')
 
-# Runs at the start of every child process, and in those that it starts.
+# Runs at the start of every child process and of those it starts.
 GUARD = """
 import errno, socket, sys
 
@@ -62,9 +65,9 @@ class FakeHub:
         requests: 'METHOD /path' of all requests so far.
         token: The one good token; with it, any other is refused, and no upload is possible without. None takes all.
         gated: Repositories ('ORG/NAME') that need access: 401 without a token, 403 with one.
-        private: Repositories that do not exist for who has no token.
+        private: Repositories that do not exist for clients without a token.
         read_only: Repositories and organisations where nobody may write: 403.
-        cut: No byte of a file beyond this position is sent, although Content-Length says the whole.
+        cut: No byte of a file beyond this position is sent, although Content-Length is that of the whole.
         cuts: How many downloads `cut` is for, then it ends; None for all.
         wrong_hash: Send the ETag of other content.
     """
@@ -217,7 +220,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             sha = self.hub.commit(repo, branch)
             info = dict(id=repo, modelId=repo, sha=sha, private=repo in self.hub.private, tags=[])
             return self._send_json(200, dict(info, siblings=[dict(rfilename=file) for file in files]))
-        raise HubError(404, '', 'Not found')  # as for /api/agent-harnesses, which the client can do without
+        raise HubError(404, '', 'Not found')  # such as /api/agent-harnesses, which the client can do without
 
     def _send_file(self, path: Path, headers: Dict[str, str]) -> None:
         size, etag = path.stat().st_size, self.hub.sha256(path)
@@ -335,7 +338,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _commit(self, folder: Path, lines: List[Dict[str, Any]]) -> None:
         changes: List[Tuple[str, Path, Any]] = []
-        for line in lines:  # all is looked at before any is done
+        for line in lines:  # check all of them before doing any
             key, value = line['key'], line['value']
             if key == 'header':
                 continue
@@ -371,7 +374,7 @@ def run_python(
     cwd: Union[str, Path, None] = None,
     **env: Any,
 ) -> 'subprocess.CompletedProcess[str]':
-    """Run a script in a fresh process that has no settings, caches or tokens of the user and reaches only 127.0.0.1.
+    """Run a script in a fresh process without settings, caches or tokens of the user; it reaches only 127.0.0.1.
 
     The caches of huggingface_hub, torch.hub and this package are in `home`, so that the same `home` finds them again.
     Xet is off: its sockets are not those of Python, which are what the guard sees.
@@ -403,7 +406,7 @@ def run_python(
         HF_HUB_DISABLE_TELEMETRY='1',
         HF_HUB_DISABLE_XET='1',
         OMP_NUM_THREADS='1',
-        PYTHONPATH=os.pathsep.join(map(str, (guard, ROOT))),
+        PYTHONPATH=os.pathsep.join(map(str, (guard, ROOT, SUPPORT))),
     )
     if endpoint:
         variables['HF_ENDPOINT'] = endpoint

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import zlib
 from pathlib import Path
 
@@ -85,3 +86,15 @@ def fill_model(model, seed=0):
         state_dict[name] = fill(published, tuple(value.shape), seed)
     model.load_state_dict(state_dict)
     return model
+
+
+def mmcls(state_dict, **meta):
+    """As the published training framework wrote it from a wrapped model, with keys in no particular order."""
+    keys = list(state_dict)
+    random.Random(0).shuffle(keys)
+    momentum = {i: dict(step=7, exp_avg=torch.zeros(3)) for i in range(2)}
+    return dict(
+        meta=dict(epoch=70, iter=179620, mmcls_version='0.15.0', config='model = dict(...)', **meta),
+        state_dict={f'module.{key}': state_dict[key] for key in keys},
+        optimizer=dict(state=momentum, param_groups=[dict(lr=1e-4, betas=(0.9, 0.999), params=[0, 1])]),
+    )

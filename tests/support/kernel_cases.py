@@ -11,16 +11,18 @@ import pytest
 import torch
 import triton.language as tl
 import triton.runtime.interpreter as interpreter
-from test_graph import Recorder, nodes
-from tiny import create, images
+from tiny import Recorder, create, images, nodes
 
+from gkgnet_timm.graph import eager, gpu, interleave_max_relative, knn_neighbors, operators
 from gkgnet_timm.graph import gpu_kernels as kernels
-from gkgnet_timm.graph import operators as ops
 from gkgnet_timm.graph.dense import dense_max_relative, dense_neighbors
-from gkgnet_timm.graph.eager import gather_max, search_neighbors
-from gkgnet_timm.graph.functional import knn_neighbors, max_relative
-from gkgnet_timm.layers.block import Grapher
+from gkgnet_timm.layers.block import Block
 from gkgnet_timm.layers.position import relative_position_tables
+
+# as the graph package does for 'cuda', this process alone
+operators.knn_neighbors.register_kernel('cpu', gpu.search)
+operators.interleave_max_relative.register_kernel('cpu', gpu.aggregate)
+operators.scatter_to_winners.register_kernel('cpu', gpu.scatter)
 
 HALF = [torch.float16, torch.bfloat16]
 
@@ -57,10 +59,9 @@ def launched(monkeypatch):
         launcher = functools.partial(note, name, getattr(kernels, name))
         monkeypatch.setattr(kernels, name, launcher)
     monkeypatch.setattr(interpreter.interpreter_builder, '__class__', Builder)
-    monkeypatch.setattr(ops, '_interpret', True)
-    monkeypatch.setattr(ops, '_checked', True)
+    monkeypatch.setattr(gpu, '_checked', True)
     yield names
-    assert ops._usable, 'a kernel failed'
+    assert gpu._usable, 'a kernel failed'
 
 
 TILES = {'wide': kernels.search_tile(64, 132), 'narrow': kernels.search_tile(64, 1)}
@@ -211,10 +212,13 @@ def aggregation(B, N, M, C, G, k, dtype=torch.float32):
     return x, y, neighbors
 
 
-def eager_max_relative(x, y, neighbors):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ops, '_interpret', False)
-        return max_relative(x, y, neighbors)
+def weight_of(x):
+    """A gradient of what is made of nodes x."""
+    return nodes(*x.shape[:2], 2 * x.shape[2], seed=2).to(x.dtype)
+
+
+def eager_aggregate(x, y, neighbors):
+    return eager.interleave_max_relative(x, y, neighbors, y.requires_grad)[0]
 
 
 @pytest.mark.parametrize('dtypes', [(d, d) for d in (torch.float32, *HALF)] + [(torch.bfloat16, torch.float32)])
@@ -222,32 +226,29 @@ def eager_max_relative(x, y, neighbors):
 def test_max_relative_bit_for_bit(case, dtypes, launched):
     x, y, neighbors = aggregation(*case)
     x, y = (x + nodes(*x.shape, seed=4).float()).to(dtypes[0]), y.to(dtypes[1])
-    with torch.no_grad():
-        out = max_relative(x, y, neighbors)
-        expected = eager_max_relative(x, y, neighbors)
+    out = interleave_max_relative(x, y, neighbors)
+    expected = eager_aggregate(x, y, neighbors)
     assert launched == ['launch_max_relative']
     assert out.dtype == expected.dtype and torch.equal(out, expected)
-    assert torch.equal(out, dense_max_relative(x, y, neighbors))
+    assert torch.equal(out[..., 1::2], dense_max_relative(x, y, neighbors))
 
 
 @pytest.mark.parametrize('case', AGGREGATIONS)
 def test_first_winner_among_equals(case):
-    B, N, M, C, G, k = case
     x, y, neighbors = aggregation(*case)
-    _, winner = ops.max_relative(x, y, neighbors, True)
+    _, winner = operators.interleave_max_relative(x, y, neighbors, True)
     assert winner.dtype == torch.int32 and winner.shape == x.shape
-    _, row = gather_max(y.view(-1, C // G), neighbors, True)
-    assert torch.equal(winner, (row // G % M).view(B, N, C).int())
-    assert ops.max_relative(x, y, neighbors, False)[1].numel() == 0
+    assert torch.equal(winner, eager.gather_max(y, neighbors, True)[1])
+    assert operators.interleave_max_relative(x, y, neighbors, False)[1].numel() == 0
 
 
 @pytest.mark.parametrize('wanted', [('x', 'y'), ('x',), ('y',)])
 @pytest.mark.parametrize('case', AGGREGATIONS)
 def test_max_relative_gradients(case, wanted, launched):
     x, y, neighbors = aggregation(*case)
-    weight = nodes(*x.shape, seed=2).float()
+    weight = weight_of(x)
     results = []
-    for operation in (max_relative, eager_max_relative):
+    for operation in (interleave_max_relative, eager_aggregate):
         inputs = {'x': x.clone(), 'y': y.clone()}
         leaves = [inputs[name].requires_grad_() for name in wanted]
         results.append(torch.autograd.grad(operation(inputs['x'], inputs['y'], neighbors), leaves, weight))
@@ -259,10 +260,10 @@ def test_max_relative_gradients(case, wanted, launched):
 @pytest.mark.parametrize('dtype', HALF)
 def test_gradients_of_half_precision_nodes_are_summed_in_float32(dtype):
     x, y, neighbors = aggregation(1, 60, 5, 16, 2, 3, dtype)
-    weight = nodes(*x.shape, seed=2, dtype=dtype)
-    grad = torch.autograd.grad(max_relative(x, y.requires_grad_(), neighbors), y, weight)[0]
+    weight = weight_of(x)
+    grad = torch.autograd.grad(interleave_max_relative(x, y.requires_grad_(), neighbors), y, weight)[0]
     wide = y.detach().float().requires_grad_()
-    expected = torch.autograd.grad(eager_max_relative(x.float(), wide, neighbors), wide, weight.float())[0]
+    expected = torch.autograd.grad(eager_aggregate(x.float(), wide, neighbors), wide, weight.float())[0]
     assert grad.dtype == dtype
     torch.testing.assert_close(grad, expected.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-5)
 
@@ -270,9 +271,9 @@ def test_gradients_of_half_precision_nodes_are_summed_in_float32(dtype):
 def test_gradient_of_one_tensor_in_both_roles_and_other_strides():
     x = nodes(2, 40, 30).float().transpose(1, 2)  # (2, 30, 40)
     neighbors = torch.randint(30, (2, 2, 30, 4), generator=torch.Generator().manual_seed(0))
-    weight = nodes(2, 40, 60, seed=2).float().transpose(1, 2)[:, ::2]
+    weight = nodes(2, 80, 60, seed=2).float().transpose(1, 2)[:, ::2]
     gradients = []
-    for operation in (max_relative, eager_max_relative):
+    for operation in (interleave_max_relative, eager_aggregate):
         leaf = x.clone(memory_format=torch.preserve_format).requires_grad_()
         gradients.append(torch.autograd.grad(operation(leaf, leaf, neighbors), leaf, weight)[0])
     assert x.stride(1) == 1
@@ -281,13 +282,13 @@ def test_gradient_of_one_tensor_in_both_roles_and_other_strides():
 
 def test_deterministic_gradients_are_not_added_atomically(launched):
     x, y, neighbors = aggregation(2, 30, 20, 40, 2, 9)
-    weight = nodes(*x.shape, seed=2).float()
+    weight = weight_of(x)
     y.requires_grad_()
-    atomic = torch.autograd.grad(max_relative(x, y, neighbors), y, weight)[0]
+    atomic = torch.autograd.grad(interleave_max_relative(x, y, neighbors), y, weight)[0]
     assert launched.pop() == 'launch_scatter_add'
     torch.use_deterministic_algorithms(True)
     try:
-        ordered = torch.autograd.grad(max_relative(x, y, neighbors), y, weight)[0]
+        ordered = torch.autograd.grad(interleave_max_relative(x, y, neighbors), y, weight)[0]
     finally:
         torch.use_deterministic_algorithms(False)
     assert launched == ['launch_max_relative'] * 2
@@ -300,76 +301,81 @@ def test_max_relative_spreads_nan():
     neighbors[0, 1, 1] = torch.tensor([0, 2, 3])
     neighbors[0, 1, 2] = torch.tensor([0, 1, 3])
     for keep_winner in (True, False):
-        out, winner = ops.max_relative(x, y, neighbors, keep_winner)
-        assert out[0, 1, 5].isnan() and not out[0, 2].isnan().any()
+        out, winner = operators.interleave_max_relative(x, y, neighbors, keep_winner)
+        assert out[0, 1, 11].isnan() and not out[0, 2].isnan().any()
         assert not keep_winner or winner[0, 1, 5] == 2
 
 
 def test_float64_stays_eager(launched):
-    max_relative(*aggregation(1, 4, 6, 8, 2, 3, torch.float64))
+    x, y, neighbors = (t.double() if t.is_floating_point() else t for t in aggregation(1, 4, 6, 8, 2, 3))
+    interleave_max_relative(x, y.requires_grad_(), neighbors).sum().backward()
     assert launched == []
 
 
 # --- as operators
 
 
-def test_compiled_grapher(launched):
+def test_compiled_block(launched):
     """torch.compile takes the operators into one graph, with their gradients."""
     torch.manual_seed(0)
-    grapher = Grapher(16, 4, 2, 2).eval()
+    block = Block(16, 4, 2, 2).eval()
     position = relative_position_tables(4, 4, 16, 1)
     x = nodes(2, 16, 4, 4).float().requires_grad_()
     with torch.no_grad():
-        compiled = torch.compile(grapher, backend='eager', fullgraph=True)
-        assert torch.equal(compiled(x, x, position)[0], grapher(x, x, position)[0])
+        compiled = torch.compile(block, backend='eager', fullgraph=True)
+        assert torch.equal(compiled(x, x, position)[0], block(x, x, position)[0])
     results = []
-    for module in (torch.compile(grapher, backend='aot_eager', fullgraph=True), grapher):
+    for module in (torch.compile(block, backend='aot_eager', fullgraph=True), block):
         out, neighbors = module(x, x, position)
-        results.append((neighbors, out.detach(), *torch.autograd.grad(out.square().sum(), (x, *grapher.parameters()))))
+        results.append((neighbors, out.detach(), *torch.autograd.grad(out.square().sum(), (x, *block.parameters()))))
     assert launched[-6:] == ['launch_search', 'launch_max_relative', 'launch_scatter_add'] * 2
     assert torch.equal(results[0][0], results[1][0])
     for actual, expected in zip(results[0][1:], results[1][1:]):
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_exported_grapher():
-    grapher = Grapher(16, 4, 2, 2).eval()
+@pytest.mark.skipif(not hasattr(torch.compiler, 'is_exporting'), reason='this torch does not tell export from compile')
+def test_exported_block_needs_no_kernel(launched):
+    block = Block(16, 4, 2, 2).eval()
     position = relative_position_tables(4, 4, 16, 1)
     x = nodes(2, 16, 4, 4).float()
-    program = torch.export.export(grapher, (x, x, position))
-    targets = [str(node.target) for node in program.graph.nodes]
-    assert 'gkgnet_timm.knn_neighbors.default' in targets and 'gkgnet_timm.max_relative.default' in targets
+    program = torch.export.export(block, (x, x, position))
+    assert 'gkgnet_timm' not in program.graph_module.code
     with torch.no_grad():
-        assert torch.equal(program.module()(x, x, position)[0], grapher(x, x, position)[0])
+        out = program.module()(x, x, position)[0]
+        assert launched == []
+        torch.testing.assert_close(out, block(x, x, position)[0])
+    assert launched == ['launch_search', 'launch_max_relative']
 
 
 def test_trains_like_the_eager_model(launched):
     model = create(dtype=torch.float32, num_classes=3).train()
-    eager = copy.deepcopy(model)
+    plain = copy.deepcopy(model)
     x = images(2, 32).float()
     out = model(x)
     out.square().sum().backward()
-    blocks = sum(isinstance(module, Grapher) for module in model.modules())
+    blocks = sum(isinstance(module, Block) for module in model.modules())
     assert sorted(launched) == sorted(kernels.__all__ * blocks)
-    ops._interpret = False
-    expected = eager(x)
-    expected.square().sum().backward()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu, '_usable', False)
+        expected = plain(x)
+        expected.square().sum().backward()
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-4)
-    for ours, theirs in zip(model.parameters(), eager.parameters()):
+    for ours, theirs in zip(model.parameters(), plain.parameters()):
         scale = theirs.grad.abs().max().item()
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=1e-3 * scale + 1e-5)
 
 
 @pytest.mark.parametrize('wrong', [None, 'launch_search', 'launch_max_relative'])
 def test_kernels_are_checked_before_they_are_used(monkeypatch, caplog, wrong):
-    monkeypatch.setattr(ops, '_checked', False)
+    monkeypatch.setattr(gpu, '_checked', False)
     if wrong:
         position = -1 if wrong == 'launch_search' else -2  # of the output among the arguments
         monkeypatch.setattr(kernels, wrong, lambda *args: args[position].zero_())
     x, y = nodes(1, 12, 16).float(), nodes(1, 30, 16, seed=1).float()
     found = knn_neighbors(x, y, 5, 1, 2)
-    assert torch.equal(found, search_neighbors(x, y, 5, 1, 2, None))
-    assert ops._usable == (wrong is None) and len(caplog.records) == (wrong is not None)
+    assert torch.equal(found, eager.search_neighbors(x, y, 5, 1, 2, None))
+    assert gpu._usable == (wrong is None) and len(caplog.records) == (wrong is not None)
     if wrong:
         assert 'than the eager one' in caplog.text
-        ops._usable = True
+        gpu._usable = True

@@ -7,8 +7,7 @@ from torch.utils._pytree import tree_leaves
 
 import timm
 
-from gkgnet_timm.layers.block import RelativePosition
-from gkgnet_timm.layers.position import relative_position_tables
+from gkgnet_timm.layers.position import RelativePosition, relative_position_tables
 
 TI = (48, 96, 240, 384)
 FAMILIES = ['gkgnet_ti_224', 'pvig_ti_224']
@@ -23,22 +22,29 @@ def images(batch, height, width=None, channels=3, seed=0):
     return image((batch, channels, height, width or height), seed).double()
 
 
+def nodes(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
 def assert_close(actual, expected, tolerance=1e-10):
     torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
 
 
 class Recorder(TorchDispatchMode):
-    """Bytes of the largest tensor that an operation returned, and the shapes given to top-k."""
+    """Bytes of the largest tensor that an operation returned, and the shapes of scores that are selected from.
+
+    It does not see into operators of ours.
+    """
 
     def __init__(self):
         super().__init__()
         self.largest = 0
-        self.topk_shapes = []
+        self.selected_shapes = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        if func.overloadpacket is torch.ops.aten.topk:
-            self.topk_shapes.append(tuple(args[0].shape))
+        if func.overloadpacket is torch.ops.gkgnet_timm.select_largest:
+            self.selected_shapes.append(tuple(args[0].shape))
         for leaf in tree_leaves(out):
             if isinstance(leaf, torch.Tensor):
                 self.largest = max(self.largest, leaf.untyped_storage().nbytes())

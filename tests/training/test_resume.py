@@ -1,105 +1,102 @@
 """Runs that are killed and continue, and checkpoints on the way."""
 
 import csv
-import json
 import os
 import resource
 import signal
 import subprocess
-import sys
-from typing import NamedTuple
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from runs import NARROW_MODEL
+from serving import command
 
-from gkgnet_timm.__main__ import main
-from gkgnet_timm.data import demo
+from gkgnet_timm.data import demo_root
 from gkgnet_timm.training import progress
 
-FLAGS = ['-c', 'demo', '--img-size', '32', '-b', '4', '--epochs', '3', '-j', '1', '--device', 'cpu', '--model-ema']
-FLAGS += ['--model-ema-decay', '0.9', '--drop-path', '0.2', '--cropmix', '0.5', '--reprob', '0.5', '--aa', 'trivial']
-FLAGS += ['--amp', '--amp-dtype', 'float16', '--checkpoint-hist', '2']
-FLAGS += ['--model-kwargs', 'depths=(1, 1, 1, 1)', 'dims=(8, 16, 24, 32)', 'k=3', 'label_k=3']
+FLAGS = '-c demo --img-size 32 -b 4 --epochs 3 -j 1 --device cpu --model-ema --model-ema-decay 0.9'.split()
+FLAGS += '--drop-path 0.2 --cropmix 0.5 --reprob 0.5 --aa trivial --amp --amp-dtype float16'.split()
+FLAGS += ['--checkpoint-hist', '2', *NARROW_MODEL]
+
+# 4 updates an epoch. Saving an epoch calls fsync for the file, replaces last, fsync for the folder, then links and
+# replaces the numbered file, and the best one if it is the best. A resumed run trims summary.csv by a replace first.
+MOMENTS = ['update-2', 'update-7', 'fsync-3', 'replace-4', 'fsync-4', 'link-3', 'replace-5']
 
 
-def _kill_in_place_of(owner, name, count):
+def _in_place_of(moment, action):
+    """Let an action come before the n-th call of a function."""
+    name, _, count = moment.partition('-')
+    owner = progress.Progress if name == 'update' else os
     original, calls = getattr(owner, name), []
 
     def counted(*args, **kwargs):
         calls.append(1)
-        if len(calls) == count:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if len(calls) == int(count):
+            action()
         return original(*args, **kwargs)
 
     setattr(owner, name, counted)
 
 
-def _train(argv, cache, kill_at, file_limit, stdout, stderr):
-    for path, stream in ((stdout, 1), (stderr, 2)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+def _copy(folder, to):
+    """Copy a folder with its hard links."""
+    subprocess.run(['cp', '-a', str(folder), str(to)], check=True)
+
+
+def _train(argv, cache, kill_at=None, file_limit=None, copied=None):
+    """Train, to be killed at a moment, or to copy a folder at many of them: a kill leaves exactly these files."""
     os.environ['GKGNET_TIMM_CACHE'] = cache
-    demo.SPLITS = {'train': 14, 'val': 5}
+    demo_root({'train': 14, 'val': 5})
     if kill_at:
-        _kill_in_place_of(progress.Progress if kill_at[0] == 'update' else os, *kill_at)
+        _in_place_of(kill_at, partial(os.kill, os.getpid(), signal.SIGKILL))
+    for moment in MOMENTS if copied else ():
+        _in_place_of(moment, partial(_copy, copied, f'{copied}-{moment}'))
     if file_limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
-    main(['train', *argv])
-
-
-def serve():
-    """Train as each line of stdin says, in a forked process, and answer with its exit code. Imports are done once."""
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            _train(*json.loads(line))
-            sys.exit()
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-
-
-class Result(NamedTuple):
-    code: int
-    stdout: str
-    stderr: str
+    command('train', *argv)
 
 
 @pytest.fixture(scope='module')
-def train(tmp_path_factory):
-    root = tmp_path_factory.mktemp('resume')
-    server = subprocess.Popen(
-        [sys.executable, '-c', f'import {__name__}; {__name__}.serve()'],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path), 'OMP_NUM_THREADS': '1'},
-    )
-
-    def train(*argv, kill_at=None, file_limit=None):
-        """Train in a process of its own, which is killed in place of the n-th call of a function."""
-        streams = [root / 'stdout', root / 'stderr']
-        request = [argv, str(root / 'cache'), kill_at, file_limit, *map(str, streams)]
-        server.stdin.write(json.dumps(request) + '\n')
-        server.stdin.flush()
-        return Result(int(server.stdout.readline()), *(path.read_text() for path in streams))
-
-    train.root = root
-    yield train
-    server.stdin.close()
-    server.wait()
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp('resume')
 
 
 @pytest.fixture(scope='module')
-def run(train):
-    def run(name, **kwargs):
-        flags = ['--output', str(train.root), '--experiment', name, '--resume', 'auto']
-        return train(*FLAGS, *flags, **kwargs), train.root / name
+def train(server, root):
+    """Train in a process of its own."""
+
+    def train(*argv, **kwargs):
+        return server.call(_train, argv, str(root / 'cache'), **kwargs)
+
+    return train
+
+
+@pytest.fixture(scope='module')
+def run(train, root):
+    """Train in a folder, continuing from the last checkpoint there."""
+
+    def run(folder, **kwargs):
+        return train(*FLAGS, '--output', str(root), '--experiment', folder.name, '--resume', 'auto', **kwargs)
 
     return run
 
 
 @pytest.fixture(scope='module')
-def uninterrupted(run):
-    result, folder = run('uninterrupted')
+def uninterrupted(run, root):
+    folder = root / 'uninterrupted'
+    result = run(folder, copied=str(folder))
     assert result.code == 0, result.stderr
+    return folder
+
+
+@pytest.fixture(scope='module')
+def killed(run, root):
+    """What a run leaves that is killed in its second epoch."""
+    folder = root / 'killed'
+    result = run(folder, kill_at='update-7')
+    assert result.code == -signal.SIGKILL, result.stderr
     return folder
 
 
@@ -122,47 +119,51 @@ def assert_same_run(folder, reference):
     assert numbered[0] == numbered[1]
 
 
-# 4 updates an epoch. Saving an epoch calls fsync for the file, replaces last, fsync for the folder, then links and
-# replaces the numbered file, and the best one if it is the best. A resumed run trims summary.csv by a replace first.
-@pytest.mark.parametrize(
-    'kill_at',
-    [('update', 2), ('update', 7), ('fsync', 3), ('replace', 4), ('fsync', 4), ('link', 3), ('replace', 5)],
-    ids=lambda kill_at: '-'.join(map(str, kill_at)),
-)
-def test_killed_run_continues_as_if_nothing_had_happened(kill_at, run, uninterrupted):
-    name = '-'.join(map(str, kill_at))
-    killed, folder = run(name, kill_at=kill_at)
-    assert killed.code == -signal.SIGKILL, killed.stderr
+@pytest.mark.parametrize('moment', MOMENTS)
+def test_killed_run_continues_as_if_nothing_had_happened(moment, run, uninterrupted, root):
+    folder = root / moment
+    _copy(f'{uninterrupted}-{moment}', folder)
     saved = (folder / 'last.pth.tar').exists()
-    assert saved == (kill_at != ('update', 2))
-    resumed, _ = run(name)
+    assert saved == (moment != 'update-2')
+    resumed = run(folder)
     assert resumed.code == 0, resumed.stderr
-    assert ('Continue behind epoch' in resumed.stdout) == saved
+    assert ('Resumed after epoch' in resumed.stdout) == saved
     assert_same_run(folder, uninterrupted)
+
+
+def test_kill_leaves_what_was_copied(killed, uninterrupted):
+    copied = Path(f'{uninterrupted}-update-7')
+    files = [{path.name: path.stat().st_nlink for path in folder.iterdir()} for folder in (killed, copied)]
+    assert files[0] == files[1] and {'args.yaml', 'last.pth.tar', 'summary.csv'} < files[0].keys()
+    assert (killed / 'summary.csv').read_text() == (copied / 'summary.csv').read_text()
+    states = [torch.load(folder / 'last.pth.tar', weights_only=False) for folder in (killed, copied)]
+    assert states[0]['epoch'] == states[1]['epoch'] == 0
+    for key, value in states[1]['state_dict'].items():
+        assert torch.equal(states[0]['state_dict'][key], value), key
 
 
 def test_finished_run_has_nothing_left_to_do(run, uninterrupted):
     before = {path.name: path.read_bytes() for path in uninterrupted.glob('*.pth.tar')}
-    result, _ = run('uninterrupted')
+    result = run(uninterrupted)
     assert result.code == 0 and 'Best mAP' in result.stdout, result.stderr
     assert {path.name: path.read_bytes() for path in uninterrupted.glob('*.pth.tar')} == before
 
 
-def test_resume_by_path_takes_the_flags_of_the_checkpoint(train, run, uninterrupted):
-    killed, folder = run('by_path', kill_at=('update', 7))
-    assert killed.code == -signal.SIGKILL
+def test_resume_by_path_takes_the_flags_of_the_checkpoint(train, killed, uninterrupted, root):
+    folder = root / 'by_path'
+    _copy(killed, folder)
     resumed = train('--resume', str(folder / 'last.pth.tar'), '--device', 'cpu')
     assert resumed.code == 0, resumed.stderr
     assert_same_run(folder, uninterrupted)
 
 
-def test_full_disk_keeps_the_previous_checkpoint(run, uninterrupted):
-    killed, folder = run('full', kill_at=('update', 7))
-    assert killed.code == -signal.SIGKILL
+def test_full_disk_keeps_the_previous_checkpoint(run, killed, uninterrupted, root):
+    folder = root / 'full'
+    _copy(killed, folder)
     before = (folder / 'last.pth.tar').read_bytes()
-    full, _ = run('full', file_limit=100_000)
+    full = run(folder, file_limit=400_000)  # enough for the compiler, not for a checkpoint
     assert full.code == 2 and full.stderr.count('\n') == 1 and 'is the disk full?' in full.stderr, full.stderr
     assert (folder / 'last.pth.tar').read_bytes() == before
     assert not list(folder.glob('tmp*'))
-    assert run('full')[0].code == 0
+    assert run(folder).code == 0
     assert_same_run(folder, uninterrupted)

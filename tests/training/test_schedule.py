@@ -6,7 +6,7 @@ import torch
 import timm
 from timm.optim import create_optimizer_v2, optimizer_kwargs
 
-from gkgnet_timm.commands.flags.training import parse_args
+from gkgnet_timm.commands.train import parse_flags
 from gkgnet_timm.training.schedule import create_schedule
 
 PUBLISHED = ['-c', 'coco2014_576', '--data-dir', 'x']
@@ -14,9 +14,9 @@ PUBLISHED = ['-c', 'coco2014_576', '--data-dir', 'x']
 
 def learning_rates(argv, updates):
     """Learning rate of each update of a training, stepped as the training does, and the number of epochs."""
-    args = parse_args(argv)
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.lr)
-    scheduler, epochs = create_schedule(args, optimizer, updates)
+    config, _ = parse_flags(argv)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.lr)
+    scheduler, epochs = create_schedule(config, optimizer, updates)
     scheduler.step_update(0)
     scheduler.step(0)
     rates = []
@@ -65,9 +65,9 @@ def test_default_is_a_cosine_behind_one_epoch_of_warmup():
 
 
 def test_published_weight_decay():
-    args = parse_args(PUBLISHED)
-    model = timm.create_model(args.model, num_classes=80)
-    optimizer = create_optimizer_v2(model, **optimizer_kwargs(args))
+    config, _ = parse_flags(PUBLISHED)
+    model = timm.create_model(config.model, num_classes=80)
+    optimizer = create_optimizer_v2(model, **optimizer_kwargs(config))
     names = {parameter: name for name, parameter in model.named_parameters()}
     groups = {0.05: set(), 0.0: set()}
     for group in optimizer.param_groups:
@@ -78,3 +78,11 @@ def test_published_weight_decay():
     assert sizes == {0.05: (93, 34_520_760), 0.0: (263, 152_440)}
     assert groups[0.05] == {p for p in names if p.ndim > 1}
     assert {'stem.pos_embed', 'label_embed.weight'} <= {names[p] for p in groups[0.05]}
+
+
+def test_rates_end_at_the_lowest_one_and_stay_there():
+    flags = ['--dataset', 'coco', '--data-dir', 'x', '--lr', '1', '--epochs', '4', '--min-lr', '0.1']
+    rates, epochs = learning_rates(flags, 5)
+    assert epochs == 4 and min(rates[5:]) > 0.1
+    cooled, epochs = learning_rates([*flags, '--cooldown-epochs', '2'], 5)
+    assert epochs == 6 and cooled[:20] == rates and set(cooled[20:]) == {0.1}

@@ -10,27 +10,35 @@ import pytest
 import torch
 from conftest import ROOT
 from fake_hub import FakeHub, run_python
-from filler import published_gkgnet, published_pvig
+from filler import NARROW, mmcls, published_gkgnet, published_pvig
 from safetensors.torch import load_file
-from test_convert import mmcls
 
 import timm
 from timm.data import IMAGENET_DEFAULT_MEAN
 
 from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.class_names import COCO_CLASSES
-from gkgnet_timm.data import demo
-from gkgnet_timm.training.run import main as train
+from gkgnet_timm.commands.train import main as train
+from gkgnet_timm.models.pvig import VARIANTS
+from gkgnet_timm.weights.convert import Converted, convert
 
-NARROW = ['dims=(8,16,40,64)', 'img_size=64']
+SMALL = ['dims=(8,16,40,64)', 'img_size=64']
 LOGITS = """
-import sys, torch, timm, gkgnet_timm
-name, target = sys.argv[1:3]
-torch.manual_seed(0)
-model = timm.create_model(name, pretrained=True, **eval(sys.argv[3] if len(sys.argv) > 3 else '{}')).eval()
-generator = torch.Generator().manual_seed(1)
-with torch.inference_mode():
-    torch.save(model(torch.randn(1, 3, 224, 224, generator=generator)), target)
+import json, sys, torch, timm
+hub, steps = sys.argv[1], json.loads(sys.argv[2])
+logits = []
+for name, kwargs in steps:
+    if hub:  # before anything else has imported the package
+        model = torch.hub.load(hub, name, source='local', pretrained=True, **kwargs)
+    else:
+        import gkgnet_timm
+        torch.manual_seed(0)  # for a label branch that starts fresh
+        model = timm.create_model(name, pretrained=True, **kwargs)
+    hub = ''
+    generator = torch.Generator().manual_seed(1)
+    with torch.inference_mode():
+        logits.append(model.eval()(torch.randn(1, 3, 224, 224, generator=generator)))
+torch.save(logits, 'logits.pth')
 """
 
 
@@ -39,79 +47,81 @@ def gkgnet_file(num_classes=80, img_size=64, variant='narrow', **kwargs):
     return {**state_dict, 'backbone.backbone.0.0.relative_pos': torch.zeros(1, 2, 2)}
 
 
-def logits_of(name, tmp_path, home, arguments='{}', **kwargs):
-    """Logits of a pretrained model in a fresh process."""
-    target = tmp_path / 'logits.pth'
-    target.unlink(missing_ok=True)
-    done = run_python(LOGITS, name, target, arguments, home=home, **kwargs)
+def logits_of(steps, home, hub='', **kwargs):
+    """Logits of pretrained models, by name and arguments, in a fresh process; the first by torch.hub if given."""
+    done = run_python(LOGITS, hub, json.dumps(steps), home=home, **kwargs)
     assert done.returncode == 0, done.stderr
-    return torch.load(target)
+    return torch.load(Path(kwargs.get('cwd', home), 'logits.pth'))
 
 
-def test_published_file_to_the_hub_its_cache_and_installed(tmp_path, monkeypatch, capsys):
-    path = tmp_path / 'GKGNet-576.pth'
-    torch.save(mmcls(gkgnet_file(img_size=576, variant='s')), path)
-    direct = logits_of(
-        'gkgnet_576',
-        tmp_path,
-        tmp_path / 'a',
-        f'dict(pretrained_cfg_overlay=dict(file={str(path)!r}))',
-        HF_HUB_OFFLINE=1,
-    )
-    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path / 'c' / 'gkgnet_timm'))
+def test_published_files_to_the_hub_or_a_url_their_caches_and_installed(tmp_path, monkeypatch, capsys):
+    for width in ('s', 'ti'):  # --install takes the options of a model as they are
+        monkeypatch.setitem(VARIANTS[width], 'dims', NARROW)
+    path, trunk = tmp_path / 'GKGNet-576.pth', tmp_path / 'hub' / 'files' / 'pvig_ti_78.5.pth.tar'
+    trunk.parent.mkdir(parents=True)
+    torch.save(mmcls(gkgnet_file(img_size=576)), path)
+    torch.save(published_pvig(1000, 'narrow'), trunk)
+    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path / 'installed' / 'gkgnet_timm'))
     repo = tmp_path / 'hub' / 'gkgnet-timm' / 'gkgnet_576.coco2014'
     command(['convert', str(path), '--model', 'gkgnet_576', '--output', str(repo), '--install'])
     printed = capsys.readouterr().out
     assert '614 of 615 tensors taken, 1 dropped (relative_pos' in printed and '0 resampled' in printed
     assert 'the same bit for bit' in printed and 'Installed as' in printed
     assert sorted(os.listdir(repo)) == ['README.md', 'config.json', 'model.safetensors']
+    command(['convert', str(trunk), '--model', 'pvig_ti_224', '--output', str(tmp_path / 'trunk'), '--install'])
+
+    files = {'gkgnet_576': path, 'pvig_ti_224': trunk, 'gkgnet_ti_224': trunk}
+    narrow = dict(dims=NARROW)
     with FakeHub(tmp_path / 'hub') as hub:
-        assert torch.equal(logits_of('gkgnet_576', tmp_path, tmp_path / 'b', endpoint=hub.endpoint), direct)
+        url = dict(url=f'{hub.endpoint}/files/{trunk.name}')
+        steps = [(name, dict(narrow, pretrained_cfg_overlay=dict(file=str(file)))) for name, file in files.items()]
+        steps += [('gkgnet_576', narrow), ('pvig_ti_224', dict(narrow, pretrained_cfg_overlay=url))]
+        *direct, of_hub, of_url = logits_of(steps, tmp_path / 'home', endpoint=hub.endpoint)
+        assert torch.equal(of_hub, direct[0]) and torch.equal(of_url, direct[1])
+        assert [request for request in hub.requests if '/files/' in request] == [f'GET /files/{trunk.name}']
         assert any('model.safetensors' in request for request in hub.requests)
-    for home in ('b', 'c'):  # the cache of the Hub; installed, without any cache and server
-        assert torch.equal(logits_of('gkgnet_576', tmp_path, tmp_path / home, HF_HUB_OFFLINE=1), direct)
-    code = f"""
-        import os, torch, timm
-        assert not os.path.exists('gkgnet_timm')  # the package is found by the repository alone
-        model = torch.hub.load({str(ROOT)!r}, 'gkgnet_576', source='local', pretrained=True)
-        model.eval()
-        generator = torch.Generator().manual_seed(1)
-        with torch.inference_mode():
-            torch.save(model(torch.randn(1, 3, 224, 224, generator=generator)), 'logits.pth')
-        """
-    (tmp_path / 'elsewhere').mkdir()
-    guard = str(tmp_path / 'c' / 'guard')
-    done = run_python(code, home=tmp_path / 'c', cwd=tmp_path / 'elsewhere', HF_HUB_OFFLINE=1, PYTHONPATH=guard)
-    assert done.returncode == 0, done.stderr
-    assert torch.equal(torch.load(tmp_path / 'elsewhere' / 'logits.pth'), direct)
-
-
-def test_trunk_from_a_url_its_cache_and_installed(tmp_path, monkeypatch):
-    (tmp_path / 'hub' / 'files').mkdir(parents=True)
-    path = tmp_path / 'hub' / 'files' / 'pvig_ti_78.5.pth.tar'
-    torch.save(published_pvig(1000, 'ti'), path)
-    names = ('pvig_ti_224', 'gkgnet_ti_224')
-    file = f'dict(pretrained_cfg_overlay=dict(file={str(path)!r}))'
-    direct = [logits_of(name, tmp_path, tmp_path / 'a', file) for name in names]
-    with FakeHub(tmp_path / 'hub') as hub:
-        url = f'dict(pretrained_cfg_overlay=dict(url="{hub.endpoint}/files/{path.name}"))'
-        assert torch.equal(logits_of(names[0], tmp_path, tmp_path / 'b', url), direct[0])
-        assert hub.requests == [f'GET /files/{path.name}']
-    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path / 'c' / 'gkgnet_timm'))
-    command(['convert', str(path), '--model', 'pvig_ti_224', '--output', str(tmp_path / 'out'), '--install'])
     path.unlink()
-    for home in ('b', 'c'):
-        for name, expected in zip(names, direct):
-            assert torch.equal(logits_of(name, tmp_path, tmp_path / home), expected), (home, name)
+    trunk.unlink()
+    steps = [(name, narrow) for name in files]
+    cached = logits_of(steps, tmp_path / 'home', HF_HUB_OFFLINE=1)
+    home, elsewhere = tmp_path / 'installed', tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    # without any cache and server; torch.hub finds the package by the repository alone
+    env = dict(cwd=elsewhere, HF_HUB_OFFLINE=1, PYTHONPATH=str(home / 'guard'))
+    of_torch_hub, *installed = logits_of([('gkgnet_576', narrow), *steps], home, str(ROOT), **env)
+    assert torch.equal(of_torch_hub, direct[0])
+    for name, *found, expected in zip(files, cached, installed, direct):
+        assert all(torch.equal(logits, expected) for logits in found), name
 
 
 def test_position_embedding_of_another_size(tmp_path, capsys):
     torch.save(gkgnet_file(img_size=96), tmp_path / 'f.pth')
     argv = ['convert', str(tmp_path / 'f.pth'), '--model', 'gkgnet_ti_224', '--output', str(tmp_path / 'out')]
-    command([*argv, '--model-kwargs', *NARROW])
+    command([*argv, '--model-kwargs', *SMALL])
     assert '1 resampled (stem.pos_embed (1, 8, 24, 24) to (1, 8, 16, 16))' in capsys.readouterr().out
     config = json.loads((tmp_path / 'out' / 'config.json').read_text())
     assert config['model_args']['img_size'] == [64, 64] and config['model_args']['dims'] == [8, 16, 40, 64]
+
+
+def test_conversion_from_python(tmp_path):
+    torch.save(gkgnet_file(20), tmp_path / 'f.pth')
+    kwargs = dict(model='gkgnet_ti_224', model_kwargs=dict(dims=NARROW, img_size=64))
+    done = convert(tmp_path / 'f.pth', tmp_path / 'out', **kwargs)
+    dropped = '1 dropped (relative_pos, which the model computes)'
+    tensors = ['614 of 615 tensors taken', dropped, '0 resampled']
+    assert done == Converted(tmp_path / 'out', 'gkgnet_ti_224', 20, tensors, None)
+    model = timm.create_model(f'local-dir:{done.folder}', pretrained=True)
+    direct = timm.create_model(
+        'gkgnet_ti_224',
+        pretrained=True,
+        num_classes=20,
+        dims=NARROW,
+        img_size=64,
+        pretrained_cfg_overlay=dict(file=str(tmp_path / 'f.pth')),
+    )
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in direct.state_dict().items())
+    with pytest.raises(ValueError, match='--install is for'):
+        convert(tmp_path / 'f.pth', tmp_path / 'out', install=True, **kwargs)
 
 
 def test_class_order(tmp_path):
@@ -124,7 +134,7 @@ def test_class_order(tmp_path):
     for name, state in (('straight', state_dict), ('permuted', permuted)):
         torch.save(state, tmp_path / f'{name}.pth')
     (tmp_path / 'names.txt').write_text('\n'.join(COCO_CLASSES[i] for i in order))
-    flags = ['--model', 'gkgnet_576', '--model-kwargs', *NARROW, '--output']
+    flags = ['--model', 'gkgnet_576', '--model-kwargs', *SMALL, '--output']
     names = ['--class-order', str(tmp_path / 'names.txt')]
     command(['convert', str(tmp_path / 'straight.pth'), *flags, str(tmp_path / 'a')])
     command(['convert', str(tmp_path / 'permuted.pth'), *names, *flags, str(tmp_path / 'b')])
@@ -146,22 +156,11 @@ def test_class_order(tmp_path):
 
 
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, small_demo):
     folder = tmp_path_factory.mktemp('trained')
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('GKGNET_TIMM_CACHE', str(folder / 'cache'))
-        patch.setattr(demo, 'SPLITS', {'train': 19, 'val': 11})
-        model = [
-            '--model',
-            'gkgnet_ti_224',
-            '--img-size',
-            '32',
-            '--model-kwargs',
-            'dims=(8,16,40,64)',
-            'depths=(1,1,1,1)',
-        ]
-        flags = ['-c', 'demo', *model, '-b', '8', '--epochs', '1', '-j', '0', '--device', 'cpu']
-        train([*flags, '--model-ema', '--model-ema-decay', '0.9', '--output', str(folder), '--experiment', 'run'])
+    model = ['--model', 'gkgnet_ti_224', '--img-size', '32', '--model-kwargs', 'dims=(8,16,40,64)', 'depths=(1,1,1,1)']
+    flags = ['-c', 'demo', *model, '-b', '8', '--epochs', '1', '-j', '0', '--device', 'cpu']
+    train([*flags, '--model-ema', '--model-ema-decay', '0.9', '--output', str(folder), '--experiment', 'run'])
     return folder / 'run' / 'last.pth.tar'
 
 
@@ -175,7 +174,7 @@ def test_own_checkpoint(trained, tmp_path, capsys, kind):
     assert all(torch.equal(weights[key], value) for key, value in stored[kind].items())
     model = timm.create_model(f'local-dir:{tmp_path / "out"}', pretrained=True)
     cfg = model.pretrained_cfg
-    assert list(cfg['label_names']) == stored['args'].class_names and tuple(cfg['mean']) == IMAGENET_DEFAULT_MEAN
+    assert list(cfg['label_names']) == stored['args']['class_names'] and tuple(cfg['mean']) == IMAGENET_DEFAULT_MEAN
     assert cfg['input_size'][-1] == 32 and 'license' not in cfg
     config = json.loads((tmp_path / 'out' / 'config.json').read_text())
     assert config['training']['epochs'] == 1 and config['training']['dataset'] == 'demo'
@@ -202,7 +201,7 @@ class Payload:
 def test_errors_are_one_line(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path / 'cache'))
     monkeypatch.chdir(tmp_path)
-    small = ['--model-kwargs', *NARROW]
+    small = ['--model-kwargs', *SMALL]
     torch.save(gkgnet_file(), 'good.pth')
     torch.save(gkgnet_file(num_classes=20), '20.pth')
     torch.save(published_pvig(1000, 'narrow'), 'trunk.pth')
@@ -216,10 +215,10 @@ def test_errors_are_one_line(trained, tmp_path, monkeypatch, capsys):
     Path('three.txt').write_text('a\nb\nc')
     cases = [
         (['nope.pth', '--model', 'gkgnet_576'], "'nope.pth' does not exist"),
-        (['good.pth'], "'good.pth' does not say what model"),
-        (['good.pth', '--model', 'resnet18'], "'resnet18' is none that weights can be converted to: gkgnet_224"),
-        (['good.pth', '--model', 'gkgnet_577'], "'gkgnet_577' is none"),
-        (['good.pth', '--model', 'gkgnet_576.nope'], "'gkgnet_576.nope' is none"),
+        (['good.pth'], "'good.pth' does not say which model"),
+        (['good.pth', '--model', 'resnet18'], "'resnet18' is not one that weights can be converted to: gkgnet_224"),
+        (['good.pth', '--model', 'gkgnet_577'], "'gkgnet_577' is not one"),
+        (['good.pth', '--model', 'gkgnet_576.nope'], "'gkgnet_576.nope' is not one"),
         (['own_nan.pth'], "'own_nan.pth': tensor 'stem.conv1.conv.weight' has nan"),
         (['good.pth', '--model', 'pvig_ti_224', *small], 'good.pth'),
         (['good.pth', '--model', 'gkgnet_ti_224'], 'good.pth'),
@@ -230,17 +229,17 @@ def test_errors_are_one_line(trained, tmp_path, monkeypatch, capsys):
         (['20.pth', '--model', 'gkgnet_576', *small, '--install'], '--install is for'),
         (['good.pth', '--model', 'gkgnet_224', *small, '--install'], '--install is for .*good.pth'),
         ([str(trained), '--install'], '--install is for .*last.pth.tar.*local-dir:out'),
-        ([str(trained), '--model', 'gkgnet_576'], 'leave --model out'),
+        ([str(trained), '--model', 'gkgnet_576'], 'leave out --model'),
         (['trunk.pth', '--model', 'gkgnet_ti_224', *small], 'trunk.pth.*--model pvig_'),
         (['payload.pth', '--model', 'gkgnet_ti_224', *small], 'payload.pth.* code and was not run'),
         (['nan.pth', '--model', 'gkgnet_ti_224', *small], "label_.*nan"),
-        (['cut.pth', '--model', 'gkgnet_ti_224', *small], "cut.pth.*damaged, or no checkpoint"),
+        (['cut.pth', '--model', 'gkgnet_ti_224', *small], "cut.pth.*damaged or not a checkpoint"),
         (['page.pth', '--model', 'gkgnet_ti_224', *small], "page.pth.*web page"),
     ]  # fmt: skip
     for argv, message in cases:
         with pytest.raises(SystemExit) as stopped:
             command(['convert', *argv, '--output', 'out'])
-        error = capsys.readouterr().err.replace('Only the trunk is pretrained', '')
+        error = capsys.readouterr().err
         assert stopped.value.code == 2 and error.count('\n') == 1 and re.search(message, error), (argv, error)
     assert not Path('marker').exists() and not list(Path().rglob('*.safetensors')), 'nothing is left behind'
 
@@ -249,17 +248,15 @@ def test_weights_of_another_tag_are_not_said_to_be_of_it(tmp_path, capsys):
     """Neither the licence of the trunk for a GKGNet, nor a name."""
     torch.save(gkgnet_file(), tmp_path / 'f.pth')
     for name in ('gkgnet_448', 'gkgnet_576.in1k'):
-        argv = ['--model', name, '--model-kwargs', *NARROW, '--output', str(tmp_path / 'out')]
+        argv = ['--model', name, '--model-kwargs', *SMALL, '--output', str(tmp_path / 'out')]
         command(['convert', str(tmp_path / 'f.pth'), *argv])
         config = json.loads((tmp_path / 'out' / 'config.json').read_text())
         assert not {'tag', 'license', 'origin_url', 'description'} & config['pretrained_cfg'].keys()
         assert 'label_names' not in config and 'apache' not in (tmp_path / 'out' / 'README.md').read_text()
 
 
-def test_training_from_a_folder(trained, tmp_path, monkeypatch):
+def test_training_from_a_folder(trained, tmp_path):
     """It has the licence of the weights that it started from."""
-    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(trained.parent.parent / 'cache'))
-    monkeypatch.setattr(demo, 'SPLITS', {'train': 19, 'val': 11})
     start = tmp_path / 'start'
     command(['convert', str(trained), '--output', str(start)])
     config = json.loads((start / 'config.json').read_text())

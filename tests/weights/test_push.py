@@ -17,33 +17,52 @@ from timm.models import save_for_hf
 from gkgnet_timm.commands.push import main as push
 from gkgnet_timm.weights.folder import read_config, read_results
 from gkgnet_timm.weights.model_card import model_card
+from gkgnet_timm.weights.publish import push as push_weights
 
 TINY = dict(img_size=32, depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), k=3)
 NAMES = ['cat: "a"', '---\nlicense: mit', '```\n# heading\u2028| <b>x</b> é\ud800']
 RESULT = dict(model='gkgnet_ti_224', checkpoint='/home/x/run/best.pth.tar', dataset='csv', split='/home/x/val.csv',
               img_size=32, images=11, chance=30.0, mAP=61.5, CF1=40.25, OF1=50.0, CP_top3=33.3)  # fmt: skip
 
-# Commands one after the other, in between TOKEN=... changes the token.
+# Commands one after the other, with how many requests each made. TOKEN=... changes the token, CLOSE ends the Hub.
 PUSH = """
-    import os, shlex, sys
-    from gkgnet_timm.push import main
+    import json, os, shlex, sys
+    from fake_hub import FakeHub
 
-    for command in sys.argv[1:]:
+    root, *commands = sys.argv[1:]
+    hub = FakeHub(root).__enter__()
+    os.environ['HF_ENDPOINT'] = hub.endpoint
+    hub.token, hub.read_only = 'hf_good', {'others', 'closed'}
+    from gkgnet_timm.commands.push import main
+
+    for command in commands:
         if command.startswith('TOKEN='):
             os.environ['HF_TOKEN'] = command.partition('=')[2]
             continue
+        if command == 'CLOSE':
+            hub.__exit__()
+            continue
+        before = len(hub.requests)
         try:
             main(shlex.split(command))
         except (OSError, ValueError) as error:
             assert len(str(error).splitlines()) == 1
             print('error:', error)
+        print(len(hub.requests) - before, 'requests')
         print('=' * 9)
+    print(json.dumps(sorted(hub.private)))
 """
-LOAD = """
-    import sys, torch, timm, gkgnet_timm
-    model = timm.create_model(sys.argv[1], pretrained=True).eval()
-    assert model.pretrained_cfg['label_names'] == eval(sys.argv[3])
-    torch.save(model(torch.linspace(-2, 2, 3 * 32 * 32).view(1, 3, 32, 32)), sys.argv[2])
+PUSH_AND_LOAD = """
+    import shutil, sys, torch, timm, gkgnet_timm
+    from gkgnet_timm.commands.push import main
+
+    stored, results, names, *folders = sys.argv[1:]
+    for i, folder in enumerate(folders):
+        main([folder, '--repo-id', 'our-team/net.v1', '--results', results])
+        shutil.copytree(stored, f'stored{i}')
+        model = timm.create_model('hf-hub:our-team/net.v1', pretrained=True).eval()
+        assert model.pretrained_cfg['label_names'] == eval(names)
+        torch.save(model(torch.linspace(-2, 2, 3 * 32 * 32).view(1, 3, 32, 32)), f'out{i}.pt')
 """
 
 
@@ -102,73 +121,79 @@ def folder(tmp_path):
     return tmp_path / 'weights'
 
 
-def test_pushed_weights_load_as_they_were_and_a_second_push_updates_them(folder, tmp_path):
+def test_pushed_weights_load_as_they_were_and_a_second_push_updates_them(tmp_path):
     home, hub_root = tmp_path / 'home', tmp_path / 'hub'
     results = tmp_path / 'r.json'
     results.write_text(json.dumps(RESULT))
+    folders = [tmp_path / 'first', tmp_path / 'second']
+    expected = [logits(save(folder, seed=seed)) for seed, folder in enumerate(folders)]
+    before = [contents(folder) for folder in folders]
     with FakeHub(hub_root) as hub:
-        for seed in (0, 1):
-            expected = logits(save(folder, seed=seed))
-            before = contents(folder)
-            command = f'{folder} --repo-id our-team/net.v1 --results {results}'
-            done = run_python(PUSH, command, home=home, endpoint=hub.endpoint)
-            assert done.returncode == 0, done.stderr
-            assert f'{hub.endpoint}/our-team/net.v1\n' in done.stdout
-            assert "timm.create_model('hf-hub:our-team/net.v1', pretrained=True)" in done.stdout
-            assert contents(folder) == before
-            stored = contents(hub_root / 'our-team' / 'net.v1')
-            assert stored.pop('README.md').startswith(b'---\n')
-            assert stored == before  # config.json and model.safetensors
-
-            done = run_python(LOAD, 'hf-hub:our-team/net.v1', 'out.pt', NAMES, home=home, endpoint=hub.endpoint)
-            assert done.returncode == 0, done.stderr
-            assert torch.equal(torch.load(home / 'out.pt'), expected)
+        stored = hub_root / 'our-team' / 'net.v1'
+        done = run_python(PUSH_AND_LOAD, stored, results, NAMES, *folders, home=home, endpoint=hub.endpoint)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count(f'{hub.endpoint}/our-team/net.v1\n') == 2
+        assert done.stdout.count("timm.create_model('hf-hub:our-team/net.v1', pretrained=True)") == 2
         sent = [request.split('/our-team')[0] for request in hub.requests if 'commit' in request]
         assert sent == ['POST /api/models'] * 2  # all files of a push at once
-        card = ModelCard.load(hub_root / 'our-team' / 'net.v1' / 'README.md')
-        assert {r.metric_type: r.metric_value for r in card.data.eval_results} == dict(mAP=61.5, CF1=40.25, OF1=50.0)
+    for i, folder in enumerate(folders):
+        assert contents(folder) == before[i]
+        pushed = contents(home / f'stored{i}')
+        assert pushed.pop('README.md').startswith(b'---\n')
+        assert pushed == before[i]  # config.json and model.safetensors
+        assert torch.equal(torch.load(home / f'out{i}.pt'), expected[i])
+    assert before[0] != before[1]
+    card = ModelCard.load(stored / 'README.md')
+    assert {r.metric_type: r.metric_value for r in card.data.eval_results} == dict(mAP=61.5, CF1=40.25, OF1=50.0)
 
 
 def test_what_the_hub_refuses_is_one_line_and_a_dry_run_asks_it_nothing(folder, tmp_path):
-    hub_root = tmp_path / 'hub'
+    hub_root, home = tmp_path / 'hub', tmp_path / 'home'
     (hub_root / 'team' / 'public').mkdir(parents=True)
     (hub_root / 'others' / 'net').mkdir(parents=True)
-    with FakeHub(hub_root) as hub:
-        hub.token, hub.read_only = 'hf_good', {'others', 'closed'}
-        run = f'{folder} --repo-id'
+    run = f'{folder} --repo-id'
+    commands = [f'{run} new/net --dry-run', f'{run} team/net', 'TOKEN=hf_bad', f'{run} team/net', 'TOKEN=hf_good']
+    commands += [f'{run} others/net', f'{run} closed/new', f'{run} team/public --private']
+    commands += [f'{run} team/net --private --license mit', 'CLOSE', f'{run} team/net']
+    done = run_python(PUSH, hub_root, *commands, home=home)
+    assert done.returncode == 0, done.stderr
+    *answers, private = done.stdout.split('=========\n')
+    dry, no_token, bad_token, not_ours, not_our_team, public, good, unreachable = answers
 
-        done = run_python(PUSH, f'{run} team/net --dry-run', home=tmp_path / 'home', endpoint=hub.endpoint)
-        assert done.returncode == 0, done.stderr
-        assert hub.requests == []
-        assert not (hub_root / 'team' / 'net').exists()
-        size = (folder / 'model.safetensors').stat().st_size
-        assert 'repository team/net' in done.stdout and f'{size:,} bytes  model.safetensors' in done.stdout
-        card = model_card(read_config(folder), 'team/net')
-        assert card in done.stdout and f'{len(card.encode()):,} bytes  README.md' in done.stdout
+    assert dry.endswith('\n0 requests\n') and not (hub_root / 'new').exists()
+    size = (folder / 'model.safetensors').stat().st_size
+    assert 'repository new/net' in dry and f'{size:,} bytes  model.safetensors' in dry
+    card = model_card(read_config(folder), 'new/net')
+    assert card in dry and f'{len(card.encode()):,} bytes  README.md' in dry
 
-        commands = [f'{run} team/net', 'TOKEN=hf_bad', f'{run} team/net', 'TOKEN=hf_good', f'{run} others/net']
-        commands += [f'{run} closed/new', f'{run} team/public --private', f'{run} team/net --private --license mit']
-        done = run_python(PUSH, *commands, home=tmp_path / 'home', endpoint=hub.endpoint)
-        assert done.returncode == 0, done.stderr
-        no_token, bad_token, not_ours, not_our_team, public, good = done.stdout.split('=========\n')[:-1]
-        for answer in (no_token, bad_token):
-            assert answer.startswith("error: Hub refuses the upload to 'team/net'") and 'hf auth login' in answer
-        for answer, repo in ((not_ours, 'others/net'), (not_our_team, 'closed/new')):
-            assert repr(repo) in answer and 'may not write' in answer
-        assert 'public' in public and 'private on the Hub' in public
-        assert 'error' not in good
-        assert hub.private == {'team/net'}
-        for repo in ('team/public', 'others/net'):
-            assert not list((hub_root / repo).iterdir())
-        assert not (hub_root / 'closed').exists()
-        uploaded = hub_root / 'team' / 'net'
-        assert json.loads((uploaded / 'config.json').read_text())['pretrained_cfg']['license'] == 'mit'
-        assert ModelCard.load(uploaded / 'README.md').data.license == 'mit'
+    for answer in (no_token, bad_token):
+        assert answer.startswith("error: The Hub refuses the upload to 'team/net'") and 'hf auth login' in answer
+    for answer, repo in ((not_ours, 'others/net'), (not_our_team, 'closed/new')):
+        assert repr(repo) in answer and 'may not write' in answer
+    assert 'public' in public and 'private on the Hub' in public
+    for answer in (no_token, bad_token, not_ours, not_our_team, public, good):
+        assert '\n0 requests' not in answer
+    assert 'error' not in good
+    assert json.loads(private) == ['team/net']
+    for repo in ('team/public', 'others/net'):
+        assert not list((hub_root / repo).iterdir())
+    assert not (hub_root / 'closed').exists()
+    uploaded = hub_root / 'team' / 'net'
+    assert json.loads((uploaded / 'config.json').read_text())['pretrained_cfg']['license'] == 'mit'
+    assert ModelCard.load(uploaded / 'README.md').data.license == 'mit'
 
-    for env, reason in ((dict(endpoint=hub.endpoint), 'Connect'), (dict(HF_HUB_OFFLINE=1), 'HF_HUB_OFFLINE')):
-        done = run_python(PUSH, f'{run} team/net', home=tmp_path / 'home', **env)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith("error: Upload to 'team/net' failed, check the network") and reason in done.stdout
+    done = run_python(PUSH, hub_root, f'{run} team/net', home=home, HF_HUB_OFFLINE=1)
+    assert done.returncode == 0, done.stderr
+    for answer, reason in ((unreachable, 'Connect'), (done.stdout, 'HF_HUB_OFFLINE')):
+        assert answer.startswith("error: Upload to 'team/net' failed, check the network") and reason in answer
+
+
+def test_dry_run_from_python(folder):
+    done = push_weights(folder, 'team/net', license='mit', dry_run=True)
+    assert done.url is None and list(done.sizes) == ['config.json', 'model.safetensors', 'README.md']
+    assert done.sizes['README.md'] == len(done.card.encode()) and ModelCard(done.card).data.license == 'mit'
+    with pytest.raises(ValueError, match='not a licence id'):
+        push_weights(folder, 'team/net', license='MIT: x', dry_run=True)
 
 
 @pytest.mark.parametrize(
@@ -272,10 +297,10 @@ def test_card_of_each_licence_and_family(tmp_path):
         (dict(architecture='gkgnet_17'), "no architecture 'gkgnet_17'"),
         (dict(architecture=None), 'no architecture None'),
         (dict(pretrained_cfg=None), "no 'pretrained_cfg'"),
-        (dict(training='demo'), "'training' has to be a mapping, is 'demo'"),
-        (dict(num_classes=0), "'num_classes' has to be a number from 1 on, is 0"),
+        (dict(training='demo'), "'training' must be a mapping, is 'demo'"),
+        (dict(num_classes=0), "'num_classes' must be at least 1, is 0"),
         (dict(num_classes='3'), "is '3'"),
-        (dict(label_names=['a', 'b']), "2 'label_names' of 3 classes"),
+        (dict(label_names=['a', 'b']), "2 'label_names' for 3 classes"),
     ],
 )
 def test_config_that_is_none(changes, message, folder):
@@ -386,7 +411,7 @@ def test_licence_that_is_not_known_has_to_be_given(folder, capsys):
         push(run)
     with pytest.raises(ValueError, match='set .license. and .origin_url.'):
         push([*run, '--license', 'other'])
-    with pytest.raises(ValueError, match='no licence id such as apache-2.0'):
+    with pytest.raises(ValueError, match='not a licence id such as apache-2.0'):
         push([*run, '--license', 'MIT: x'])
     capsys.readouterr()
     push([*run, '--license', 'mit'])
@@ -396,19 +421,19 @@ def test_licence_that_is_not_known_has_to_be_given(folder, capsys):
 @pytest.mark.parametrize(
     'content, message',
     [
-        ('{', 'no JSON file'),
-        ('[]', 'no result of validate.py'),
-        ('{"epochs": 3}', 'no result of validate.py'),
-        (dict(model=None), 'does not say which model'),
+        ('{', 'not a JSON file'),
+        ('[]', 'not a result of validate.py'),
+        ('{"epochs": 3}', 'not a result of validate.py'),
+        (dict(model=None), 'does not name its model'),
         (dict(model='gkgnet_576.coco2014'), 'of model gkgnet_576.coco2014, the weights are of gkgnet_ti_224'),
         (dict(model='gkgnet_ti_2'), 'of model gkgnet_ti_2,'),
         (dict(model='gkgnet_ti_2240'), 'of model gkgnet_ti_2240,'),
         (dict(num_classes=80), '80 classes, the weights of 3'),
-        (dict(mAP=float('nan')), "'mAP' has to be a percentage, is nan"),
+        (dict(mAP=float('nan')), "'mAP' must be a percentage, is nan"),
         (dict(mAP='61.5'), "is '61.5'"),
-        (dict(CP=-1.0), "'CP' has to be a percentage, is -1.0"),
-        (dict(OF1=101.0), "'OF1' has to be"),
-        (dict(images=None), "'images' has to be"),
+        (dict(CP=-1.0), "'CP' must be a percentage, is -1.0"),
+        (dict(OF1=101.0), "'OF1' must be"),
+        (dict(images=None), "'images' must be"),
     ],
 )
 def test_results_that_are_none_of_this_model(content, message, folder, tmp_path):
@@ -430,7 +455,7 @@ def test_result_of_this_model_is_found_among_others(folder, tmp_path):
         return read_results(path, {**config, **changes})
 
     assert read(dict(model='pvig_ti_224', mAP=1.0), dict(model='gkgnet_ti_224.in1k', mAP=2.0))['mAP'] == 2.0
-    with pytest.raises(ValueError, match='2 results of gkgnet_ti_224, give a file of one: a.pth, b.pth'):
+    with pytest.raises(ValueError, match='2 results of gkgnet_ti_224, give a file with one: a.pth, b.pth'):
         read(dict(checkpoint='a.pth'), dict(checkpoint='b.pth'))
     assert read(dict(model=f'local-dir:{folder}', mAP=3.0))['mAP'] == 3.0
     save(tmp_path / 'vig', 'pvig_ti_224')
@@ -439,7 +464,7 @@ def test_result_of_this_model_is_found_among_others(folder, tmp_path):
 
     both = dict(mAP=5.0, mAP_raw=5.0, mAP_ema=6.0)
     assert read(both, converted_from=dict(file='x', ema=False))['mAP'] == 5.0
-    with pytest.raises(ValueError, match='not of the ema weights that these are: validate.py with --use-ema'):
+    with pytest.raises(ValueError, match='not of the ema weights, as the folder is: run validate.py with --use-ema'):
         read(both, converted_from=dict(file='x', ema=True))
     with pytest.raises(ValueError, match='validate.py without --use-ema'):
         read({**both, 'mAP': 6.0}, converted_from=dict(file='x', ema=False))

@@ -1,0 +1,157 @@
+"""What happens during a run: losses that are not finite, averages, progress and logs."""
+
+import re
+import sys
+import types
+
+import pytest
+import torch
+from runs import TINY, read_summary
+
+from gkgnet_timm.__main__ import main as command
+from gkgnet_timm.commands.train import main as train
+from gkgnet_timm.commands.validate import main as validate
+from gkgnet_timm.training import build, progress, run
+from gkgnet_timm.training.epoch import TrainingError
+
+pytestmark = pytest.mark.usefixtures('small_demo')
+
+
+def test_best_checkpoint_is_that_of_the_lowest_loss(tmp_path, capsys):
+    flags = ['--lr', '1e-2', '--warmup-epochs', '0', '--eval-metric', 'loss', '--output', str(tmp_path)]
+    train([*TINY, *flags, '--experiment', 'run'])
+    losses = [float(row['eval_loss']) for row in read_summary(tmp_path / 'run')]
+    best = min(losses)
+    assert best < max(losses)
+    assert torch.load(tmp_path / 'run' / 'model_best.pth.tar', weights_only=True)['metric'] == best
+    assert f'Best loss {best:.4f} after epoch {losses.index(best) + 1}' in capsys.readouterr().out
+
+
+def test_rate_of_each_epoch(tmp_path):
+    flags = ['--epochs', '3', '--sched', 'step', '--decay-epochs', '1', '--no-sched-on-updates', '--warmup-epochs', '0']
+    train([*TINY, *flags, '--output', str(tmp_path), '--experiment', 'run'])
+    rates = [float(row['lr']) for row in read_summary(tmp_path / 'run')]
+    assert rates == pytest.approx([1e-3, 1e-4, 1e-5])
+
+
+def test_mixing_ends_before_its_epoch(tmp_path, monkeypatch):
+    mixed = []
+
+    def train_one_epoch(epoch, task, loader, *args, **kwargs):
+        mixed.append(loader.loader.collate_fn.mixup is not None)
+        return original(epoch, task, loader, *args, **kwargs)
+
+    original = run.train_one_epoch
+    monkeypatch.setattr(run, 'train_one_epoch', train_one_epoch)
+    train([*TINY, '--epochs', '3', '--mixup', '1', '--mixup-off-epoch', '1', '--output', str(tmp_path)])
+    assert mixed == [True, False, False]
+
+
+def test_name_and_folder_of_a_run(tmp_path, capsys):
+    """Without a name: time, model and size. With one: nothing is left of what the folder said of bad images."""
+    flags = [*TINY, '--epochs', '1', '--output', str(tmp_path)]
+    train(flags)
+    (folder,) = tmp_path.iterdir()
+    assert re.fullmatch(r'\d{8}-\d{6}-gkgnet_ti_224-32', folder.name)
+    (folder / 'bad_images.txt').write_text('a.png\n')
+    train([*flags, '--experiment', folder.name])
+    assert not (folder / 'bad_images.txt').exists() and 'could not be read' not in capsys.readouterr().out
+
+
+def test_average_that_is_not_evaluated(tmp_path, capsys):
+    metrics = train([*TINY, '--model-ema', '--model-ema-force-cpu', '--output', str(tmp_path), '--experiment', 'run'])
+    assert '--use-ema' not in capsys.readouterr().out
+    assert validate(['--checkpoint', str(tmp_path / 'run' / 'last.pth.tar'), '-j', '0'])['mAP'] == metrics['mAP']
+
+
+def test_warmup_of_the_average(tmp_path):
+    """Its decay starts at a low value, so that the average soon leaves the weights of the start behind."""
+    distances = []
+    for warmup in ([], ['--model-ema-warmup']):
+        flags = ['--epochs', '1', '--lr', '1e-2', '--warmup-epochs', '0', '--model-ema', '--model-ema-decay', '0.9999']
+        train([*TINY, *flags, *warmup, '--output', str(tmp_path), '--experiment', 'run'])
+        state = torch.load(tmp_path / 'run' / 'last.pth.tar', weights_only=True)
+        weights, average = (state[name]['head_patch.weight'] for name in ('state_dict', 'state_dict_ema'))
+        distances.append((weights - average).norm().item())
+    assert 0 < distances[1] < 0.7 * distances[0]
+
+
+def test_model_that_diverges(tmp_path):
+    flags = ['--lr', '1e30', '--clip-grad', '0', '--warmup-epochs', '0', '--max-bad-steps', '100']
+    with pytest.raises(TrainingError, match='Epoch 1 cannot be evaluated.*nan.*--lr'):
+        train([*TINY, *flags, '--output', str(tmp_path)])
+
+
+class Diverging(torch.nn.Module):
+    """A loss that is nan at some calls."""
+
+    def __init__(self, calls):
+        super().__init__()
+        self.calls, self.count = calls, 0
+
+    def forward(self, logits, target):
+        self.count += 1
+        return logits.mean() * (torch.nan if self.count in self.calls else 1)
+
+
+@pytest.mark.parametrize('accum', ['1', '2'])
+def test_loss_that_is_not_finite(accum, tmp_path, monkeypatch, capsys):
+    flags = [*TINY, '-b', '4', '--output', str(tmp_path), '--experiment', 'run', '--max-bad-steps', '1']
+    flags += ['--grad-accum-steps', accum]
+    monkeypatch.setattr(build, 'create_criterion', lambda *_: Diverging({2}))
+    train(flags)  # 5 batches an epoch
+    assert capsys.readouterr().out.count('Skipped an update: the loss is nan at epoch 1') == 1
+    monkeypatch.setattr(build, 'create_criterion', lambda *_: Diverging({7, 9}))
+    with pytest.raises(SystemExit):
+        command(['train', *flags])
+    assert re.search('loss is nan at epoch 2, update .*checkpoint is kept', capsys.readouterr().err)
+    state = torch.load(tmp_path / 'run' / 'last.pth.tar', weights_only=False)
+    assert state['epoch'] == 0 and all(value.isfinite().all() for value in state['state_dict'].values())
+
+
+def test_skipped_update_leaves_no_trace(tmp_path, monkeypatch):
+    """The running statistics that the bad forward pass has spoiled are those of before."""
+
+    class Spoiling(Diverging):
+        def forward(self, logits, target):
+            loss = super().forward(logits, target)
+            if self.count in self.calls:
+                for module in task.get_trainable_module().modules():
+                    if isinstance(module, torch.nn.BatchNorm2d):
+                        module.running_mean.fill_(torch.nan)
+            return loss
+
+    create_task = run.create_task
+
+    def spoiled_task(*args, **kwargs):
+        nonlocal task
+        task = create_task(*args, **kwargs)
+        task.criterion = Spoiling({1})
+        return task
+
+    task = None
+    monkeypatch.setattr(run, 'create_task', spoiled_task)
+    metrics = train([*TINY, '--epochs', '1', '--output', str(tmp_path)])
+    assert metrics['loss'] == metrics['loss']
+
+
+def test_progress_bar_on_a_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress.sys.stdout, 'isatty', lambda: True, raising=False)
+    train([*TINY, '--epochs', '1', '--output', str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert '3/3' in printed and 'img/s' in printed and 'lr' in printed and 'left in all' in printed
+    assert not re.search(r'^epoch 1/1 \[', printed, re.M)
+
+
+def test_wandb_by_flag(tmp_path, monkeypatch):
+    flags = [*TINY, '--output', str(tmp_path), '--experiment', 'run', '--log-wandb', '--wandb-project', 'shapes']
+    monkeypatch.setitem(sys.modules, 'wandb', None)
+    with pytest.raises(ValueError, match='pip install wandb'):
+        train(flags)
+    rows, runs = [], []
+    wandb = types.SimpleNamespace(init=lambda **kwargs: runs.append(kwargs), log=rows.append)
+    monkeypatch.setitem(sys.modules, 'wandb', wandb)
+    monkeypatch.setattr('timm.utils.summary.wandb', wandb, raising=False)
+    train(flags)
+    assert runs[0]['project'] == 'shapes' and runs[0]['name'] == 'run' and runs[0]['config']['epochs'] == 2
+    assert [row['epoch'] for row in rows] == [0, 1] and 'eval_mAP' in rows[0]
