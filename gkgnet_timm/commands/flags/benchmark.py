@@ -2,7 +2,7 @@
 
 import argparse
 
-from .groups import add_data_flags
+from .groups import FlagParser, add_data_flags
 
 __all__ = ['DTYPES', 'create_parser']
 
@@ -11,7 +11,7 @@ DTYPES = ('float32', 'bfloat16', 'float16')
 
 def create_parser() -> argparse.ArgumentParser:
     """Create the parser of `python -m gkgnet_timm benchmark`."""
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog='python -m gkgnet_timm benchmark',
         description='Measure latency, throughput, peak memory and construction of models, in inference or in training '
         'steps, and compare them with the dense graph of the published code (x dense), with the time the multiply-adds '

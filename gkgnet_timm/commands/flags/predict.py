@@ -3,7 +3,7 @@
 import argparse
 
 from ...inference.prediction_file import FORMATS
-from .groups import KeyValues, add_device_flags, add_workers_flag
+from .groups import FlagParser, KeyValues, add_device_flags, add_workers_flag
 
 __all__ = ['create_parser']
 
@@ -17,7 +17,7 @@ _DESCRIPTION = (
 
 def create_parser() -> argparse.ArgumentParser:
     """Create the parser of `predict`."""
-    parser = argparse.ArgumentParser(prog='python -m gkgnet_timm predict', description=_DESCRIPTION)
+    parser = FlagParser(prog='python -m gkgnet_timm predict', description=_DESCRIPTION)
     parser.add_argument(
         'images',
         nargs='+',

@@ -2,10 +2,12 @@
 
 import argparse
 
+from .groups import FlagParser
+
 
 def create_parser() -> argparse.ArgumentParser:
     """Create the parser of the command."""
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog='python -m gkgnet_timm push',
         description='Upload weights to the Hugging Face Hub, with a README.md made from config.json and from a result '
         'of validate.py. The folder stays as it is. Log in first: hf auth login.',
