@@ -1,17 +1,19 @@
-"""The GPU kernels against the eager functions, on the CPU by Triton's interpreter.
+"""The GPU kernels against the eager functions, on a GPU or, by Triton's interpreter, on the CPU.
 
 Triton decides at its import whether it interprets, so `test_kernels.py` runs this file in processes of their own.
 """
 
 import copy
 import functools
+import os
 
 import numpy as np
 import pytest
+import tiny
 import torch
 import triton.language as tl
 import triton.runtime.interpreter as interpreter
-from tiny import Recorder, create, images, nodes
+from tiny import Recorder
 
 from gkgnet_timm.graph import eager, gpu, interleave_max_relative, knn_neighbors, operators
 from gkgnet_timm.graph import gpu_kernels as kernels
@@ -19,12 +21,18 @@ from gkgnet_timm.graph.dense import dense_max_relative, dense_neighbors
 from gkgnet_timm.layers.block import Block
 from gkgnet_timm.layers.position import relative_position_tables
 
-# as the graph package does for 'cuda', this process alone
-operators.knn_neighbors.register_kernel('cpu', gpu.search)
-operators.interleave_max_relative.register_kernel('cpu', gpu.aggregate)
-operators.scatter_to_winners.register_kernel('cpu', gpu.scatter)
-
+INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
+DEVICE = 'cpu' if INTERPRETED else 'cuda'
 HALF = [torch.float16, torch.bfloat16]
+
+if INTERPRETED:  # as the graph package does for 'cuda', this process alone
+    operators.knn_neighbors.register_kernel('cpu', gpu.search)
+    operators.interleave_max_relative.register_kernel('cpu', gpu.aggregate)
+    operators.scatter_to_winners.register_kernel('cpu', gpu.scatter)
+
+
+def nodes(*shape, **kwargs):
+    return tiny.nodes(*shape, **kwargs).to(DEVICE)
 
 
 class Builder(interpreter.InterpreterBuilder):
@@ -58,7 +66,8 @@ def launched(monkeypatch):
     for name in kernels.__all__:
         launcher = functools.partial(note, name, getattr(kernels, name))
         monkeypatch.setattr(kernels, name, launcher)
-    monkeypatch.setattr(interpreter.interpreter_builder, '__class__', Builder)
+    if INTERPRETED:
+        monkeypatch.setattr(interpreter.interpreter_builder, '__class__', Builder)
     monkeypatch.setattr(gpu, '_checked', True)
     yield names
     assert gpu._usable, 'a kernel failed'
@@ -70,6 +79,10 @@ TILES = {'wide': kernels.search_tile(64, 132), 'narrow': kernels.search_tile(64,
 @pytest.fixture(params=list(TILES))
 def tile(request, monkeypatch):
     monkeypatch.setattr(kernels, 'search_tile', lambda queries, graphs: TILES[request.param])
+
+
+def tables(*args):
+    return relative_position_tables(*args, device=torch.device(DEVICE))
 
 
 def random_tables(rows, columns, candidates):
@@ -133,7 +146,7 @@ def test_search_channels(channels, dtype, launched):
 def test_search_of_half_precision_nodes_is_float32(dtypes, tile, launched):
     x, y = nodes(2, 20, 40, dtype=dtypes[0]), nodes(2, 150, 40, seed=1, dtype=dtypes[1])
     position = random_tables(4, 5, 150)
-    with torch.autocast('cpu', torch.bfloat16):
+    with torch.autocast(DEVICE, torch.bfloat16):
         neighbors = knn_neighbors(x, y, 9, 2, 2, position)
     assert launched == ['launch_search']
     assert_neighbors(neighbors, x, y, 9, 2, 2, position)
@@ -141,7 +154,7 @@ def test_search_of_half_precision_nodes_is_float32(dtypes, tile, launched):
 
 def test_search_with_the_tables_of_a_stage():
     x, y = nodes(1, 64, 40).float(), nodes(1, 16, 40, seed=1).float()
-    position = relative_position_tables(8, 8, 40, 2)
+    position = tables(8, 8, 40, 2)
     assert_neighbors(knn_neighbors(x, y, 5, 2, 2, position), x, y, 5, 2, 2, position)
 
 
@@ -157,9 +170,9 @@ def test_search_of_any_strides(dtype):
 @pytest.mark.parametrize('dtype', [torch.float32, *HALF])
 def test_lower_index_of_equal_scores(dtype, tile):
     """Unit vectors of one axis each have scores of 2, 0 and -2 exactly."""
-    axes = torch.eye(4)
-    axis = torch.randint(4, (160,), generator=torch.Generator().manual_seed(0))
-    sign = torch.randint(2, (160, 1), generator=torch.Generator().manual_seed(1)) * 2 - 1
+    axes = torch.eye(4, device=DEVICE)
+    axis = torch.randint(4, (160,), generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    sign = torch.randint(2, (160, 1), generator=torch.Generator().manual_seed(1)).to(DEVICE) * 2 - 1
     x, y = torch.cat([axes, -axes, torch.zeros(1, 4)])[None].to(dtype), (axes[axis] * sign)[None].to(dtype)
     expected = (x.float() @ y.float().transpose(1, 2)).sort(dim=2, descending=True, stable=True).indices
     assert torch.equal(knn_neighbors(x, y, 11, 3)[:, 0], expected[:, :, :31:3])
@@ -179,7 +192,7 @@ def test_search_of_extreme_nodes(value, dtype):
 
 def test_search_does_without_the_distances():
     x, y = nodes(1, 200, 8).float(), nodes(1, 400, 8, seed=1).float()
-    out = torch.empty(1, 1, 200, 3, dtype=torch.int64)
+    out = torch.empty(1, 1, 200, 3, dtype=torch.int64, device=DEVICE)
     with Recorder() as recorder:
         kernels.launch_search(x, y, 1, random_tables(20, 10, 400), out)
     assert 0 < recorder.largest < 200 * 400
@@ -206,7 +219,7 @@ AGGREGATIONS = [  # B, N, M, C, G, k
 
 def aggregation(B, N, M, C, G, k, dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
-    neighbors = torch.rand(B, G, N, M, generator=generator).argsort(-1)[..., :k]
+    neighbors = torch.rand(B, G, N, M, generator=generator).argsort(-1)[..., :k].to(DEVICE)
     # few values, so that many neighbours are equal
     x, y = (nodes(B, n, C, seed=i).mul(2).round().to(dtype) for i, n in enumerate((N, M)))
     return x, y, neighbors
@@ -270,7 +283,7 @@ def test_gradients_of_half_precision_nodes_are_summed_in_float32(dtype):
 
 def test_gradient_of_one_tensor_in_both_roles_and_other_strides():
     x = nodes(2, 40, 30).float().transpose(1, 2)  # (2, 30, 40)
-    neighbors = torch.randint(30, (2, 2, 30, 4), generator=torch.Generator().manual_seed(0))
+    neighbors = torch.randint(30, (2, 2, 30, 4), generator=torch.Generator().manual_seed(0)).to(DEVICE)
     weight = nodes(2, 80, 60, seed=2).float().transpose(1, 2)[:, ::2]
     gradients = []
     for operation in (interleave_max_relative, eager_aggregate):
@@ -298,8 +311,8 @@ def test_deterministic_gradients_are_not_added_atomically(launched):
 def test_max_relative_spreads_nan():
     x, y, neighbors = aggregation(1, 4, 6, 8, 2, 3)
     y[0, 2, 5] = float('nan')
-    neighbors[0, 1, 1] = torch.tensor([0, 2, 3])
-    neighbors[0, 1, 2] = torch.tensor([0, 1, 3])
+    neighbors[0, 1, 1] = torch.tensor([0, 2, 3], device=DEVICE)
+    neighbors[0, 1, 2] = torch.tensor([0, 1, 3], device=DEVICE)
     for keep_winner in (True, False):
         out, winner = operators.interleave_max_relative(x, y, neighbors, keep_winner)
         assert out[0, 1, 11].isnan() and not out[0, 2].isnan().any()
@@ -318,8 +331,8 @@ def test_float64_stays_eager(launched):
 def test_compiled_block(launched):
     """torch.compile takes the operators into one graph, with their gradients."""
     torch.manual_seed(0)
-    block = Block(16, 4, 2, 2).eval()
-    position = relative_position_tables(4, 4, 16, 1)
+    block = Block(16, 4, 2, 2, device=DEVICE).eval()
+    position = tables(4, 4, 16, 1)
     x = nodes(2, 16, 4, 4).float().requires_grad_()
     with torch.no_grad():
         compiled = torch.compile(block, backend='eager', fullgraph=True)
@@ -336,8 +349,8 @@ def test_compiled_block(launched):
 
 @pytest.mark.skipif(not hasattr(torch.compiler, 'is_exporting'), reason='this torch does not tell export from compile')
 def test_exported_block_needs_no_kernel(launched):
-    block = Block(16, 4, 2, 2).eval()
-    position = relative_position_tables(4, 4, 16, 1)
+    block = Block(16, 4, 2, 2, device=DEVICE).eval()
+    position = tables(4, 4, 16, 1)
     x = nodes(2, 16, 4, 4).float()
     program = torch.export.export(block, (x, x, position))
     assert 'gkgnet_timm' not in program.graph_module.code
@@ -349,9 +362,9 @@ def test_exported_block_needs_no_kernel(launched):
 
 
 def test_trains_like_the_eager_model(launched):
-    model = create(dtype=torch.float32, num_classes=3).train()
+    model = tiny.create(dtype=torch.float32, num_classes=3).to(DEVICE).train()
     plain = copy.deepcopy(model)
-    x = images(2, 32).float()
+    x = tiny.images(2, 32).float().to(DEVICE)
     out = model(x)
     out.square().sum().backward()
     blocks = sum(isinstance(module, Block) for module in model.modules())
