@@ -1,17 +1,19 @@
 """Convolution, BatchNorm and activation of maps whose nodes are rows in memory."""
 
+from typing import Any
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from timm.layers import BatchNormAct2d, ConvNormAct, FrozenBatchNormAct2d
+from timm.models import register_notrace_module
 
 from .bands import in_bands, node_wise
 
-__all__ = ['ConvBnAct', 'NodeGELU']
+__all__ = ['ConvBnAct', 'NodeGELU', 'PointwiseConv2d']
 
-node_wise(nn.Conv2d, lambda conv: conv.kernel_size == conv.stride == (1, 1))
 node_wise(BatchNormAct2d, lambda norm: norm.running_mean is not None)
 node_wise(FrozenBatchNormAct2d)
 node_wise(nn.Identity)
@@ -26,9 +28,39 @@ class NodeGELU(nn.GELU):
         return x.permute(0, 3, 1, 2)
 
 
+def _has_tensor_cores(x: torch.Tensor) -> bool:
+    """Whether products of x run in half precision on a GPU."""
+    return x.is_cuda and (x.dtype in (torch.float16, torch.bfloat16) or torch.is_autocast_enabled('cuda'))
+
+
+@node_wise
+@register_notrace_module
+class PointwiseConv2d(nn.Conv2d):
+    """Convolution of every node alone, in half precision on a GPU as a matrix product.
+
+    There cuDNN brings groups into another layout and back, and adds the bias in a pass of its own. One matrix with
+    zeros between the groups is more arithmetic and less time: a fifth of a forward pass at 576 px.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.jit.is_scripting():
+            if _has_tensor_cores(x):
+                weight = self.weight.flatten(1)  # (C', C / groups, 1, 1) -> (C', C / groups)
+                if self.groups > 1:
+                    weight = torch.block_diag(*weight.chunk(self.groups))  # (C', C / groups) -> (C', C)
+                x = F.linear(x.permute(0, 2, 3, 1), weight, self.bias)  # (B, C, H, W) -> (B, H, W, C')
+                return x.permute(0, 3, 1, 2)  # (B, H, W, C') -> (B, C', H, W)
+        return F.conv2d(x, self.weight, self.bias, groups=self.groups)
+
+
 @node_wise
 class ConvBnAct(ConvNormAct):
     """timm's ConvNormAct, whose BatchNorm `timm.utils.reparameterize_model` folds into the convolution."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.conv.kernel_size == self.conv.stride == (1, 1):
+            self.conv.__class__ = PointwiseConv2d
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv(x)

@@ -44,7 +44,7 @@ import sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from gkgnet_timm.graph import gpu_kernels as kernels
+from gkgnet_timm.graph import gpu_kernels as kernels, gpu_search
 
 def build(kernel, pointers, **constants):
     types = dict(pointers)
@@ -57,9 +57,11 @@ def build(kernel, pointers, **constants):
 for dtype in ('*fp32', '*bf16'):
     nodes = dict(x_ptr=dtype, y_ptr=dtype)
     pointers = nodes | {f'{n}_ptr': '*fp32' for n in ('x_scale', 'y_scale', 'row', 'col')} | {'out_ptr': '*i64'}
-    tile = dict(BLOCK_N=64, BLOCK_M=32, BLOCK_C=64) if dtype == '*bf16' else dict(BLOCK_N=16, BLOCK_M=128, BLOCK_C=32)
+    tile = dict(BLOCK_N=16, BLOCK_M=64, BLOCK_C=64) if dtype == '*bf16' else dict(BLOCK_N=16, BLOCK_M=128, BLOCK_C=32)
+    tile['PRECISION'] = 'ieee' if dtype == '*bf16' else 'tf32x3'
     options = dict(DILATION=2, NEAREST=17, SLOTS=32, HAS_POSITION=True, SCALE_LATER=dtype == '*bf16')
-    build(kernels.search_kernel, pointers, G=2, C=40, K=9, **options, **tile)
+    build(gpu_search.search_kernel, pointers, G=2, C=40, K=9, **options, **tile)
+    build(gpu_search.inverse_length_kernel, dict(nodes_ptr=dtype, out_ptr='*fp32'), G=2, C=40, BLOCK_N=64, BLOCK_C=64)
     pointers = nodes | dict(neighbors_ptr='*i64', out_ptr=dtype, winner_ptr='*i32')
     build(kernels.max_relative_kernel, pointers, G=2, C=40, K=9, KEEP_WINNER=True, BLOCK_N=16, BLOCK_C=64)
     pointers = dict(grad_ptr=dtype, winner_ptr='*i32', out_ptr='*fp32')
@@ -71,7 +73,7 @@ def test_kernels_build_for_a_gpu(tmp_path):
     """For the H100 and H200, with the assembler that Triton brings: the interpreter takes what a compiler does not."""
     pytest.importorskip('triton', minversion=TRITON)
     out = run_python('-c', BUILD, TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET='0')
-    assert len(out.splitlines()) == 6
+    assert len(out.splitlines()) == 8
 
 
 def test_import_without_triton():

@@ -1,11 +1,14 @@
 """Layout of maps in memory, and convolutions with their norm."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import FAMILIES, assert_close, create, images
+from tiny import FAMILIES, Recorder, assert_close, create, images
 
-from gkgnet_timm.layers.conv import NodeGELU
+from gkgnet_timm.layers import conv
+from gkgnet_timm.layers.conv import NodeGELU, PointwiseConv2d
 
 
 def test_gelu_in_the_layout_of_nodes():
@@ -14,6 +17,25 @@ def test_gelu_in_the_layout_of_nodes():
     assert out.is_contiguous(memory_format=torch.channels_last)
     assert_close(out, F.gelu(x))
     assert_close(NodeGELU()(x.contiguous()), F.gelu(x))
+
+
+def test_pointwise_convolutions_are_matrix_products_of_nodes(monkeypatch):
+    """As they are in half precision on a GPU."""
+    model = create().train()
+    plain = copy.deepcopy(model)
+    groups = {module.groups for module in model.modules() if isinstance(module, PointwiseConv2d)}
+    assert groups == {1, 4}
+    x = images(2, 64)
+    expected = plain(x)
+    expected.square().sum().backward()
+    monkeypatch.setattr(conv, '_has_tensor_cores', lambda x: True)
+    with Recorder() as recorder:
+        out = model(x)
+    assert {tuple(shape[2:]) for shape in recorder.kernel_shapes} == {(3, 3)}
+    assert_close(out, expected)
+    out.square().sum().backward()
+    for ours, theirs in zip(model.parameters(), plain.parameters()):
+        assert_close(ours.grad, theirs.grad)
 
 
 @pytest.mark.parametrize('channels', [1, 3])

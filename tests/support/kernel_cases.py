@@ -15,7 +15,7 @@ import triton.language as tl
 import triton.runtime.interpreter as interpreter
 from tiny import Recorder
 
-from gkgnet_timm.graph import eager, gpu, interleave_max_relative, knn_neighbors, operators
+from gkgnet_timm.graph import eager, gpu, gpu_search, interleave_max_relative, knn_neighbors, operators
 from gkgnet_timm.graph import gpu_kernels as kernels
 from gkgnet_timm.graph.dense import dense_max_relative, dense_neighbors
 from gkgnet_timm.layers.block import Block
@@ -69,16 +69,18 @@ def launched(monkeypatch):
     if INTERPRETED:
         monkeypatch.setattr(interpreter.interpreter_builder, '__class__', Builder)
     monkeypatch.setattr(gpu, '_checked', True)
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
     yield names
     assert gpu._usable, 'a kernel failed'
 
 
-TILES = {'wide': kernels.search_tile(64, 132), 'narrow': kernels.search_tile(64, 1)}
+TILES = {'many': gpu_search.search_tile(64, 512), 'few': gpu_search.search_tile(64, 1)}
 
 
 @pytest.fixture(params=list(TILES))
 def tile(request, monkeypatch):
-    monkeypatch.setattr(kernels, 'search_tile', lambda queries, graphs: TILES[request.param])
+    monkeypatch.setattr(gpu_search, 'search_tile', lambda queries, graphs: TILES[request.param])
+    return TILES[request.param]
 
 
 def tables(*args):
@@ -115,7 +117,7 @@ SHAPES = [  # B, N, M, C, G, k, dilation
     (1, 5, 9, 24, 2, 9, 1),  # as many candidates as neighbours
     (2, 6, 27, 48, 4, 9, 3),
     (1, 6, 20, 40, 2, 9, 3),  # the dilation is shortened
-    (1, 66, 70, 40, 2, 3, 1),  # a second tile of two queries
+    (1, 18, 70, 40, 2, 3, 1),  # a second tile of two queries
     (1, 18, 150, 80, 2, 9, 3),
     (1, 16, 128, 16, 1, 1, 1),  # whole tiles
     (1, 4, 300, 40, 1, 32, 1),  # as many as a kernel keeps
@@ -123,7 +125,7 @@ SHAPES = [  # B, N, M, C, G, k, dilation
 ]
 
 
-@pytest.mark.parametrize('tile, with_position', [('wide', True), ('narrow', False)], indirect=['tile'])
+@pytest.mark.parametrize('tile, with_position', [('many', True), ('few', False)], indirect=['tile'])
 @pytest.mark.parametrize('B, N, M, C, G, k, dilation', SHAPES)
 def test_search(B, N, M, C, G, k, dilation, with_position, tile, launched):
     x, y = nodes(B, N, C).float(), nodes(B, M, C, seed=1).float()
@@ -173,9 +175,23 @@ def test_lower_index_of_equal_scores(dtype, tile):
     axes = torch.eye(4, device=DEVICE)
     axis = torch.randint(4, (160,), generator=torch.Generator().manual_seed(0)).to(DEVICE)
     sign = torch.randint(2, (160, 1), generator=torch.Generator().manual_seed(1)).to(DEVICE) * 2 - 1
-    x, y = torch.cat([axes, -axes, torch.zeros(1, 4)])[None].to(dtype), (axes[axis] * sign)[None].to(dtype)
+    x = torch.cat([axes, -axes, torch.zeros(1, 4, device=DEVICE)])[None].to(dtype)
+    y = (axes[axis] * sign)[None].to(dtype)
     expected = (x.float() @ y.float().transpose(1, 2)).sort(dim=2, descending=True, stable=True).indices
     assert torch.equal(knn_neighbors(x, y, 11, 3)[:, 0], expected[:, :, :31:3])
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('nearby', [3, 4, 9])
+def test_search_where_one_lane_has_the_nearest(nearby, dtype, tile):
+    """A lane keeps three: with more of the nearest in one, the kernel has to look again."""
+    y = nodes(1, 10 * tile[1], 24, seed=1, dtype=dtype)
+    x = nodes(1, 20, 24, dtype=dtype)
+    y[0, 5 : nearby * tile[1] : tile[1]] = x[0, 3]
+    y[0, 5 : nearby * tile[1] : tile[1], 0] += torch.arange(nearby, device=DEVICE).to(dtype) / 16
+    found = knn_neighbors(x, y, 9)
+    assert_neighbors(found, x, y, 9, 1, 1)
+    assert set(range(5, nearby * tile[1], tile[1])) <= set(found[0, 0, 3].tolist())
 
 
 @pytest.mark.parametrize('value', [0.0, 1e-30, 1e25, float('inf'), float('nan')])
@@ -376,7 +392,7 @@ def test_trains_like_the_eager_model(launched):
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-4)
     for ours, theirs in zip(model.parameters(), plain.parameters()):
         scale = theirs.grad.abs().max().item()
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=1e-3 * scale + 1e-5)
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=1e-3 * scale + 5e-5)
 
 
 @pytest.mark.parametrize('wrong', [None, 'launch_search', 'launch_max_relative'])

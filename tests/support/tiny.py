@@ -31,7 +31,7 @@ def assert_close(actual, expected, tolerance=1e-10):
 
 
 class Recorder(TorchDispatchMode):
-    """Bytes of the largest tensor that an operation returned, and the shapes of scores that are selected from.
+    """Bytes of the largest tensor that an operation returned, shapes of scores selected from and of convolved weights.
 
     It does not see into operators of ours.
     """
@@ -40,11 +40,14 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self.largest = 0
         self.selected_shapes = []
+        self.kernel_shapes = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         if func.overloadpacket is torch.ops.gkgnet_timm.select_largest:
             self.selected_shapes.append(tuple(args[0].shape))
+        if func.overloadpacket is torch.ops.aten.convolution:
+            self.kernel_shapes.append(tuple(args[1].shape))
         for leaf in tree_leaves(out):
             if isinstance(leaf, torch.Tensor):
                 self.largest = max(self.largest, leaf.untyped_storage().nbytes())
