@@ -13,7 +13,7 @@ from ..data import BadImageError
 from ..data.images import drop_duplicates, find_images
 from ..evaluation.thresholds import load_threshold
 from ..inference.prediction_file import Kept, PredictionFile, Row, check_again, keep_rows, output_format
-from ..inference.predictor import Prediction, class_names_of, predict_files
+from ..inference.predictor import Prediction, class_names_of, predict_images
 from ..weights.file import TrainedWith, read_training
 from .flags.checks import check_outputs, check_ranges
 from .flags.predict import create_parser
@@ -88,9 +88,10 @@ def main(argv: Optional[List[str]] = None) -> None:
         raise ValueError('A class name has the ";" that separates labels in csv, give --format json or jsonl.')
     threshold = np.asarray(load_threshold(args.threshold, names), dtype=np.float32)
     todo = drop_duplicates(files, done=kept.files)
-    predictions = predict_files(
+    predictions = predict_images(
         model,
         [*kept.again, *todo],
+        find=False,
         batch_size=args.batch_size,
         workers=args.workers,
         device=args.device,
