@@ -49,15 +49,12 @@ def evaluate_dataset(
 ) -> Evaluation:
     """Evaluate a model on a data set. In a distributed run, every process gets the result over all images.
 
+    Arguments that are not listed here are those of `predict_images`.
+
     Args:
         model: Model whose scores are in the order of the data set's classes. It is moved to the device.
         dataset: Data set of `open_split` or `create_dataset`.
         batch_size: Images in a batch of this process.
-        workers: Processes that load images (default: up to 4).
-        device: Where the model runs (default: cuda if available).
-        amp: Use automatic mixed precision.
-        amp_dtype: 'bfloat16' or 'float16'.
-        channels_last: Use this memory format.
         flip: Average the logits of each image and its mirror image.
         threshold: Lowest score of a predicted label in (0, 1), or one for each class (L,).
         data_config: Preprocessing, as timm's `resolve_input_data_config` returns it (default: that of the model).

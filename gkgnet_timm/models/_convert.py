@@ -53,9 +53,8 @@ def _convert_key(key: str, stage_of: Sequence[str]) -> Optional[str]:
         pair = match[3].replace('ffn.', '1.') if match[3].startswith('ffn.') else f'0.{match[3]}'  # as in the trunk
         part = f'{_BLOCK[pair]}.{_CONV_NORM[match[4]]}'
         return f'label_stages.{match[1]}.blocks.{match[2]}.{part}.{match[5]}'
-    if match := re.fullmatch(
-        r'ffn_label\.(\d)\.0\.(\w+)', key
-    ):  # projects to the width of the next stage, where ours stands
+    if match := re.fullmatch(r'ffn_label\.(\d)\.0\.(\w+)', key):
+        # projects to the width of the next stage, where ours stands
         return f'label_stages.{int(match[1]) + 1}.proj.{match[2]}'
     module, _, leaf = key.rpartition('.')
     return f'{_HEAD[module]}.{leaf}'

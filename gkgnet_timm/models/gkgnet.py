@@ -82,27 +82,15 @@ class LabelStage(nn.Module):
 
 
 class GkgNet(PyramidVigTrunk):
-    """GKGNet.
+    """GKGNet. Arguments that are not listed here are those of `PyramidVig`.
 
     Args:
-        img_size: Image side or (height, width) that position embedding and tables are made for.
-        in_chans: Number of input channels.
         num_classes: Number of classes L, each a label node. 0 for the trunk alone, which gives pooled patches.
         global_pool: Pooling of the patches, 'avg', 'max', 'avgmax', or '' for none (without classifier).
-        depths: Blocks of each stage.
-        dims: Channels of each stage, multiples of 4.
         k: Neighbours of every patch.
         label_k: Neighbours of every label node.
         num_groups: Channel groups with a graph each, for patches and labels. 1 is the graph of ViG.
         label_depth: Label blocks after the last stage; the other stages have one each.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block, rising linearly from 0.
-        dynamic_img_size: Take images of any size that is a multiple of 32, by resampling the position embedding.
-        dynamic_img_pad: Pad images to a multiple of 32.
-        pos_embed_init: Position embedding if pretrained weights have a different image size: 'resample', or start from
-            'zero' as the published training does.
-        device: Device of parameters and buffers.
-        dtype: Type of parameters and buffers.
     """
 
     def __init__(
@@ -185,13 +173,6 @@ class GkgNet(PyramidVigTrunk):
         # in groups of blocks, after those of its stage
         matcher['blocks'].append((r'^label_stages\.(\d+)', None if coarse else (max(self.depths),)))
         return matcher
-
-    @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade the activations of the blocks for a second forward pass in training."""
-        super().set_grad_checkpointing(enable)
-        for stage in self.label_stages:
-            stage.grad_checkpointing = enable
 
     @torch.jit.ignore
     def get_classifier(self) -> Tuple[nn.Module, ...]:

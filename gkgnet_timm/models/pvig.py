@@ -188,8 +188,9 @@ class PyramidVigTrunk(nn.Module):
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade the activations of the blocks for a second forward pass in training."""
-        for stage in self.stages:
-            stage.grad_checkpointing = enable
+        for module in self.modules():
+            if hasattr(module, 'grad_checkpointing'):
+                module.grad_checkpointing = enable
 
     @torch.jit.ignore
     def set_input_size(self, img_size: Union[int, Tuple[int, int]]) -> None:
@@ -304,11 +305,6 @@ class PyramidVigHead(nn.Module):
             init_classifier(self.fc)
         self.train(self.training)
 
-    def prune(self, in_features: int) -> None:
-        """Drop the hidden layer."""
-        self.hidden_size = in_features
-        self.pre_logits = nn.Identity()
-
     def forward(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         x = self.flatten(self.pre_logits(self.global_pool(x)))
         x = self.drop(x)
@@ -393,7 +389,7 @@ class PyramidVig(PyramidVigTrunk):
 
     def remove_head(self) -> None:
         """Leave nothing after the map of the last stage."""
-        self.head.prune(self.num_features)
+        self.head.hidden_size, self.head.pre_logits = self.num_features, nn.Identity()
         self.reset_classifier(0, '')
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
