@@ -14,8 +14,9 @@ from ..data.images import drop_duplicates, find_images
 from ..evaluation.thresholds import load_threshold
 from ..inference.prediction_file import Kept, PredictionFile, Row, check_again, keep_rows, output_format
 from ..inference.predictor import Prediction, class_names_of, predict_images
+from ..runtime import check_ranges
 from ..weights.file import TrainedWith, read_training
-from .flags.checks import check_outputs, check_ranges
+from .flags.checks import RANGES, check_outputs
 from .flags.predict import create_parser
 from .selected import load_selected, model_defaults
 
@@ -32,7 +33,7 @@ def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Op
     trained = read_training(args.checkpoint) if args.checkpoint else None
     if trained:
         args = parser.parse_args(argv, argparse.Namespace(**model_defaults(trained)))
-    check_ranges(args)
+    check_ranges(args, RANGES)
     args.format = output_format(args.format, args.output)
     if args.resume and (not args.output or args.format not in ('csv', 'jsonl')):
         raise ValueError('--resume needs an --output FILE in csv or jsonl.')

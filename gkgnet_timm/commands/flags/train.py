@@ -8,8 +8,6 @@ from ...training.config import TrainConfig
 from .config import packaged_configs
 from .groups import FlagParser, KeyValues, add_data_flags, add_device_flags
 
-__all__ = ['create_parser']
-
 
 def _value_type(hint: Any) -> type:
     """`int` for int, Optional[int] and Optional[List[int]]."""
@@ -33,7 +31,6 @@ def _add_flag(group: argparse._ActionsContainer, item: Field) -> None:
 
 
 def create_parser() -> argparse.ArgumentParser:
-    """The parser of `train`."""
     parser = FlagParser(
         prog='train_multilabel.py',
         description='Train a multi-label model. Flags have the names of timm. Without --dataset and --config: the '
