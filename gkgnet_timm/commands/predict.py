@@ -18,7 +18,7 @@ from ..runtime import check_ranges
 from ..weights.file import TrainedWith, read_training
 from .flags.checks import RANGES, check_outputs
 from .flags.predict import create_parser
-from .selected import load_selected, model_defaults
+from .selected import load_selected, model_defaults, run_options
 
 
 def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Optional[TrainedWith]]:
@@ -89,17 +89,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         raise ValueError('A class name has the ";" that separates labels in csv, give --format json or jsonl.')
     threshold = np.asarray(load_threshold(args.threshold, names), dtype=np.float32)
     todo = drop_duplicates(files, done=kept.files)
-    predictions = predict_images(
-        model,
-        [*kept.again, *todo],
-        find=False,
-        batch_size=args.batch_size,
-        workers=args.workers,
-        device=args.device,
-        amp=bool(args.amp),
-        amp_dtype=args.amp_dtype,
-        channels_last=args.channels_last,
-    )
+    predictions = predict_images(model, [*kept.again, *todo], find=False, device=args.device, **run_options(args))
     batches = _batches(predictions, names, threshold, args)
     unreadable = kept.unreadable
     # the bar shows in a terminal only

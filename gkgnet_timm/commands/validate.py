@@ -28,7 +28,7 @@ from ..runtime import blame, check_ranges, one_line
 from ..weights.file import TrainedWith, read_training
 from .flags.checks import RANGES, check_outputs
 from .flags.validate import create_parser
-from .selected import DATA_OPTIONS, load_selected, model_defaults, open_selected
+from .selected import DATA_OPTIONS, load_selected, model_defaults, open_selected, run_options
 
 PREPROCESSING = ('input_size', 'crop_pct', 'crop_mode', 'interpolation', 'mean', 'std')
 OF_ONE_MODEL = ('metrics_by_class', 'calibrate', 'scores_out', 'plots')  # each model would overwrite them
@@ -159,15 +159,11 @@ def _evaluate_model(
             evaluations[kind] = evaluate_dataset(
                 model,
                 dataset,
-                batch_size=args.batch_size,
-                workers=args.workers,
                 device=process.device,
-                amp=bool(args.amp),
-                amp_dtype=args.amp_dtype,
-                channels_last=args.channels_last,
                 flip=args.flip,
                 threshold=threshold,
                 data_config=config,
+                **run_options(args),
             )
         except ValueError as error:
             raise ValueError(f'{args.checkpoint or args.model!r} cannot be evaluated: {error}') from error
