@@ -85,9 +85,7 @@ def train(config: TrainConfig, resume: Optional[str] = None) -> Dict[str, float]
     if config.model_ema:
         ema_device = 'cpu' if config.model_ema_force_cpu else None
         task.setup_ema(config.model_ema_decay, use_warmup=config.model_ema_warmup, device=ema_device)
-    first_epoch = 0
-    if resume:
-        first_epoch = resume_run(resume, task, optimizer, scaler)
+    first_epoch = resume_run(resume, task, optimizer, scaler) if resume else 0
     if config.torchcompile:
         task.compile(backend=config.torchcompile)
     if process.is_distributed:
@@ -129,16 +127,7 @@ def train(config: TrainConfig, resume: Optional[str] = None) -> Dict[str, float]
         if config.mixup_off_epoch and epoch >= config.mixup_off_epoch:
             train_loader.loader.collate_fn.mixup = None
         train_metrics = train_one_epoch(
-            epoch,
-            task,
-            train_loader,
-            optimizer,
-            scheduler,
-            scaler,
-            autocast,
-            config,
-            process,
-            progress,
+            epoch, task, train_loader, optimizer, scheduler, scaler, autocast, config, process, progress
         )
         for ema in (False, True) if config.evaluates_average else (False,):
             metrics = _evaluate_epoch(epoch, task, val_loader, autocast, config, process, ema)
