@@ -327,8 +327,3 @@ class MultiLabelEvaluator(MultiLabelClassificationEvaluator):
         figures.update(_threshold_figures(scores, targets, self.threshold, topk=3, topk_gated=True))
         figures['loss'] = _mean_bce(logits, targets)
         return OrderedDict((name, figures[name]) for name in self.metric_names)
-
-    @property
-    def chance(self) -> float:
-        """`chance_level` of the gathered targets, after `compute`."""
-        return chance_level(self.gathered[1])

@@ -8,7 +8,6 @@ from .flags.convert import create_parser
 
 
 def main(argv: Optional[List[str]] = None) -> None:
-    """Convert as the command line says."""
     args = create_parser().parse_args(argv)
     done = convert(**vars(args))
     size = (done.folder / WEIGHTS).stat().st_size / 1e6

@@ -13,11 +13,12 @@ from ..data import BadImageError
 from ..data.images import drop_duplicates, find_images
 from ..evaluation.thresholds import load_threshold
 from ..inference.prediction_file import Kept, PredictionFile, Row, check_again, keep_rows, output_format
-from ..inference.predictor import Prediction, class_names_of, predict_files
+from ..inference.predictor import Prediction, class_names_of, predict_images
+from ..runtime import check_ranges
 from ..weights.file import TrainedWith, read_training
-from .flags.checks import check_outputs, check_ranges
+from .flags.checks import RANGES, check_outputs
 from .flags.predict import create_parser
-from .selected import load_selected, model_defaults
+from .selected import load_selected, model_defaults, run_options
 
 
 def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Optional[TrainedWith]]:
@@ -32,7 +33,7 @@ def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Op
     trained = read_training(args.checkpoint) if args.checkpoint else None
     if trained:
         args = parser.parse_args(argv, argparse.Namespace(**model_defaults(trained)))
-    check_ranges(args)
+    check_ranges(args, RANGES)
     args.format = output_format(args.format, args.output)
     if args.resume and (not args.output or args.format not in ('csv', 'jsonl')):
         raise ValueError('--resume needs an --output FILE in csv or jsonl.')
@@ -88,16 +89,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         raise ValueError('A class name has the ";" that separates labels in csv, give --format json or jsonl.')
     threshold = np.asarray(load_threshold(args.threshold, names), dtype=np.float32)
     todo = drop_duplicates(files, done=kept.files)
-    predictions = predict_files(
-        model,
-        [*kept.again, *todo],
-        batch_size=args.batch_size,
-        workers=args.workers,
-        device=args.device,
-        amp=bool(args.amp),
-        amp_dtype=args.amp_dtype,
-        channels_last=args.channels_last,
-    )
+    predictions = predict_images(model, [*kept.again, *todo], find=False, device=args.device, **run_options(args))
     batches = _batches(predictions, names, threshold, args)
     unreadable = kept.unreadable
     # the bar shows in a terminal only

@@ -7,7 +7,6 @@ from .flags.push import create_parser
 
 
 def main(argv: Optional[List[str]] = None) -> None:
-    """Upload as the command line says."""
     args = create_parser().parse_args(argv)
     done = push(**vars(args))
     if args.dry_run:

@@ -10,7 +10,7 @@ from ..data import open_split
 from ..weights.file import TrainedWith
 from ..weights.load import load_model
 
-__all__ = ['load_selected', 'model_defaults', 'open_selected']
+__all__ = ['load_selected', 'model_defaults', 'open_selected', 'run_options']
 
 DATA_OPTIONS = ('class_map', 'drop_unlabelled', 'num_classes', 'input_key', 'target_key', 'target_format')
 
@@ -25,6 +25,12 @@ def model_defaults(trained: TrainedWith) -> Dict[str, Any]:
     """Return the values of a checkpoint for flags that are not given."""
     names = ('model', 'model_kwargs', 'img_size', 'amp', 'amp_dtype', 'channels_last')
     return {name: trained.config[name] for name in names}
+
+
+def run_options(args: argparse.Namespace) -> Dict[str, Any]:
+    """Return how a model runs over images, as `predict_images` and `evaluate_dataset` take it."""
+    names = ('batch_size', 'workers', 'amp_dtype', 'channels_last')
+    return dict({name: getattr(args, name) for name in names}, amp=bool(args.amp))
 
 
 def load_selected(args: argparse.Namespace, num_classes: Optional[int], use_ema: bool) -> nn.Module:

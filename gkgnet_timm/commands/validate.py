@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
+import torch.nn as nn
 
 import timm
 from timm.data import resolve_input_data_config
@@ -23,11 +24,11 @@ from ..evaluation.scores_file import save_scores
 from ..evaluation.thresholds import calibrate, load_threshold, save_thresholds
 from ..inference.device import Process, start_process
 from ..metrics import chance_level
-from ..runtime import blame, one_line
+from ..runtime import blame, check_ranges, one_line
 from ..weights.file import TrainedWith, read_training
-from .flags.checks import check_outputs, check_ranges
+from .flags.checks import RANGES, check_outputs
 from .flags.validate import create_parser
-from .selected import DATA_OPTIONS, load_selected, model_defaults, open_selected
+from .selected import DATA_OPTIONS, load_selected, model_defaults, open_selected, run_options
 
 PREPROCESSING = ('input_size', 'crop_pct', 'crop_mode', 'interpolation', 'mean', 'std')
 OF_ONE_MODEL = ('metrics_by_class', 'calibrate', 'scores_out', 'plots')  # each model would overwrite them
@@ -53,7 +54,7 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
             defaults.update({name: config[name] for name in ('dataset', 'data_dir', *DATA_OPTIONS)})
             defaults.update(split=config['val_split'], images=config['val_images'])
         args = parser.parse_args(argv, argparse.Namespace(**defaults))
-    check_ranges(args)
+    check_ranges(args, RANGES)
     check_outputs(args, ('results_file', 'metrics_by_class', 'calibrate', 'scores_out'), ('plots',))
     if args.dataset and args.dataset not in DATASETS and not args.dataset.startswith(TIMM_DATASETS):
         raise ValueError(f'Unknown --dataset {args.dataset!r}, expected {", ".join(DATASETS + TIMM_DATASETS)}.')
@@ -105,16 +106,16 @@ def list_jobs(args: argparse.Namespace) -> List[List[str]]:
     return jobs
 
 
-def _trained_size(args: argparse.Namespace, trained: Optional[TrainedWith]) -> Optional[int]:
-    """Return the image side that the weights were trained for, where it is known."""
-    if trained and trained.config['img_size']:
-        return trained.config['img_size']
-    cfg = timm.models.get_pretrained_cfg(args.model)
-    return cfg.input_size[-1] if cfg else None
-
-
-def _print_preprocessing(config: Dict[str, Any], expected: Dict[str, Any]) -> None:
-    """Print the preprocessing in force, and warn where it differs from that of training."""
+def _print_preprocessing(
+    args: argparse.Namespace, trained: Optional[TrainedWith], model: nn.Module, config: Dict[str, Any]
+) -> None:
+    """Print the preprocessing in force, and warn where it differs from that of training, if known."""
+    expected = resolve_input_data_config(model)
+    size = trained.config['img_size'] if trained else None
+    if not size and (cfg := timm.models.get_pretrained_cfg(args.model)):
+        size = cfg.input_size[-1]
+    if size:
+        expected['input_size'] = (expected['input_size'][0], size, size)
     print('preprocessing: ' + ', '.join(f'{name} {config[name]}' for name in PREPROCESSING))
     for name in PREPROCESSING:
         if config[name] != expected[name]:
@@ -153,23 +154,16 @@ def _evaluate_model(
         with blame('--mean, --std'):
             config = resolve_input_data_config(model, args=vars(args))
         if process.is_primary and kind == 'raw':
-            expected = resolve_input_data_config(model)
-            if size := _trained_size(args, trained):
-                expected['input_size'] = (expected['input_size'][0], size, size)
-            _print_preprocessing(config, expected)
+            _print_preprocessing(args, trained, model, config)
         try:
             evaluations[kind] = evaluate_dataset(
                 model,
                 dataset,
-                batch_size=args.batch_size,
-                workers=args.workers,
                 device=process.device,
-                amp=bool(args.amp),
-                amp_dtype=args.amp_dtype,
-                channels_last=args.channels_last,
                 flip=args.flip,
                 threshold=threshold,
                 data_config=config,
+                **run_options(args),
             )
         except ValueError as error:
             raise ValueError(f'{args.checkpoint or args.model!r} cannot be evaluated: {error}') from error

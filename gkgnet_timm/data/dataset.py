@@ -108,17 +108,15 @@ def _create_reader(
 ) -> LabelReader:
     if name == 'voc':
         return VocReader(root, split)
+    if name in ('coco', 'demo') and not split.endswith('.json'):
+        annotations, folder = root / 'annotations' / f'instances_{split}.json', root / split
+    else:
+        annotations, folder = _find(root, split, 'Annotation file'), root
+    if images:
+        folder = _find(root, images, 'Image folder')
     if name in ('coco', 'demo'):
-        if split.endswith('.json'):
-            annotations = _find(root, split, 'Annotation file')
-            folder = _find(root, images, 'Image folder') if images else root
-        else:
-            annotations = root / 'annotations' / f'instances_{split}.json'
-            folder = _find(root, images, 'Image folder') if images else root / split
         return CocoReader(annotations, folder, drop_unlabelled)
-    reader = PublishedReader if name == 'gkgnet' else CsvReader
-    folder = _find(root, images, 'Image folder') if images else root
-    return reader(_find(root, split, 'Annotation file'), folder, class_names)
+    return (PublishedReader if name == 'gkgnet' else CsvReader)(annotations, folder, class_names)
 
 
 def create_dataset(

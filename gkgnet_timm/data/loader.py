@@ -138,12 +138,7 @@ def create_eval_loader(
     """Create timm's evaluation loader with the preprocessing of a model's data config."""
     return create_loader(
         dataset,
-        input_size=data_config['input_size'],
-        interpolation=data_config['interpolation'],
-        mean=data_config['mean'],
-        std=data_config['std'],
-        crop_pct=data_config['crop_pct'],
-        crop_mode=data_config['crop_mode'],
+        **data_config,
         batch_size=batch_size,
         num_workers=num_workers,
         distributed=distributed,

@@ -1,9 +1,8 @@
 """Evaluation on a labelled split, the same in training and in validation."""
 
 import os
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Union
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from ..metrics import MultiLabelEvaluator, Threshold, multilabel_metrics
 from .scores_file import load_scores
 from .thresholds import load_threshold
 
-__all__ = ['Evaluation', 'evaluate', 'evaluate_dataset', 'evaluate_scores']
+__all__ = ['Evaluation', 'evaluate_dataset', 'evaluate_scores']
 
 
 class Evaluation(NamedTuple):
@@ -32,27 +31,6 @@ class Evaluation(NamedTuple):
     class_names: List[str]
     threshold: Threshold  # of predicted labels
     unreadable: List[str] = []  # files left out
-
-
-@torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    loader: Any,
-    evaluator: MultiLabelEvaluator,
-    autocast: Callable[[], AbstractContextManager],
-    *,
-    channels_last: bool = False,
-    distributed: bool = False,
-    flip: bool = False,
-) -> Dict[str, float]:
-    """Compute the metrics of a model over a loader, see `compute_logits` and `MultiLabelEvaluator`.
-
-    Raises:
-        ValueError: If logits are not finite.
-    """
-    for logits, target in compute_logits(model, loader, autocast, channels_last=channels_last, flip=flip):
-        evaluator.update(logits, target)
-    return evaluator.compute(distributed=distributed)
 
 
 def evaluate_dataset(
@@ -71,15 +49,12 @@ def evaluate_dataset(
 ) -> Evaluation:
     """Evaluate a model on a data set. In a distributed run, every process gets the result over all images.
 
+    Arguments that are not listed here are those of `predict_images`.
+
     Args:
         model: Model whose scores are in the order of the data set's classes. It is moved to the device.
         dataset: Data set of `open_split` or `create_dataset`.
         batch_size: Images in a batch of this process.
-        workers: Processes that load images (default: up to 4).
-        device: Where the model runs (default: cuda if available).
-        amp: Use automatic mixed precision.
-        amp_dtype: 'bfloat16' or 'float16'.
-        channels_last: Use this memory format.
         flip: Average the logits of each image and its mirror image.
         threshold: Lowest score of a predicted label in (0, 1), or one for each class (L,).
         data_config: Preprocessing, as timm's `resolve_input_data_config` returns it (default: that of the model).
@@ -96,9 +71,9 @@ def evaluate_dataset(
     model.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
     evaluator = MultiLabelEvaluator(device, max_samples=evaluation_sample_limit(loader), threshold=threshold)
     autocast = autocast_context(device, amp, amp_dtype)
-    metrics = evaluate(
-        model, loader, evaluator, autocast, channels_last=channels_last, distributed=distributed, flip=flip
-    )
+    for logits, target in compute_logits(model, loader, autocast, channels_last=channels_last, flip=flip):
+        evaluator.update(logits, target)
+    metrics = evaluator.compute(distributed=distributed)
     logits, targets, positions = evaluator.gathered
     with np.errstate(over='ignore'):  # exp of a large number is inf, and 1 / inf is the right score
         scores = 1 / (1 + np.exp(-logits.astype(np.float64)))  # float32 would make large logits tie

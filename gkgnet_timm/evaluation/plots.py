@@ -44,9 +44,8 @@ def _draw_precision_recall(axes: Any, scores: np.ndarray, targets: np.ndarray, n
     present = np.flatnonzero((targets > 0).any(axis=0))
     curves = [_precision_at(scores[:, i], targets[:, i], recalls) for i in present]
     for n, (i, curve) in enumerate(zip(present, curves)):
-        few = dict(
-            color=f'C{n % 10}', ls='-' if n < 10 else '--', label=f' {names[i]}'
-        )  # matplotlib hides labels that start with '_'
+        # matplotlib hides labels that start with '_'
+        few = dict(color=f'C{n % 10}', ls='-' if n < 10 else '--', label=f' {names[i]}')
         axes.plot(recalls, curve, lw=1, **(few if len(present) <= 20 else dict(color='0.5', alpha=0.3)))
     if curves:
         axes.plot(recalls, np.mean(curves, axis=0), 'k', lw=2.5, label=f'mean of {len(curves)} classes')

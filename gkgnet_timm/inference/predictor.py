@@ -15,7 +15,7 @@ from timm.data.loader import PrefetchLoader, fast_collate
 from ..data.images import ImageFiles, find_images
 from .device import autocast_context, check_device
 
-__all__ = ['Prediction', 'class_names_of', 'compute_logits', 'predict_files', 'predict_images']
+__all__ = ['Prediction', 'class_names_of', 'compute_logits', 'predict_images']
 
 Prediction = Tuple[str, np.ndarray, str]  # file, scores (L,), why it cannot be read
 
@@ -67,10 +67,11 @@ def _collate(batch: List[Tuple[np.ndarray, str]]) -> Tuple[torch.Tensor, _Errors
     return images, _Errors(error for _, error in batch)
 
 
-def predict_files(
+def predict_images(
     model: nn.Module,
-    files: Sequence[str],
+    images: Union[str, 'os.PathLike[str]', Sequence[Union[str, 'os.PathLike[str]']]],
     *,
+    find: bool = True,
     batch_size: int = 32,
     workers: Optional[int] = None,
     device: Union[None, str, torch.device] = None,
@@ -78,7 +79,31 @@ def predict_files(
     amp_dtype: str = 'bfloat16',
     channels_last: bool = False,
 ) -> Iterator[Prediction]:
-    """Score files that need not exist. See `predict_images`."""
+    """Score images with a multi-label model, preprocessed as its `pretrained_cfg` says.
+
+    Args:
+        model: Model with trained weights. It is moved to the device.
+        images: One or several of: images, glob patterns, folders, or .txt files with a path on each line.
+        find: Look for what `images` stand for. Otherwise they are image files, which need not exist.
+        batch_size: Images in a batch.
+        workers: Processes that load images (default: up to 4).
+        device: Where the model runs (default: cuda if available).
+        amp: Use automatic mixed precision.
+        amp_dtype: 'bfloat16' or 'float16'.
+        channels_last: Use this memory format.
+
+    Returns:
+        An iterator over (file, scores, error). The scores (L,) are probabilities in float32, in the order of
+        `class_names_of(model)`, nan if the model's are not finite. The error is '' for readable images; otherwise it
+        says why the image cannot be read, and the scores mean nothing.
+
+    Raises:
+        FileNotFoundError: If there is nothing at one of the paths.
+        ValueError: If there is no such device.
+    """
+    one = isinstance(images, (str, os.PathLike))
+    files = [os.fspath(image) for image in ([images] if one else images)]
+    files = find_images(files) if find else files
     device = check_device(device)
     model.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
     config = resolve_input_data_config(model)
@@ -102,49 +127,3 @@ def predict_files(
                 yield file, of_image, error
 
     return predictions()
-
-
-def predict_images(
-    model: nn.Module,
-    images: Union[str, 'os.PathLike[str]', Sequence[Union[str, 'os.PathLike[str]']]],
-    *,
-    batch_size: int = 32,
-    workers: Optional[int] = None,
-    device: Union[None, str, torch.device] = None,
-    amp: bool = False,
-    amp_dtype: str = 'bfloat16',
-    channels_last: bool = False,
-) -> Iterator[Prediction]:
-    """Score images with a multi-label model, preprocessed as its `pretrained_cfg` says.
-
-    Args:
-        model: Model with trained weights. It is moved to the device.
-        images: One or several of: images, glob patterns, folders, or .txt files with a path on each line.
-        batch_size: Images in a batch.
-        workers: Processes that load images (default: up to 4).
-        device: Where the model runs (default: cuda if available).
-        amp: Use automatic mixed precision.
-        amp_dtype: 'bfloat16' or 'float16'.
-        channels_last: Use this memory format.
-
-    Returns:
-        An iterator over (file, scores, error). The scores (L,) are probabilities in float32, in the order of
-        `class_names_of(model)`, nan if the model's are not finite. The error is '' for readable images; otherwise it
-        says why the image cannot be read, and the scores mean nothing.
-
-    Raises:
-        FileNotFoundError: If there is nothing at one of the paths.
-        ValueError: If there is no such device.
-    """
-    one = isinstance(images, (str, os.PathLike))
-    files = find_images([os.fspath(image) for image in ([images] if one else images)])
-    return predict_files(
-        model,
-        files,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        amp=amp,
-        amp_dtype=amp_dtype,
-        channels_last=channels_last,
-    )

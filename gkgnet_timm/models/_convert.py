@@ -22,13 +22,6 @@ _BLOCK = {  # published name of a (conv, norm) pair in a block: ours
     '1.fc1': 'ffn.fc1',
     '1.fc2': 'ffn.fc2',
 }
-_LABEL_BLOCK = {
-    'fc1': 'grapher.fc1',
-    'graph_conv.gconv.nn': 'grapher.graph_conv.conv',
-    'fc2': 'grapher.fc2',
-    'ffn.fc1': 'ffn.fc1',
-    'ffn.fc2': 'ffn.fc2',
-}
 _HEAD = {
     'label_lt': 'label_embed',
     'head.fc1': 'head_label',
@@ -57,11 +50,11 @@ def _convert_key(key: str, stage_of: Sequence[str]) -> Optional[str]:
     if match := re.fullmatch(r'backbone\.(\d+)\.(.+)\.([01])\.(\w+)', key):
         return f'{stage_of[int(match[1])]}.{_BLOCK[match[2]]}.{_CONV_NORM[match[3]]}.{match[4]}'
     if match := re.fullmatch(r'gcn_label\.(\d)\.(\d+)\.(.+)\.([01])\.(\w+)', key):
-        part = f'{_LABEL_BLOCK[match[3]]}.{_CONV_NORM[match[4]]}'
+        pair = match[3].replace('ffn.', '1.') if match[3].startswith('ffn.') else f'0.{match[3]}'  # as in the trunk
+        part = f'{_BLOCK[pair]}.{_CONV_NORM[match[4]]}'
         return f'label_stages.{match[1]}.blocks.{match[2]}.{part}.{match[5]}'
-    if match := re.fullmatch(
-        r'ffn_label\.(\d)\.0\.(\w+)', key
-    ):  # projects to the width of the next stage, where ours stands
+    if match := re.fullmatch(r'ffn_label\.(\d)\.0\.(\w+)', key):
+        # projects to the width of the next stage, where ours stands
         return f'label_stages.{int(match[1]) + 1}.proj.{match[2]}'
     module, _, leaf = key.rpartition('.')
     return f'{_HEAD[module]}.{leaf}'

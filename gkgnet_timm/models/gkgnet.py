@@ -15,14 +15,14 @@ import torch.nn as nn
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import get_device_dtype, global_pool_nlc
-from timm.models import generate_default_cfgs, named_apply, register_model
+from timm.models import generate_default_cfgs, named_apply
 
 from ..class_names import COCO_CLASSES
 from ..graph.layout import to_map, to_nodes
 from ..layers.block import Block
 from ..layers.checkpoint import checkpoint_block
 from ._convert import check_tensors, complete, convert_keys
-from ._pretrained import HUB_ORG, VIG_FILES, build_model
+from ._pretrained import HUB_ORG, VIG_FILES, register_variant
 from .pvig import VARIANTS, PyramidVigTrunk, check_classifier, check_positive
 
 __all__ = ['GkgNet', 'LabelGraph']
@@ -82,27 +82,15 @@ class LabelStage(nn.Module):
 
 
 class GkgNet(PyramidVigTrunk):
-    """GKGNet.
+    """GKGNet. Arguments that are not listed here are those of `PyramidVig`.
 
     Args:
-        img_size: Image side or (height, width) that position embedding and tables are made for.
-        in_chans: Number of input channels.
         num_classes: Number of classes L, each a label node. 0 for the trunk alone, which gives pooled patches.
         global_pool: Pooling of the patches, 'avg', 'max', 'avgmax', or '' for none (without classifier).
-        depths: Blocks of each stage.
-        dims: Channels of each stage, multiples of 4.
         k: Neighbours of every patch.
         label_k: Neighbours of every label node.
         num_groups: Channel groups with a graph each, for patches and labels. 1 is the graph of ViG.
         label_depth: Label blocks after the last stage; the other stages have one each.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block, rising linearly from 0.
-        dynamic_img_size: Take images of any size that is a multiple of 32, by resampling the position embedding.
-        dynamic_img_pad: Pad images to a multiple of 32.
-        pos_embed_init: Position embedding if pretrained weights have a different image size: 'resample', or start from
-            'zero' as the published training does.
-        device: Device of parameters and buffers.
-        dtype: Type of parameters and buffers.
     """
 
     def __init__(
@@ -138,7 +126,6 @@ class GkgNet(PyramidVigTrunk):
         self.global_pool = global_pool
         self.num_classes = self.num_prefix_tokens = num_classes
         self.head_drop = nn.Dropout(drop_rate)
-        self.label_stages = nn.ModuleList()
         self._build_label_stages(**dd)
         self._build_classifier(**dd)
         self.init_weights()
@@ -182,23 +169,10 @@ class GkgNet(PyramidVigTrunk):
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
-        return dict(
-            stem=r'^stem',
-            blocks=[(r'^stages\.(\d+)', None), (r'^label_stages\.(\d+)', None)]
-            if coarse
-            else [
-                (r'^stages\.(\d+)\.downsample', (0,)),
-                (r'^stages\.(\d+)\.blocks\.(\d+)', None),
-                (r'^label_stages\.(\d+)', (max(self.depths),)),  # after the blocks of its stage
-            ],
-        )
-
-    @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade the activations of the blocks for a second forward pass in training."""
-        super().set_grad_checkpointing(enable)
-        for stage in self.label_stages:
-            stage.grad_checkpointing = enable
+        matcher = super().group_matcher(coarse)
+        # in groups of blocks, after those of its stage
+        matcher['blocks'].append((r'^label_stages\.(\d+)', None if coarse else (max(self.depths),)))
+        return matcher
 
     @torch.jit.ignore
     def get_classifier(self) -> Tuple[nn.Module, ...]:
@@ -303,12 +277,12 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: GkgNet) -> Dict[str,
     return check_tensors(state_dict, model, ('head_label', 'head_patch', 'label_embed'))
 
 
-def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
+def _cfg(url: str = '', img_size: int = 224, **kwargs: Any) -> Dict[str, Any]:
     return {
         'url': url,
         'num_classes': 80,
-        'input_size': (3, 224, 224),
-        'pool_size': (7, 7),
+        'input_size': (3, img_size, img_size),
+        'pool_size': (img_size // 32, img_size // 32),
         'min_input_size': (3, 224, 224),  # the smallest at which every block has enough candidates
         'crop_pct': 1.0,
         'crop_mode': 'squash',
@@ -326,114 +300,29 @@ def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
     }
 
 
-_cfg_448 = dict(input_size=(3, 448, 448), pool_size=(14, 14))
-_cfg_576 = dict(input_size=(3, 576, 576), pool_size=(18, 18))
-
-
-def _in1k(width: str, **kwargs: Any) -> Dict[str, Any]:
-    """Cfg of a model whose trunk is pretrained as Pyramid ViG and whose label branch is to be trained."""
-    return _cfg(VIG_FILES[width], description='Trunk of Pyramid ViG, label branch to be trained.', **kwargs)
-
+# name: width, which is left out for S, and image size
+_NAMES = {f'gkgnet_{width}_{size}'.replace('_s_', '_'): (width, size) for width in VARIANTS for size in (224, 448, 576)}
 
 # the first tag of a model is its default
 default_cfgs = generate_default_cfgs(
     {
-        'gkgnet_224.in1k': _in1k('s'),
-        'gkgnet_448.in1k': _in1k('s', **_cfg_448),
         'gkgnet_576.coco2014': _cfg(
+            img_size=576,
             hf_hub_id=f'{HUB_ORG}/gkgnet_576.coco2014',
             hf_hub_filename='model.safetensors',  # offline, timm then looks for this file alone
             label_names=COCO_CLASSES,
             license='other',
             description='The published checkpoint, 87.65 mAP on COCO-2014. For non-commercial use only.',
             origin_url='https://github.com/jin-s13/GKGNet',
-            **_cfg_576,
         ),
-        'gkgnet_576.in1k': _in1k('s', **_cfg_576),
-        'gkgnet_ti_224.in1k': _in1k('ti'),
-        'gkgnet_ti_448.in1k': _in1k('ti', **_cfg_448),
-        'gkgnet_ti_576.in1k': _in1k('ti', **_cfg_576),
-        'gkgnet_m_224.in1k': _in1k('m'),
-        'gkgnet_m_448.in1k': _in1k('m', **_cfg_448),
-        'gkgnet_m_576.in1k': _in1k('m', **_cfg_576),
-        'gkgnet_b_224.in1k': _in1k('b'),
-        'gkgnet_b_448.in1k': _in1k('b', **_cfg_448),
-        'gkgnet_b_576.in1k': _in1k('b', **_cfg_576),
+        **{
+            f'{name}.in1k': _cfg(
+                VIG_FILES[width], size, description='Trunk of Pyramid ViG, label branch to be trained.'
+            )
+            for name, (width, size) in _NAMES.items()
+        },
     }
 )
-
-
-def _create_gkgnet(variant: str, pretrained: bool = False, **kwargs: Any) -> GkgNet:
-    return build_model(GkgNet, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **kwargs)
-
-
-@register_model
-def gkgnet_224(pretrained: bool = False, **kwargs: Any) -> GkgNet:
-    """GKGNet-S at 224 px."""
-    return _create_gkgnet('gkgnet_224', pretrained, **dict(VARIANTS['s'], img_size=224) | kwargs)
-
-
-@register_model
-def gkgnet_448(pretrained: bool = False, **kwargs: Any) -> GkgNet:
-    """GKGNet-S at 448 px."""
-    return _create_gkgnet('gkgnet_448', pretrained, **dict(VARIANTS['s'], img_size=448) | kwargs)
-
-
-@register_model
-def gkgnet_576(pretrained: bool = False, **kwargs: Any) -> GkgNet:
-    """GKGNet-S at 576 px, the published model."""
-    return _create_gkgnet('gkgnet_576', pretrained, **dict(VARIANTS['s'], img_size=576) | kwargs)
-
-
-@register_model
-def gkgnet_ti_224(pretrained: bool = False, **kwargs: Any) -> GkgNet:
-    """GKGNet-Ti at 224 px."""
-    return _create_gkgnet('gkgnet_ti_224', pretrained, **dict(VARIANTS['ti'], img_size=224) | kwargs)
-
-
-@register_model
-def gkgnet_ti_448(pretrained: bool = False, **kwargs: Any) -> GkgNet:
-    """GKGNet-Ti at 448 px."""
-    return _create_gkgnet('gkgnet_ti_448', pretrained, **dict(VARIANTS['ti'], img_size=448) | kwargs)
-
-
-@register_model
-def gkgnet_ti_576(pretrained: bool = False, **kwargs: Any) -> GkgNet:
-    """GKGNet-Ti at 576 px."""
-    return _create_gkgnet('gkgnet_ti_576', pretrained, **dict(VARIANTS['ti'], img_size=576) | kwargs)
-
-
-@register_model
-def gkgnet_m_224(pretrained: bool = False, **kwargs: Any) -> GkgNet:
-    """GKGNet-M at 224 px."""
-    return _create_gkgnet('gkgnet_m_224', pretrained, **dict(VARIANTS['m'], img_size=224) | kwargs)
-
-
-@register_model
-def gkgnet_m_448(pretrained: bool = False, **kwargs: Any) -> GkgNet:
-    """GKGNet-M at 448 px."""
-    return _create_gkgnet('gkgnet_m_448', pretrained, **dict(VARIANTS['m'], img_size=448) | kwargs)
-
-
-@register_model
-def gkgnet_m_576(pretrained: bool = False, **kwargs: Any) -> GkgNet:
-    """GKGNet-M at 576 px."""
-    return _create_gkgnet('gkgnet_m_576', pretrained, **dict(VARIANTS['m'], img_size=576) | kwargs)
-
-
-@register_model
-def gkgnet_b_224(pretrained: bool = False, **kwargs: Any) -> GkgNet:
-    """GKGNet-B at 224 px."""
-    return _create_gkgnet('gkgnet_b_224', pretrained, **dict(VARIANTS['b'], img_size=224) | kwargs)
-
-
-@register_model
-def gkgnet_b_448(pretrained: bool = False, **kwargs: Any) -> GkgNet:
-    """GKGNet-B at 448 px."""
-    return _create_gkgnet('gkgnet_b_448', pretrained, **dict(VARIANTS['b'], img_size=448) | kwargs)
-
-
-@register_model
-def gkgnet_b_576(pretrained: bool = False, **kwargs: Any) -> GkgNet:
-    """GKGNet-B at 576 px."""
-    return _create_gkgnet('gkgnet_b_576', pretrained, **dict(VARIANTS['b'], img_size=576) | kwargs)
+for _name, (_width, _size) in _NAMES.items():
+    _doc = f'GKGNet-{_width.title()} at {_size} px. The published model is gkgnet_576.'
+    register_variant(GkgNet, _name, _doc, checkpoint_filter_fn, VARIANTS[_width], img_size=_size)

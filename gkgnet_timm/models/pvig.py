@@ -16,7 +16,7 @@ import torch.nn as nn
 
 from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 from timm.layers import SelectAdaptivePool2d, calculate_drop_path_rates, get_device_dtype
-from timm.models import generate_default_cfgs, named_apply, register_model
+from timm.models import generate_default_cfgs, named_apply
 
 from ..layers.block import Block
 from ..layers.checkpoint import checkpoint_block
@@ -25,7 +25,7 @@ from ..layers.position import RelativePosition
 from ..layers.stem import Stem
 from ._compat import feature_take_indices, update_model_input_size
 from ._convert import check_tensors, complete, convert_keys
-from ._pretrained import VIG_FILES, build_model
+from ._pretrained import VIG_FILES, register_variant
 
 __all__ = ['PyramidVig']
 
@@ -181,10 +181,16 @@ class PyramidVigTrunk(nn.Module):
         return set()
 
     @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
+        blocks = [(r'^stages\.(\d+)\.downsample', (0,)), (r'^stages\.(\d+)\.blocks\.(\d+)', None)]
+        return dict(stem=r'^stem', blocks=[(r'^stages\.(\d+)', None)] if coarse else blocks)
+
+    @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade the activations of the blocks for a second forward pass in training."""
-        for stage in self.stages:
-            stage.grad_checkpointing = enable
+        for module in self.modules():
+            if hasattr(module, 'grad_checkpointing'):
+                module.grad_checkpointing = enable
 
     @torch.jit.ignore
     def set_input_size(self, img_size: Union[int, Tuple[int, int]]) -> None:
@@ -299,11 +305,6 @@ class PyramidVigHead(nn.Module):
             init_classifier(self.fc)
         self.train(self.training)
 
-    def prune(self, in_features: int) -> None:
-        """Drop the hidden layer."""
-        self.hidden_size = in_features
-        self.pre_logits = nn.Identity()
-
     def forward(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         x = self.flatten(self.pre_logits(self.global_pool(x)))
         x = self.drop(x)
@@ -376,18 +377,6 @@ class PyramidVig(PyramidVigTrunk):
             init_classifier(module)
 
     @torch.jit.ignore
-    def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
-        return dict(
-            stem=r'^stem',
-            blocks=r'^stages\.(\d+)'
-            if coarse
-            else [
-                (r'^stages\.(\d+)\.downsample', (0,)),
-                (r'^stages\.(\d+)\.blocks\.(\d+)', None),
-            ],
-        )
-
-    @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
         return self.head.fc
 
@@ -400,7 +389,7 @@ class PyramidVig(PyramidVigTrunk):
 
     def remove_head(self) -> None:
         """Leave nothing after the map of the last stage."""
-        self.head.prune(self.num_features)
+        self.head.hidden_size, self.head.pre_logits = self.num_features, nn.Identity()
         self.reset_classifier(0, '')
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
@@ -451,38 +440,12 @@ default_cfgs = generate_default_cfgs(
     }
 )
 
-
 VARIANTS = dict(
     ti=dict(depths=(2, 2, 6, 2), dims=(48, 96, 240, 384)),
     s=dict(depths=(2, 2, 6, 2), dims=(80, 160, 400, 640)),
     m=dict(depths=(2, 2, 16, 2), dims=(96, 192, 384, 768)),
     b=dict(depths=(2, 2, 18, 2), dims=(128, 256, 512, 1024)),
 )
-
-
-def _create_pvig(variant: str, pretrained: bool = False, **kwargs: Any) -> PyramidVig:
-    return build_model(PyramidVig, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **kwargs)
-
-
-@register_model
-def pvig_ti_224(pretrained: bool = False, **kwargs: Any) -> PyramidVig:
-    """Pyramid ViG-Ti."""
-    return _create_pvig('pvig_ti_224', pretrained, **VARIANTS['ti'] | kwargs)
-
-
-@register_model
-def pvig_s_224(pretrained: bool = False, **kwargs: Any) -> PyramidVig:
-    """Pyramid ViG-S."""
-    return _create_pvig('pvig_s_224', pretrained, **VARIANTS['s'] | kwargs)
-
-
-@register_model
-def pvig_m_224(pretrained: bool = False, **kwargs: Any) -> PyramidVig:
-    """Pyramid ViG-M."""
-    return _create_pvig('pvig_m_224', pretrained, **VARIANTS['m'] | kwargs)
-
-
-@register_model
-def pvig_b_224(pretrained: bool = False, **kwargs: Any) -> PyramidVig:
-    """Pyramid ViG-B."""
-    return _create_pvig('pvig_b_224', pretrained, **VARIANTS['b'] | kwargs)
+for _width, _variant in VARIANTS.items():
+    _doc = f'Pyramid ViG-{_width.title()}.'
+    register_variant(PyramidVig, f'pvig_{_width}_224', _doc, checkpoint_filter_fn, _variant)

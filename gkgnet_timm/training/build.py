@@ -33,28 +33,14 @@ def create_datasets(config: TrainConfig, process: Process, bad_images: Optional[
     names = ('class_map', 'drop_unlabelled', 'num_classes', 'input_key', 'target_key', 'target_format', 'seed')
     shared = {name: getattr(config, name) for name in names}
     shared.update(bad_images=bad_images, verbose=process.is_primary)
-    train_set = open_split(
-        config.dataset,
-        config.data_dir,
-        config.train_split,
-        images=config.train_images,
-        part='train',
-        unknown=config.unknown_labels,
-        batch_size=config.batch_size,
-        num_samples=config.train_num_samples,
-        **shared,
-    )
-    val_set = open_split(
-        config.dataset,
-        config.data_dir,
-        config.val_split,
-        images=config.val_images,
-        part='val',
-        class_names=train_set.class_names,
-        batch_size=config.validation_batch_size,
-        num_samples=config.val_num_samples,
-        **shared,
-    )
+
+    def open_part(part: str, **options: Any) -> Any:
+        split, images, samples = (getattr(config, f'{part}_{name}') for name in ('split', 'images', 'num_samples'))
+        options.update(shared, part=part, images=images, num_samples=samples)
+        return open_split(config.dataset, config.data_dir, split, **options)
+
+    train_set = open_part('train', unknown=config.unknown_labels, batch_size=config.batch_size)
+    val_set = open_part('val', class_names=train_set.class_names, batch_size=config.validation_batch_size)
     common = check_splits(train_set, val_set)
     if common and process.is_primary:
         print(f'Warning: {common} images are in both splits.')

@@ -3,12 +3,12 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
 import torch
 import torch.nn as nn
 
-from timm.task import MultiLabelClassificationTask, TrainingTask, load_task_ema_checkpoint, resume_task_checkpoint
+from timm.task import MultiLabelClassificationTask, load_task_ema_checkpoint, resume_task_checkpoint
 from timm.utils import CheckpointSaver, NativeScaler, load_checkpoint_metadata, trim_summary
 
 from ..runtime import one_line
@@ -90,14 +90,7 @@ class SafeSaver(CheckpointSaver):
             self._duplicate(best, os.path.join(self.checkpoint_dir, 'model_best' + self.extension))
 
 
-def resume_run(
-    path: str,
-    task: TrainingTask,
-    optimizer: torch.optim.Optimizer,
-    scaler: Optional[NativeScaler],
-    class_names: List[str],
-    eval_metric: str,
-) -> int:
+def resume_run(path: str, task: TrainTask, optimizer: torch.optim.Optimizer, scaler: Optional[NativeScaler]) -> int:
     """Load model, optimizer, scaler and the average of the weights.
 
     Returns:
@@ -106,8 +99,8 @@ def resume_run(
     Raises:
         ValueError: If the checkpoint is of another model, other classes, another optimizer or another metric.
     """
-    trained = read_training(path)
-    if trained.config['eval_metric'] != eval_metric:
+    trained, class_names = read_training(path), task.trained_with['class_names']
+    if trained.config['eval_metric'] != task.trained_with['eval_metric']:
         raise ValueError(f'Checkpoint {path!r} was chosen by {trained.config["eval_metric"]}, keep that --eval-metric.')
     if trained.class_names != class_names:
         raise ValueError(

@@ -1,36 +1,45 @@
-"""Everything that decides a training run. Free of torch: the command line takes its defaults from here."""
+"""Everything that decides a training run. Free of torch: the command line takes its flags from here."""
 
 import os
 from dataclasses import dataclass, field, fields
 from math import inf
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from ..runtime import check_ranges
 
-__all__ = ['TrainConfig']
+__all__ = ['LOSSES', 'TrainConfig']
 
-RANGES = {
-    'workers': (0, inf),
-    'num_classes': (1, inf),
-    'img_size': (1, inf),
-    'batch_size': (1, inf),
-    'validation_batch_size': (1, inf),
-    'grad_accum_steps': (1, inf),
-    'layer_decay': (0, 1),
-    'clip_grad': (0, inf),
-    'epochs': (1, inf),
-    'decay_epochs': (1e-9, inf),
-    'smoothing': (0, 0.999),
-    'mixup': (0, 100),
-    'cutmix': (0, 100),
-    'mixup_prob': (0, 1),
-    'mixup_switch_prob': (0, 1),
-    'aug_repeats': (0, 100),
-    'model_ema_decay': (0, 1),
-    'log_interval': (1, inf),
-    'checkpoint_hist': (1, inf),
-    'seed': (0, 2**32 - 1),
-}
+SCHEDULES = ('cosine', 'step', 'multistep', 'constant', 'poly', 'tanh', 'wsd', 'rsqrt')
+LOSSES = ('gkgnet', 'bce', 'asl', 'poly', 'twoway', 'zlpr', 'db')
+
+
+def option(
+    default: Any,
+    help: str = '',
+    metavar: Optional[str] = None,
+    *,
+    limits: Optional[Tuple[float, float]] = None,
+    group: Optional[str] = None,
+    short: Optional[str] = None,
+    **choice: Any,
+) -> Any:
+    """A field that is a flag of train_multilabel.py as well, of the same name, type and default.
+
+    Args:
+        default: Value unless given.
+        help: What it does.
+        metavar: Name of a value in the help.
+        limits: Closed range of values.
+        group: Heading in the help of this field and those that follow.
+        short: A second, short name of the flag.
+        choice: `choices`, `nargs` or `const` of the flag, as in argparse.
+    """
+    if metavar:
+        choice['metavar'] = metavar
+    metadata = dict(limits=limits, group=group, names=[short] if short else [], flag=dict(choice, help=help))
+    if isinstance(default, (list, dict)):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -43,133 +52,141 @@ class TrainConfig:
         ValueError: If a value is out of range or contradicts another. Names the flag.
     """
 
-    # data
+    # data, with the flags of other commands
     dataset: str
     data_dir: Optional[str] = None
     class_map: Optional[str] = None
-    num_classes: Optional[int] = None
+    num_classes: Optional[int] = field(default=None, metadata=dict(limits=(1, inf)))
     drop_unlabelled: bool = False
     input_key: Optional[str] = None
     target_key: Optional[str] = None
     target_format: Optional[str] = None
-    workers: int = min(4, os.cpu_count() or 1)
-    train_split: Optional[str] = None
-    val_split: Optional[str] = None
-    train_images: Optional[str] = None
-    val_images: Optional[str] = None
-    train_num_samples: Optional[int] = None
-    val_num_samples: Optional[int] = None
-    unknown_labels: Optional[str] = None  # 'positive' for voc, else 'ignore'
+    workers: int = field(default=min(4, os.cpu_count() or 1), metadata=dict(limits=(0, inf)))
 
-    # model
-    model: str = 'gkgnet_224'
-    pretrained: bool = False
-    pretrained_path: Optional[str] = None
-    init_labels_by_name: bool = False
-    pos_embed_init: str = 'resample'
-    img_size: Optional[int] = None
-    drop: Optional[float] = None
-    drop_path: Optional[float] = None
-    model_kwargs: Dict[str, Any] = field(default_factory=dict)
-    grad_checkpointing: bool = False
-    torchcompile: Optional[str] = None
-    sync_bn: bool = False
-    dist_bn: str = 'reduce'
+    train_split: Optional[str] = option(None, 'name, or path of an annotation file', 'NAME', group='splits')
+    val_split: Optional[str] = option(None, 'the same for evaluation', 'NAME')
+    train_images: Optional[str] = option(None, 'folder of the images, unless the split implies it', 'DIR')
+    val_images: Optional[str] = option(None, 'the same for evaluation', 'DIR')
+    train_num_samples: Optional[int] = option(None, 'length of a stream', 'N')
+    val_num_samples: Optional[int] = option(None, 'the same for evaluation', 'N')
+    unknown_labels: Optional[str] = option(
+        None,
+        'how to train on labels of -1: unknown ones, or difficult ones of voc (default: positive for voc, else ignore)',
+        choices=('ignore', 'positive', 'negative'),
+    )
 
-    # device
+    model: str = option('gkgnet_224', 'any timm model', 'NAME', group='model')
+    pretrained: bool = option(False, 'start from the pretrained weights of its tag')
+    pretrained_path: Optional[str] = option(None, 'start from this file: Pyramid ViG, GKGNet, or a checkpoint', 'FILE')
+    init_labels_by_name: bool = option(
+        False, 'keep label nodes and score rows of classes that the pretrained weights know by name'
+    )
+    pos_embed_init: str = option(
+        'resample',
+        'position embedding if the pretrained weights are for another image size',
+        choices=('resample', 'zero'),
+    )
+    img_size: Optional[int] = option(None, 'image side in pixels (default: that of the model)', 'N', limits=(1, inf))
+    drop: Optional[float] = option(None, 'dropout before the classifier', 'RATE')
+    drop_path: Optional[float] = option(None, 'stochastic depth', 'RATE')
+    model_kwargs: Dict[str, Any] = option({}, 'more model arguments')
+    grad_checkpointing: bool = option(False, 'less memory, more time')
+    torchcompile: Optional[str] = option(None, 'compile the model', 'BACKEND', nargs='?', const='inductor')
+    sync_bn: bool = option(False, 'share batch statistics between processes')
+    dist_bn: str = option('reduce', 'share running statistics after an epoch', choices=('reduce', 'broadcast', ''))
+
+    # device, with the flags of other commands
     on_bad_image: str = 'error'
     device: Optional[str] = None  # cuda if available, else cpu
     amp: bool = False
     amp_dtype: str = 'bfloat16'
     channels_last: bool = False
 
-    # optimisation
-    batch_size: int = 16
-    validation_batch_size: Optional[int] = None  # batch_size
-    grad_accum_steps: int = 1
-    opt: str = 'adamw'
-    opt_eps: Optional[float] = None
-    opt_betas: Optional[List[float]] = None
-    opt_kwargs: Dict[str, Any] = field(default_factory=dict)
-    lr: float = 1e-4
-    weight_decay: float = 0.05
-    momentum: float = 0.9
-    layer_decay: Optional[float] = None
-    clip_grad: float = 5.0
-    clip_mode: str = 'norm'
-    max_bad_steps: int = 10
+    batch_size: int = option(16, 'images per step and process', 'N', limits=(1, inf), short='-b', group='optimisation')
+    validation_batch_size: Optional[int] = option(None, '(default: batch size)', 'N', limits=(1, inf), short='-vb')
+    grad_accum_steps: int = option(1, 'batches per update', 'N', limits=(1, inf))
+    opt: str = option('adamw', 'any timm optimizer', 'NAME')
+    opt_eps: Optional[float] = option(None, '', 'EPS')
+    opt_betas: Optional[List[float]] = option(None, '', 'BETA', nargs=2)
+    opt_kwargs: Dict[str, Any] = option({}, 'more optimizer arguments')
+    lr: float = option(1e-4, 'learning rate, whatever the batch size')
+    weight_decay: float = option(0.05, 'except for norms and biases')
+    momentum: float = option(0.9, 'for optimizers that have one')
+    layer_decay: Optional[float] = option(None, 'layer-wise decay of the learning rate', 'RATE', limits=(0, 1))
+    clip_grad: float = option(5.0, 'largest gradient, 0 for no limit', 'NORM', limits=(0, inf))
+    clip_mode: str = option('norm', choices=('norm', 'value', 'agc'))
+    max_bad_steps: int = option(10, 'updates per epoch that a non-finite loss may skip', 'N')
 
-    # schedule
-    epochs: int = 30
-    sched: str = 'cosine'
-    sched_on_updates: bool = True
-    warmup_epochs: int = 1
-    warmup_lr: float = 1e-7
-    min_lr: float = 0.0
-    decay_milestones: List[int] = field(default_factory=lambda: [10, 50])
-    decay_epochs: Optional[float] = None
-    decay_rate: float = 0.1
-    cooldown_epochs: int = 0
+    epochs: int = option(30, '', 'N', limits=(1, inf), group='schedule')
+    sched: str = option('cosine', choices=SCHEDULES)
+    sched_on_updates: bool = option(True, 'step per update, not per epoch')
+    warmup_epochs: int = option(1, '', 'N')
+    warmup_lr: float = option(1e-7, 'at the first update')
+    min_lr: float = option(0.0)
+    decay_milestones: List[int] = option([10, 50], 'multistep: first epochs at a lower rate', 'N', nargs='+')
+    decay_epochs: Optional[float] = option(
+        None, 'step: epochs per rate; wsd, rsqrt: of the decay', 'N', limits=(1e-9, inf)
+    )
+    decay_rate: float = option(0.1, 'step, multistep: factor; poly: power')
+    cooldown_epochs: int = option(0, 'at the lowest rate', 'N')
 
-    # loss
-    loss: Optional[str] = None  # 'gkgnet' for the models gkgnet*, else 'bce'
-    smoothing: float = 0.0
-    loss_class_weight: Optional[str] = None
-    loss_pos_weight: Optional[str] = None
-    loss_weight_power: float = 1.0
-    loss_weight_beta: float = 0.999
-    loss_weight_max: Optional[float] = None
-    class_stats: Optional[str] = None
-    bce_sum: bool = False
-    asl_gamma_pos: float = 1.0
-    asl_gamma_neg: float = 4.0
-    asl_clip: float = 0.05
-    asl_reduction: str = 'batchmean'
-    poly_epsilon: float = 2.0
-    poly_gamma: float = 0.0
-    poly_alpha: Optional[float] = None
-    twoway_tp: float = 4.0
-    twoway_tn: float = 1.0
-    db_neg_scale: float = 2.0
-    db_init_bias: float = 0.05
-    db_focal_gamma: float = 2.0
+    loss: Optional[str] = option(
+        None, '(default: gkgnet for the models gkgnet*, else bce)', choices=LOSSES, group='loss'
+    )
+    smoothing: float = option(0.0, 'labels become S / 2 and 1 - S / 2', 'S', limits=(0, 0.999))
+    loss_class_weight: Optional[str] = option(None, 'bce, asl: number, list, file, inv_freq or effective_num', 'W')
+    loss_pos_weight: Optional[str] = option(None, 'bce, asl: number, list, file or neg_pos', 'W')
+    loss_weight_power: float = option(1.0, 'of neg_pos and inv_freq')
+    loss_weight_beta: float = option(0.999, 'of effective_num')
+    loss_weight_max: Optional[float] = option(None, 'largest weight')
+    class_stats: Optional[str] = option(None, 'json with pos_counts and num_samples of a stream', 'FILE')
+    bce_sum: bool = option(False, 'sum over classes')
+    asl_gamma_pos: float = option(1.0)
+    asl_gamma_neg: float = option(4.0)
+    asl_clip: float = option(0.05)
+    asl_reduction: str = option('batchmean', choices=('batchmean', 'sum', 'mean'))
+    poly_epsilon: float = option(2.0)
+    poly_gamma: float = option(0.0)
+    poly_alpha: Optional[float] = option(None)
+    twoway_tp: float = option(4.0)
+    twoway_tn: float = option(1.0)
+    db_neg_scale: float = option(2.0)
+    db_init_bias: float = option(0.05)
+    db_focal_gamma: float = option(2.0)
 
-    # augmentation
-    no_aug: bool = False
-    cropmix: float = 0.0
-    train_crop_mode: Optional[str] = None
-    scale: List[float] = field(default_factory=lambda: [0.08, 1.0])
-    ratio: List[float] = field(default_factory=lambda: [3 / 4, 4 / 3])
-    train_interpolation: str = 'random'
-    hflip: float = 0.5
-    vflip: float = 0.0
-    color_jitter: float = 0.4
-    aa: Optional[str] = None
-    reprob: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    mixup_prob: float = 1.0
-    mixup_switch_prob: float = 0.5
-    mixup_mode: str = 'batch'
-    mixup_off_epoch: int = 0
-    oversample_thr: Optional[float] = None
-    aug_repeats: float = 0
+    no_aug: bool = option(False, 'none at all', group='augmentation')
+    cropmix: float = option(0.0, 'probability, in place of random crops', 'P')
+    train_crop_mode: Optional[str] = option(None, '(default: rrc)', choices=('rrc', 'rkrc', 'rkrr'))
+    scale: List[float] = option([0.08, 1.0], 'area of random crops', 'PCT', nargs=2)
+    ratio: List[float] = option([3 / 4, 4 / 3], 'aspect ratio of random crops', 'RATIO', nargs=2)
+    train_interpolation: str = option('random', 'random, bilinear, bicubic', 'NAME')
+    hflip: float = option(0.5, '', 'P')
+    vflip: float = option(0.0, '', 'P')
+    color_jitter: float = option(0.4, '', 'PCT')
+    aa: Optional[str] = option(None, 'trivial, or a policy of timm such as rand-m9-mstd0.5, without jitter', 'NAME')
+    reprob: float = option(0.0, 'random erasing, with noise', 'P')
+    mixup: float = option(0.0, '', 'ALPHA', limits=(0, 100))
+    cutmix: float = option(0.0, '', 'ALPHA', limits=(0, 100))
+    mixup_prob: float = option(1.0, 'of either', 'P', limits=(0, 1))
+    mixup_switch_prob: float = option(0.5, 'of cutmix if both are on', 'P', limits=(0, 1))
+    mixup_mode: str = option('batch', choices=('batch', 'pair', 'elem'))
+    mixup_off_epoch: int = option(0, 'stop mixing at this epoch', 'N')
+    oversample_thr: Optional[float] = option(None, 'repeat images of classes rarer than this fraction', 'F')
+    aug_repeats: float = option(0, 'augmentations of an image in an epoch', 'N', limits=(0, 100))
 
-    # average of the weights
-    model_ema: bool = False
-    model_ema_decay: float = 0.9998
-    model_ema_warmup: bool = False
-    model_ema_force_cpu: bool = False
+    model_ema: bool = option(False, 'also evaluate and keep a moving average', group='average of the weights')
+    model_ema_decay: float = option(0.9998, '', 'RATE', limits=(0, 1))
+    model_ema_warmup: bool = option(False, 'lower decay at first')
+    model_ema_force_cpu: bool = option(False, 'saves memory, without evaluation')
 
-    # output
-    output: str = 'output/train'
-    experiment: Optional[str] = None  # time, model, size
-    eval_metric: str = 'mAP'
-    log_interval: int = 50
-    checkpoint_hist: int = 3
-    seed: int = 42
-    log_wandb: bool = False
-    wandb_project: Optional[str] = None
+    output: str = option('output/train', 'folder of all runs', 'DIR', group='output')
+    experiment: Optional[str] = option(None, 'folder of this run (default: time, model, size)', 'NAME')
+    eval_metric: str = option('mAP', 'picks the best checkpoint', 'NAME')
+    log_interval: int = option(50, 'updates between lines', 'N', limits=(1, inf))
+    checkpoint_hist: int = option(3, 'epoch checkpoints to keep', 'N', limits=(1, inf))
+    seed: int = option(42, limits=(0, 2**32 - 1))
+    log_wandb: bool = option(False, 'log to Weights & Biases')
+    wandb_project: Optional[str] = option(None, '', 'NAME')
 
     def __post_init__(self) -> None:
         self.unknown_labels = self.unknown_labels or ('positive' if self.dataset == 'voc' else 'ignore')
@@ -191,3 +208,6 @@ class TrainConfig:
     def to_dict(self) -> Dict[str, Any]:
         """The fields by name, as `args.yaml` and checkpoints keep them."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+RANGES = {item.name: item.metadata['limits'] for item in fields(TrainConfig) if item.metadata.get('limits')}

@@ -14,15 +14,10 @@ def draw_curves(summary: Union[str, Path], path: Union[str, Path], metric: str) 
     with open(summary, newline='') as file:
         rows = list(csv.DictReader(file))
     epochs = [int(row['epoch']) + 1 for row in rows]
-    panels = {
-        'loss': {'training': 'train_loss'},
-        'learning rate': {'': 'lr'},
-        metric: {'evaluation': f'eval_{metric}'},
-    }
+    panels = {'loss': 'train_loss', 'learning rate': 'lr', metric: f'eval_{metric}'}
     figure = create_figure(figsize=(12, 3.5), layout='constrained')
-    for axes, (title, columns) in zip(figure.subplots(1, len(panels)), panels.items()):
-        for label, column in columns.items():
-            axes.plot(epochs, [float(row[column]) for row in rows], marker='.', label=label)
+    for axes, (title, column) in zip(figure.subplots(1, len(panels)), panels.items()):
+        axes.plot(epochs, [float(row[column]) for row in rows], marker='.')
         axes.set(title=title, xlabel='epoch')
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=100)

@@ -14,6 +14,7 @@ from timm.task import TrainingTask
 
 from ..inference.device import Process
 from ..runtime import UserError
+from .config import TrainConfig
 from .progress import Progress
 
 __all__ = ['TrainingError', 'train_one_epoch', 'updates_of']
@@ -23,23 +24,10 @@ class TrainingError(UserError):
     """Training cannot go on."""
 
 
-class _RunningStats:
-    """Keep the running statistics of a model, which an update with a non-finite loss spoils."""
-
-    def __init__(self, model: torch.nn.Module):
-        norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-        self.buffers: List[torch.Tensor] = [buffer for norm in norms for buffer in norm.buffers()]
-        self.kept = [buffer.clone() for buffer in self.buffers]
-
-    @torch.no_grad()
-    def keep(self) -> None:
-        for kept, buffer in zip(self.kept, self.buffers):
-            kept.copy_(buffer)
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        for kept, buffer in zip(self.kept, self.buffers):
-            buffer.copy_(kept)
+@torch.no_grad()
+def _copy(source: List[torch.Tensor], target: List[torch.Tensor]) -> None:
+    for old, new in zip(source, target):
+        new.copy_(old)
 
 
 def updates_of(num_batches: int, grad_accum_steps: int) -> int:
@@ -63,13 +51,8 @@ def train_one_epoch(
     scheduler: Scheduler,
     scaler: Optional[utils.NativeScaler],
     autocast: Callable[[], AbstractContextManager],
+    config: TrainConfig,
     process: Process,
-    *,
-    grad_accum_steps: int = 1,
-    clip_grad: float = 0.0,
-    clip_mode: str = 'norm',
-    max_bad_steps: int = 10,
-    channels_last: bool = False,
     progress: Optional[Progress] = None,
 ) -> Dict[str, float]:
     """One pass over the training loader.
@@ -82,12 +65,8 @@ def train_one_epoch(
         scheduler: Stepped after every update.
         scaler: Of the loss in float16, else None.
         autocast: Maker of the context of the forward pass.
+        config: Fields `grad_accum_steps`, `clip_grad`, `clip_mode`, `max_bad_steps` and `channels_last`.
         process: This process.
-        grad_accum_steps: Batches per update.
-        clip_grad: Largest gradient, 0 for no limit.
-        clip_mode: 'norm', 'value' or 'agc'.
-        max_bad_steps: Updates that a loss that is not finite may skip.
-        channels_last: Memory layout of the images.
         progress: Reports the updates, None for silence.
 
     Returns:
@@ -97,21 +76,23 @@ def train_one_epoch(
         TrainingError: If the loss of more than `max_bad_steps` updates was not finite.
     """
     task.train()
-    parameters = list(task.get_clip_parameters(exclude_head=clip_mode == 'agc'))
-    running_stats = _RunningStats(task.get_trainable_module())
-    updates = updates_of(len(loader), grad_accum_steps)
+    parameters = list(task.get_clip_parameters(exclude_head=config.clip_mode == 'agc'))
+    norms = [module for module in task.get_trainable_module().modules() if isinstance(module, _BatchNorm)]
+    running_stats = [buffer for norm in norms for buffer in norm.buffers()]
+    kept_stats = [buffer.clone() for buffer in running_stats]
+    updates = updates_of(len(loader), config.grad_accum_steps)
     average = utils.AverageMeter()
     bad_updates, bad, images_of_update = 0, False, 0
     optimizer.zero_grad()
     if progress is not None:
         progress.start_epoch_bar(epoch)
     for index, (images, target) in enumerate(loader):
-        update, position = divmod(index, grad_accum_steps)
-        batches = min(grad_accum_steps, len(loader) - update * grad_accum_steps)
+        update, position = divmod(index, config.grad_accum_steps)
+        batches = min(config.grad_accum_steps, len(loader) - update * config.grad_accum_steps)
         is_last = position == batches - 1
         if position == 0:
-            running_stats.keep()
-        if channels_last:
+            _copy(running_stats, kept_stats)
+        if config.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with nullcontext() if is_last else task.no_sync():
             with autocast():
@@ -121,7 +102,7 @@ def train_one_epoch(
                 average.update(loss.item(), len(images))
                 if scaler is not None:
                     scaler(
-                        loss / batches, optimizer, clip_grad=clip_grad or None, clip_mode=clip_mode,
+                        loss / batches, optimizer, clip_grad=config.clip_grad or None, clip_mode=config.clip_mode,
                         parameters=parameters, need_update=is_last,
                     )  # fmt: skip
                 else:
@@ -130,10 +111,10 @@ def train_one_epoch(
         if not is_last:
             continue
         if bad:
-            running_stats.restore()
+            _copy(kept_stats, running_stats)  # a loss that is not finite spoils them
             bad_updates += 1
             place = f'at epoch {epoch + 1}, update {update + 1} of {updates}'
-            if bad_updates > max_bad_steps:
+            if bad_updates > config.max_bad_steps:
                 raise TrainingError(
                     f'The loss is {loss.item()} {place}, after {bad_updates - 1} updates of this epoch were skipped '
                     'for that. The last checkpoint is kept. A lower --lr, or --amp-dtype bfloat16 in '
@@ -142,8 +123,8 @@ def train_one_epoch(
             if process.is_primary:
                 print(f'Skipped an update: the loss is {loss.item()} {place}.', flush=True)
         elif scaler is None:
-            if clip_grad:
-                utils.dispatch_clip_grad(parameters, clip_grad, mode=clip_mode)
+            if config.clip_grad:
+                utils.dispatch_clip_grad(parameters, config.clip_grad, mode=config.clip_mode)
             optimizer.step()
         optimizer.zero_grad()
         done = epoch * updates + update + 1

@@ -17,9 +17,9 @@ from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.task import evaluation_sample_limit
 
 from ..data import start_epoch
-from ..evaluation.evaluate import evaluate
 from ..inference.device import Process, autocast_context, start_process
-from ..metrics import MultiLabelEvaluator
+from ..inference.predictor import compute_logits
+from ..metrics import MultiLabelEvaluator, chance_level
 from ..runtime import blame
 from .build import check_last_batch, create_datasets, create_loaders, create_task
 from .checkpoint import SafeSaver, TrainTask, resume_run, trim_summary_file
@@ -85,9 +85,7 @@ def train(config: TrainConfig, resume: Optional[str] = None) -> Dict[str, float]
     if config.model_ema:
         ema_device = 'cpu' if config.model_ema_force_cpu else None
         task.setup_ema(config.model_ema_decay, use_warmup=config.model_ema_warmup, device=ema_device)
-    first_epoch = 0
-    if resume:
-        first_epoch = resume_run(resume, task, optimizer, scaler, train_set.class_names, config.eval_metric)
+    first_epoch = resume_run(resume, task, optimizer, scaler) if resume else 0
     if config.torchcompile:
         task.compile(backend=config.torchcompile)
     if process.is_distributed:
@@ -129,20 +127,7 @@ def train(config: TrainConfig, resume: Optional[str] = None) -> Dict[str, float]
         if config.mixup_off_epoch and epoch >= config.mixup_off_epoch:
             train_loader.loader.collate_fn.mixup = None
         train_metrics = train_one_epoch(
-            epoch,
-            task,
-            train_loader,
-            optimizer,
-            scheduler,
-            scaler,
-            autocast,
-            process,
-            grad_accum_steps=config.grad_accum_steps,
-            clip_grad=config.clip_grad,
-            clip_mode=config.clip_mode,
-            max_bad_steps=config.max_bad_steps,
-            channels_last=config.channels_last,
-            progress=progress,
+            epoch, task, train_loader, optimizer, scheduler, scaler, autocast, config, process, progress
         )
         for ema in (False, True) if config.evaluates_average else (False,):
             metrics = _evaluate_epoch(epoch, task, val_loader, autocast, config, process, ema)
@@ -198,15 +183,16 @@ def _evaluate_epoch(
     if process.is_distributed and config.dist_bn:
         utils.distribute_bn(model, process.world_size, reduce=config.dist_bn == 'reduce')
     evaluator = MultiLabelEvaluator(process.device, max_samples=evaluation_sample_limit(loader))
-    layout = dict(channels_last=config.channels_last, distributed=process.is_distributed)
     try:
-        metrics = evaluate(model, loader, evaluator, autocast, **layout)
+        for logits, target in compute_logits(model, loader, autocast, channels_last=config.channels_last):
+            evaluator.update(logits, target)
+        metrics = evaluator.compute(distributed=process.is_distributed)
     except ValueError as error:  # scores of nan
         problem = f'Epoch {epoch + 1} cannot be evaluated: {error}'
         raise TrainingError(f'{problem} The last checkpoint is kept, a lower --lr may help.') from error
     if process.is_primary:
-        what = ', average of the weights' if ema else ''
-        print(f'epoch {epoch + 1}{what}: mAP {metrics["mAP"]:.2f} (chance {evaluator.chance:.2f})', flush=True)
+        what, chance = ', average of the weights' if ema else '', chance_level(evaluator.gathered[1])
+        print(f'epoch {epoch + 1}{what}: mAP {metrics["mAP"]:.2f} (chance {chance:.2f})', flush=True)
     return metrics
 
 

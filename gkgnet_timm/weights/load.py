@@ -214,29 +214,20 @@ def load_model(
     return model.eval()
 
 
-def create_model_by_labels(
-    name: str,
-    class_names: List[str],
-    *,
-    pretrained: bool = False,
-    pretrained_path: Union[str, Path, None] = None,
-    **kwargs: Any,
-) -> Tuple[nn.Module, List[str]]:
+def create_model_by_labels(name: str, class_names: List[str], **kwargs: Any) -> Tuple[nn.Module, List[str]]:
     """Create a pretrained model for other classes, and return those of them that its weights know by name.
 
     Args:
         name: Name of the model, as `create_model` takes it.
         class_names: Classes of the model.
-        pretrained: Load the weights of this name.
-        pretrained_path: Load the weights of this file instead.
-        kwargs: More arguments of `create_model`.
+        kwargs: More arguments of `create_model`, with `pretrained` or `pretrained_path`.
 
     Raises:
         FileNotFoundError: If `pretrained_path` does not exist.
         ValueError: If there are no such weights, they do not name their classes, or share none with `class_names`.
     """
-    flag, source = '--init-labels-by-name', str(pretrained_path or name)
-    model = create_model(name, pretrained=pretrained, pretrained_path=pretrained_path, **kwargs)
+    flag, source = '--init-labels-by-name', str(kwargs.get('pretrained_path') or name)
+    model = create_model(name, **kwargs)
     names = model.pretrained_cfg.get('label_names')
     if not names:
         raise ValueError(

@@ -9,9 +9,9 @@ import yaml
 from timm.loss import MULTI_LABEL_LOSS_TYPES
 
 from gkgnet_timm.commands.flags.config import CONFIGS, packaged_configs
-from gkgnet_timm.commands.flags.train import LOSSES, create_parser
+from gkgnet_timm.commands.flags.train import create_parser
 from gkgnet_timm.commands.train import parse_flags
-from gkgnet_timm.training.config import RANGES, TrainConfig
+from gkgnet_timm.training.config import LOSSES, RANGES, TrainConfig
 
 
 def test_flags_and_fields_are_the_same():

@@ -10,6 +10,7 @@ from serving import ranks_of_torchrun
 
 from gkgnet_timm.inference.device import Process, start_process
 from gkgnet_timm.training.checkpoint import TrainTask
+from gkgnet_timm.training.config import TrainConfig
 from gkgnet_timm.training.epoch import train_one_epoch
 
 CPU = torch.device('cpu')
@@ -34,7 +35,8 @@ def train(model, optimizer, loader, epoch=0, process=None, criterion=mean_square
     task = TrainTask(model, criterion, CPU, {})
     schedule = SimpleNamespace(step_update=steps.append)
     process = process or Process(CPU)
-    return train_one_epoch(epoch, task, loader, optimizer, schedule, None, nullcontext, process, **kwargs), steps
+    config = TrainConfig('demo', **dict(clip_grad=0) | kwargs)
+    return train_one_epoch(epoch, task, loader, optimizer, schedule, None, nullcontext, config, process), steps
 
 
 @pytest.mark.parametrize('accum', [1, 2, 3, 5])

@@ -10,7 +10,6 @@ DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 def create_parser() -> argparse.ArgumentParser:
-    """Create the parser of `python -m gkgnet_timm benchmark`."""
     parser = FlagParser(
         prog='python -m gkgnet_timm benchmark',
         description='Measure latency, throughput, peak memory and construction of models, in inference or in training '

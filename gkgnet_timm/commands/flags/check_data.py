@@ -4,11 +4,8 @@ import argparse
 
 from .groups import FlagParser, add_data_flags
 
-__all__ = ['create_parser']
-
 
 def create_parser() -> argparse.ArgumentParser:
-    """Create the parser of check-data."""
     parser = FlagParser(
         prog='python -m gkgnet_timm check-data',
         description='Count images and classes of a data set and read all images. Exits with status 2 if any cannot be '

@@ -5,24 +5,11 @@ from math import inf
 from pathlib import Path
 from typing import Sequence
 
-from ... import runtime
+from ...training import config
 
-__all__ = ['check_outputs', 'check_ranges']
+__all__ = ['RANGES', 'check_outputs']
 
-RANGES = {
-    'batch_size': (1, inf),
-    'workers': (0, inf),
-    'img_size': (1, inf),
-    'num_classes': (1, inf),
-    'num_samples': (1, inf),
-    'topk': (1, inf),
-    'crop_pct': (0.01, 1.5),
-}
-
-
-def check_ranges(args: argparse.Namespace) -> None:
-    """Raise a ValueError that names the first flag out of its range."""
-    runtime.check_ranges(args, RANGES)
+RANGES = {**config.RANGES, 'num_samples': (1, inf), 'topk': (1, inf), 'crop_pct': (0.01, 1.5)}
 
 
 def check_outputs(args: argparse.Namespace, files: Sequence[str], folders: Sequence[str] = ()) -> None:

@@ -4,11 +4,8 @@ import argparse
 
 from .groups import FlagParser
 
-__all__ = ['create_parser']
-
 
 def create_parser() -> argparse.ArgumentParser:
-    """Create the parser of class-order."""
     parser = FlagParser(
         prog='python -m gkgnet_timm class-order',
         description='Recover the class names of a published .data file by comparison with the categories of a COCO '

@@ -6,7 +6,6 @@ from .groups import FlagParser, KeyValues
 
 
 def create_parser() -> argparse.ArgumentParser:
-    """Create the parser of the command."""
     parser = FlagParser(
         prog='python -m gkgnet_timm convert',
         description='Convert weights of any origin to a folder that timm and the Hub take: config.json, '

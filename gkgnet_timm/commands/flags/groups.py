@@ -32,7 +32,6 @@ class KeyValues(argparse.Action):
 
 
 def add_workers_flag(group: argparse._ActionsContainer) -> None:
-    """The flag `--workers`."""
     group.add_argument(
         '-j',
         '--workers',

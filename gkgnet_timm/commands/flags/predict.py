@@ -5,8 +5,6 @@ import argparse
 from ...inference.prediction_file import FORMATS
 from .groups import FlagParser, KeyValues, add_device_flags, add_workers_flag
 
-__all__ = ['create_parser']
-
 _DESCRIPTION = (
     'Label images, highest score first. Every image gets a row: csv has the columns file, labels and scores, separated '
     'by ";", and error; json is a list of {"file", "labels": [{"label", "score"}, ...]}, jsonl has one of them on each '
@@ -16,7 +14,6 @@ _DESCRIPTION = (
 
 
 def create_parser() -> argparse.ArgumentParser:
-    """Create the parser of `predict`."""
     parser = FlagParser(prog='python -m gkgnet_timm predict', description=_DESCRIPTION)
     parser.add_argument(
         'images',

@@ -6,7 +6,6 @@ from .groups import FlagParser
 
 
 def create_parser() -> argparse.ArgumentParser:
-    """Create the parser of the command."""
     parser = FlagParser(
         prog='python -m gkgnet_timm push',
         description='Upload weights to the Hugging Face Hub, with a README.md made from config.json and from a result '

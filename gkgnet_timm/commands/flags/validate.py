@@ -4,11 +4,8 @@ import argparse
 
 from .groups import FlagParser, KeyValues, add_data_flags, add_device_flags
 
-__all__ = ['create_parser']
-
 
 def create_parser() -> argparse.ArgumentParser:
-    """Create the parser of `validate`."""
     parser = FlagParser(
         prog='validate.py',
         description='Evaluate models on a labelled split. Options you omit are read from the checkpoint, so the '
