@@ -5,20 +5,19 @@ sentence with its remedy, and a damaged download is removed from the cache.
 """
 
 import os
-import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Type, TypeVar, Union
+from typing import Any, Optional, Type, TypeVar, Union
 
 import torch
 import torch.nn as nn
 from huggingface_hub import try_to_load_from_cache
 
-from timm.models import PretrainedCfg, build_model_with_cfg, register_model, resolve_pretrained_cfg
+from timm.models import PretrainedCfg, build_model_with_cfg, resolve_pretrained_cfg
 
 from ..runtime import one_line
 from ..weights.file import HTTPError, find_problem, installed_file, published_globals
 
-__all__ = ['GKGNET_FILE', 'HUB_ORG', 'VIG_FILES', 'build_model', 'register_variant']
+__all__ = ['GKGNET_FILE', 'HUB_ORG', 'VIG_FILES', 'build_model']
 
 HUB_ORG = os.environ.get('GKGNET_TIMM_HUB_ORG') or 'gkgnet-timm'  # a team that mirrors the weights sets its own
 GKGNET_FILE = 'https://drive.google.com/file/d/1TB_UqqFvpQ2bvy_qau0aKP6GoK9Xlix_/view'
@@ -113,26 +112,3 @@ def build_model(model_cls: Type[ModelT], variant: str, pretrained: bool, **kwarg
     if remote and not cached:
         _check(_downloaded_file(cfg, kwargs.get('cache_dir')), origin)
     return model
-
-
-def register_variant(
-    model_cls: Type[nn.Module], name: str, doc: str, filter_fn: Callable, variant: Dict[str, Any], **defaults: Any
-) -> None:
-    """Register a model with timm, as a function in the module of its class, where timm looks for its `default_cfgs`.
-
-    Args:
-        model_cls: Class of the model.
-        name: Name of model and function.
-        doc: What `torch.hub.help` shows.
-        filter_fn: Turns a checkpoint into a state dict of the model.
-        variant: Arguments of the class that make it this model.
-        defaults: More of them.
-    """
-
-    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        kwargs = {**variant, **defaults, **kwargs}
-        return build_model(model_cls, name, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
-
-    create.__name__ = create.__qualname__ = name
-    create.__module__, create.__doc__ = model_cls.__module__, doc
-    setattr(sys.modules[model_cls.__module__], name, register_model(create))

@@ -15,14 +15,14 @@ import torch.nn as nn
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import get_device_dtype, global_pool_nlc
-from timm.models import generate_default_cfgs, named_apply
+from timm.models import generate_default_cfgs, named_apply, register_model
 
 from ..class_names import COCO_CLASSES
 from ..graph.layout import to_map, to_nodes
 from ..layers.block import Block
 from ..layers.checkpoint import checkpoint_block
 from ._convert import check_tensors, complete, convert_keys
-from ._pretrained import HUB_ORG, VIG_FILES, register_variant
+from ._pretrained import HUB_ORG, VIG_FILES, build_model
 from .pvig import VARIANTS, PyramidVigTrunk, check_classifier, check_positive
 
 __all__ = ['GkgNet', 'LabelGraph']
@@ -300,12 +300,16 @@ def _cfg(url: str = '', img_size: int = 224, **kwargs: Any) -> Dict[str, Any]:
     }
 
 
-# name: width, which is left out for S, and image size
-_NAMES = {f'gkgnet_{width}_{size}'.replace('_s_', '_'): (width, size) for width in VARIANTS for size in (224, 448, 576)}
+def _in1k(width: str, img_size: int = 224) -> Dict[str, Any]:
+    """Cfg of a model whose trunk is pretrained as Pyramid ViG and whose label branch is to be trained."""
+    return _cfg(VIG_FILES[width], img_size, description='Trunk of Pyramid ViG, label branch to be trained.')
+
 
 # the first tag of a model is its default
 default_cfgs = generate_default_cfgs(
     {
+        'gkgnet_224.in1k': _in1k('s'),
+        'gkgnet_448.in1k': _in1k('s', 448),
         'gkgnet_576.coco2014': _cfg(
             img_size=576,
             hf_hub_id=f'{HUB_ORG}/gkgnet_576.coco2014',
@@ -315,14 +319,91 @@ default_cfgs = generate_default_cfgs(
             description='The published checkpoint, 87.65 mAP on COCO-2014. For non-commercial use only.',
             origin_url='https://github.com/jin-s13/GKGNet',
         ),
-        **{
-            f'{name}.in1k': _cfg(
-                VIG_FILES[width], size, description='Trunk of Pyramid ViG, label branch to be trained.'
-            )
-            for name, (width, size) in _NAMES.items()
-        },
+        'gkgnet_576.in1k': _in1k('s', 576),
+        'gkgnet_ti_224.in1k': _in1k('ti'),
+        'gkgnet_ti_448.in1k': _in1k('ti', 448),
+        'gkgnet_ti_576.in1k': _in1k('ti', 576),
+        'gkgnet_m_224.in1k': _in1k('m'),
+        'gkgnet_m_448.in1k': _in1k('m', 448),
+        'gkgnet_m_576.in1k': _in1k('m', 576),
+        'gkgnet_b_224.in1k': _in1k('b'),
+        'gkgnet_b_448.in1k': _in1k('b', 448),
+        'gkgnet_b_576.in1k': _in1k('b', 576),
     }
 )
-for _name, (_width, _size) in _NAMES.items():
-    _doc = f'GKGNet-{_width.title()} at {_size} px. The published model is gkgnet_576.'
-    register_variant(GkgNet, _name, _doc, checkpoint_filter_fn, VARIANTS[_width], img_size=_size)
+
+
+def _create_gkgnet(variant: str, pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    return build_model(GkgNet, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **kwargs)
+
+
+@register_model
+def gkgnet_224(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-S at 224 px."""
+    return _create_gkgnet('gkgnet_224', pretrained, **dict(VARIANTS['s'], img_size=224) | kwargs)
+
+
+@register_model
+def gkgnet_448(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-S at 448 px."""
+    return _create_gkgnet('gkgnet_448', pretrained, **dict(VARIANTS['s'], img_size=448) | kwargs)
+
+
+@register_model
+def gkgnet_576(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-S at 576 px, the published model."""
+    return _create_gkgnet('gkgnet_576', pretrained, **dict(VARIANTS['s'], img_size=576) | kwargs)
+
+
+@register_model
+def gkgnet_ti_224(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-Ti at 224 px."""
+    return _create_gkgnet('gkgnet_ti_224', pretrained, **dict(VARIANTS['ti'], img_size=224) | kwargs)
+
+
+@register_model
+def gkgnet_ti_448(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-Ti at 448 px."""
+    return _create_gkgnet('gkgnet_ti_448', pretrained, **dict(VARIANTS['ti'], img_size=448) | kwargs)
+
+
+@register_model
+def gkgnet_ti_576(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-Ti at 576 px."""
+    return _create_gkgnet('gkgnet_ti_576', pretrained, **dict(VARIANTS['ti'], img_size=576) | kwargs)
+
+
+@register_model
+def gkgnet_m_224(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-M at 224 px."""
+    return _create_gkgnet('gkgnet_m_224', pretrained, **dict(VARIANTS['m'], img_size=224) | kwargs)
+
+
+@register_model
+def gkgnet_m_448(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-M at 448 px."""
+    return _create_gkgnet('gkgnet_m_448', pretrained, **dict(VARIANTS['m'], img_size=448) | kwargs)
+
+
+@register_model
+def gkgnet_m_576(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-M at 576 px."""
+    return _create_gkgnet('gkgnet_m_576', pretrained, **dict(VARIANTS['m'], img_size=576) | kwargs)
+
+
+@register_model
+def gkgnet_b_224(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-B at 224 px."""
+    return _create_gkgnet('gkgnet_b_224', pretrained, **dict(VARIANTS['b'], img_size=224) | kwargs)
+
+
+@register_model
+def gkgnet_b_448(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-B at 448 px."""
+    return _create_gkgnet('gkgnet_b_448', pretrained, **dict(VARIANTS['b'], img_size=448) | kwargs)
+
+
+@register_model
+def gkgnet_b_576(pretrained: bool = False, **kwargs: Any) -> GkgNet:
+    """GKGNet-B at 576 px."""
+    return _create_gkgnet('gkgnet_b_576', pretrained, **dict(VARIANTS['b'], img_size=576) | kwargs)

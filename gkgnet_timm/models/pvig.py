@@ -16,7 +16,7 @@ import torch.nn as nn
 
 from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 from timm.layers import SelectAdaptivePool2d, calculate_drop_path_rates, get_device_dtype
-from timm.models import generate_default_cfgs, named_apply
+from timm.models import generate_default_cfgs, named_apply, register_model
 
 from ..layers.block import Block
 from ..layers.checkpoint import checkpoint_block
@@ -25,7 +25,7 @@ from ..layers.position import RelativePosition
 from ..layers.stem import Stem
 from ._compat import feature_take_indices, update_model_input_size
 from ._convert import check_tensors, complete, convert_keys
-from ._pretrained import VIG_FILES, register_variant
+from ._pretrained import VIG_FILES, build_model
 
 __all__ = ['PyramidVig']
 
@@ -446,6 +446,31 @@ VARIANTS = dict(
     m=dict(depths=(2, 2, 16, 2), dims=(96, 192, 384, 768)),
     b=dict(depths=(2, 2, 18, 2), dims=(128, 256, 512, 1024)),
 )
-for _width, _variant in VARIANTS.items():
-    _doc = f'Pyramid ViG-{_width.title()}.'
-    register_variant(PyramidVig, f'pvig_{_width}_224', _doc, checkpoint_filter_fn, _variant)
+
+
+def _create_pvig(variant: str, pretrained: bool = False, **kwargs: Any) -> PyramidVig:
+    return build_model(PyramidVig, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **kwargs)
+
+
+@register_model
+def pvig_ti_224(pretrained: bool = False, **kwargs: Any) -> PyramidVig:
+    """Pyramid ViG-Ti."""
+    return _create_pvig('pvig_ti_224', pretrained, **VARIANTS['ti'] | kwargs)
+
+
+@register_model
+def pvig_s_224(pretrained: bool = False, **kwargs: Any) -> PyramidVig:
+    """Pyramid ViG-S."""
+    return _create_pvig('pvig_s_224', pretrained, **VARIANTS['s'] | kwargs)
+
+
+@register_model
+def pvig_m_224(pretrained: bool = False, **kwargs: Any) -> PyramidVig:
+    """Pyramid ViG-M."""
+    return _create_pvig('pvig_m_224', pretrained, **VARIANTS['m'] | kwargs)
+
+
+@register_model
+def pvig_b_224(pretrained: bool = False, **kwargs: Any) -> PyramidVig:
+    """Pyramid ViG-B."""
+    return _create_pvig('pvig_b_224', pretrained, **VARIANTS['b'] | kwargs)
