@@ -4,7 +4,7 @@ Larger results go through memory, which allocators take from the system and give
 the arithmetic. A map can go in bands where every layer treats each node alone; each type of layer states that itself.
 """
 
-from typing import Callable, Dict, Optional, Sequence, Type, TypeVar
+from typing import Callable, Dict, List, Optional, Sequence, Tuple, Type, TypeVar
 
 import torch
 import torch.nn as nn
@@ -48,6 +48,7 @@ def in_bands(
     maps: Sequence[torch.Tensor],
     others: Sequence[torch.Tensor] = (),
     *,
+    residual: Optional[torch.Tensor] = None,
     width: int,
 ) -> torch.Tensor:
     """Apply a function of nodes to maps whole or, where that is faster and the same, band by band.
@@ -57,23 +58,28 @@ def in_bands(
         function: Makes a map (B, C, H, W) of maps and others.
         maps: Maps (B, C, H, W), or (B, C, H, W, ...), of which a band has some of the images or some of the rows.
         others: Tensors (B, ...) of which a band has some of the images.
+        residual: Map (B, C, H, W) to add to the result.
         width: Largest number of channels that the function holds at a time.
 
     Returns:
         Map (B, C, H, W), with as many channels as the first one.
     """
     x = maps[0]
-    if _must_be_whole(x):
-        return function(*maps, *others)
-    B, _, H, W = x.shape
-    # A band brings weights into another order, which is little work for as many nodes as channels.
-    bands = chunk_ranges(B, H, W * width, max(1 << 20, width * width))
+    bands: List[Tuple[int, int, int, int]] = []
+    if not _must_be_whole(x):
+        B, _, H, W = x.shape
+        # A band brings weights into another order, which is little work for as many nodes as channels.
+        bands = chunk_ranges(B, H, W * width, max(1 << 20, width * width))
     if len(bands) < 2 or not all(_is_node_wise(part) for layer in layers for part in layer.modules()):
-        return function(*maps, *others)
+        whole = function(*maps, *others)
+        return whole if residual is None else residual + whole
     out: Optional[torch.Tensor] = None
     for first, last, start, stop in bands:
         band = function(*[m[first:last, :, start:stop] for m in maps], *[other[first:last] for other in others])
         if out is None:
-            out = torch.empty_like(x, dtype=band.dtype)
-        out[first:last, :, start:stop] = band
+            out = torch.empty_like(x, dtype=band.dtype if residual is None else torch.result_type(residual, band))
+        if residual is None:
+            out[first:last, :, start:stop] = band
+        else:
+            torch.add(residual[first:last, :, start:stop], band, out=out[first:last, :, start:stop])
     return out

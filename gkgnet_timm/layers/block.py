@@ -133,11 +133,6 @@ class Block(nn.Module):
         self.grapher = Grapher(dim, k, dilation, num_groups, reduction, drop_path, **dd)
         self.ffn = FeedForward(dim, drop_path, **dd)
 
-    def update(self, x: torch.Tensor, nodes: torch.Tensor, neighbors: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """All that happens to a node once its neighbours are known."""
-        x = x + self.grapher(nodes, neighbors, y)
-        return x + self.ffn(x)
-
     def forward(
         self,
         x: torch.Tensor,
@@ -146,7 +141,11 @@ class Block(nn.Module):
     ) -> Tuple[torch.Tensor, torch.Tensor]:
         nodes, neighbors, y = self.grapher.search(x, candidates, position)
         if torch.jit.is_scripting():
-            x = self.update(x, nodes, neighbors, y)
+            x = x + self.grapher(nodes, neighbors, y)
+            x = x + self.ffn(x)
         else:
-            x = in_bands((self.grapher, self.ffn), self.update, (x, nodes, neighbors), (y,), width=4 * x.shape[1])
+            width = 4 * x.shape[1]
+            x = in_bands((self.grapher,), self.grapher, (nodes, neighbors), (y,), residual=x, width=width)
+            del nodes, y  # their memory serves the feed-forward network
+            x = in_bands((self.ffn,), self.ffn, (x,), residual=x, width=width)
         return x, neighbors.flatten(2, 3)
