@@ -30,7 +30,8 @@ def create_datasets(config: TrainConfig, process: Process, bad_images: Optional[
         process: The primary one prints what the sets hold.
         bad_images: File that lists unreadable images, None to stop at the first.
     """
-    names = ('class_map', 'drop_unlabelled', 'num_classes', 'input_key', 'target_key', 'target_format', 'seed')
+    names = ('class_map', 'drop_unlabelled', 'drop_empty_classes', 'num_classes')
+    names += ('input_key', 'target_key', 'target_format', 'seed')
     shared = {name: getattr(config, name) for name in names}
     shared.update(bad_images=bad_images, verbose=process.is_primary)
 

@@ -69,6 +69,7 @@ class TrainConfig:
     val_images: Optional[str] = option(None, 'the same for evaluation', 'DIR')
     train_num_samples: Optional[int] = option(None, 'length of a stream', 'N')
     val_num_samples: Optional[int] = option(None, 'the same for evaluation', 'N')
+    drop_empty_classes: bool = option(False, 'leave out classes that no training image has')
     unknown_labels: Optional[str] = option(
         None,
         'how to train on labels of -1: unknown ones, or difficult ones of voc (default: positive for voc, else ignore)',
