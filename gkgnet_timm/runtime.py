@@ -11,7 +11,9 @@ from typing import Any, Dict, Iterator, Tuple, Union
 
 __all__ = ['UserError', 'blame', 'cache_dir', 'check_ranges', 'one_line', 'quoted', 'read_bytes', 'read_json']
 
+_LARGEST_INT = 2**32 - 1  # of numbers of things
 _QUOTES = reprlib.Repr()  # of values that may be nested or long without end
+_QUOTES.maxlevel = 3
 _QUOTES.maxstring = _QUOTES.maxother = 300
 
 
@@ -73,7 +75,7 @@ def blame(flags: str) -> Iterator[None]:
     """Turn what libraries raise for wrong values of flags into a ValueError that names the flags."""
     try:
         yield
-    except (TypeError, KeyError, IndexError, AssertionError, RuntimeError, ZeroDivisionError, ValueError) as error:
+    except (TypeError, KeyError, IndexError, AssertionError, RuntimeError, ArithmeticError, ValueError) as error:
         reason = one_line(error, 200) if str(error).strip() else 'a value is out of range'
         raise ValueError(f'{flags}: {reason} ({type(error).__name__}).') from error
 
@@ -85,9 +87,11 @@ def check_ranges(values: Any, ranges: Dict[str, Tuple[float, float]]) -> None:
     """
     for name, (low, high) in ranges.items():
         value = getattr(values, name, None)
+        if isinstance(value, int) and value > _LARGEST_INT:
+            high = min(high, _LARGEST_INT)
         if value is not None and not low <= value <= high:
             expected = f'at least {low}' if high == math.inf else f'from {low} to {high}'
-            raise ValueError(f'--{name.replace("_", "-")} must be {expected}, got {value}.')
+            raise ValueError(f'--{name.replace("_", "-")} must be {expected}, got {quoted(value)}.')
 
 
 def cache_dir() -> Path:

@@ -197,9 +197,11 @@ class TrainConfig:
         check_ranges(self, RANGES)
         if not 0 < self.scale[0] <= self.scale[1] or not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f'--scale and --ratio run from small to large, got {self.scale} and {self.ratio}.')
-        for name in ('data_dir', 'class_map', 'class_stats', 'pretrained_path'):  # a resumed run may start elsewhere
+        absolute = ('data_dir', 'class_map', 'class_stats', 'pretrained_path')  # a resumed run may start elsewhere
+        for name in (*absolute, 'train_split', 'val_split', 'train_images', 'val_images', 'output'):
             if getattr(self, name):
-                setattr(self, name, os.path.abspath(getattr(self, name)))
+                path = os.path.expanduser(getattr(self, name))  # no shell expands a YAML
+                setattr(self, name, os.path.abspath(path) if name in absolute else path)
 
     @property
     def evaluates_average(self) -> bool:

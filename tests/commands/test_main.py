@@ -34,7 +34,7 @@ def test_errors_are_one_line(small_demo, tmp_path, capsys, coco_folder):
         (['validate', '--checkpoint', 'nope.pth.tar'], 'nope.pth.tar'),
         (
             ['validate', '--checkpoint', checkpoint, *coco, *skip],
-            "instances_val.json' has classes that .* does not know: 'person', 'dog', 'bottle'. Only known there: 'circle'",
+            "classes .* does not know: 'person', 'dog', 'bottle'. Only known there: 'circle'",
         ),
         (['check-data', *coco, '--split', 'val'], '1 images cannot be read'),
         (['check-data', *coco, '--split', 'nope'], 'instances_nope.json'),

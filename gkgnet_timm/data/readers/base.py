@@ -111,8 +111,9 @@ class LabelReader(Reader):
         index, wanted = self.class_to_idx, set(class_names)
         others = [name for name in self.class_names if name not in wanted]
         if drop_empty:
-            empty = [name for name in others if not (self.targets[:, index[name]] > 0).any()]
-            others = [name for name in others if name not in empty]
+            present = (self.targets > 0).any(axis=0)
+            empty = [name for name in others if not present[index[name]]]
+            others = [name for name in others if present[index[name]]]
             if empty:
                 what = 'class is' if len(empty) == 1 else 'classes are'
                 self.notes.append(f'{len(empty)} {what} left out, as no image has them: {first_names(empty)}.')
@@ -132,7 +133,7 @@ class LabelReader(Reader):
                 f'{count} are not listed here and count as {state} in all images: {first_names(missing)}.'
             )
         self._take_columns([index.get(name, -1) for name in class_names])
-        self.class_names = list(class_names)
+        self.class_names = check_names(class_names, self.source)
 
     def _take_columns(self, columns: List[int]) -> None:
         self.targets = take_columns(self.targets, columns, self.unlisted)

@@ -82,8 +82,7 @@ class VocReader(LabelReader):
             own = found and not found & set(VOC_CLASSES) and not any(part.has_lists for part in parts)
             class_names = sorted(found) if own else VOC_CLASSES
         targets = np.concatenate([part.targets(class_names) for part in parts])
-        folder = ImageFolder(root)
-        names = [part.image(folder, image_id) for part in parts for image_id in part.image_ids]
+        names = [part.image(image_id) for part in parts for image_id in part.image_ids]
         labelled = targets.any(axis=1) if drop_unlabelled else None
         super().__init__(root, names, targets, class_names, f'{root} {split}', labelled)
 
@@ -93,6 +92,7 @@ class _Part:
 
     def __init__(self, path: Path, image_ids: List[str], class_names: Optional[Sequence[str]]):
         self.path, self.image_ids, self.folder = path, image_ids, path.parents[2]
+        self.images = ImageFolder(self.folder / 'JPEGImages')
         self.has_lists = any(self._list_of(name).is_file() for name in {*VOC_CLASSES, *(class_names or ())})
         self.annotations = {} if self.has_lists else {image_id: self._read(image_id) for image_id in image_ids}
 
@@ -114,17 +114,18 @@ class _Part:
                 row[index[name]] = target
         return targets
 
-    def image(self, folder: ImageFolder, image_id: str) -> str:
+    def image(self, image_id: str) -> str:
         """The file of an image, from the devkit."""
-        start = f'{self.folder.name}/JPEGImages'
-        usual = f'{start}/{image_id}.jpg'
-        if folder.find(usual):
-            return usual
-        annotation = self.annotations.get(image_id)
-        if annotation is None and self._xml_of(image_id).is_file():
-            annotation = self._read(image_id)
-        named = annotation and annotation.filename and f'{start}/{annotation.filename}'
-        return (named and folder.find(named)) or folder.find(f'{start}/{image_id}') or usual
+        file = self.images.find(f'{image_id}.jpg')
+        if not file:
+            annotation = self.annotations.get(image_id)
+            if annotation is None and self._xml_of(image_id).is_file():
+                annotation = self._read(image_id)
+            try:
+                file = annotation and annotation.filename and self.images.find(annotation.filename)
+            except ValueError as error:
+                raise ValueError(f'{str(self._xml_of(image_id))!r}: {error}') from error
+        return f'{self.folder.name}/JPEGImages/{file or self.images.find(image_id) or f"{image_id}.jpg"}'
 
     def _xml_of(self, image_id: str) -> Path:
         return self.folder / 'Annotations' / f'{image_id}.xml'
