@@ -17,7 +17,6 @@ MOST_LINES = 500
 LATE = {  # what a function may import, and why not the module
     'gkgnet_timm.graph.gpu_kernels': 'needs Triton, which torch brings for GPUs only',
     'matplotlib': 'slow, and for plots only',
-    'pycocotools': 'slow, and for COCO annotations only',
     'wandb': 'not a dependency, for --log-wandb only',
 }
 
@@ -26,7 +25,7 @@ PRIVATE = {  # private names of torch, and why there is no way around them
     'torch.nn.modules.batchnorm._BatchNorm': 'the base class of batch norms has no other name; timm imports it, too',
 }
 
-SLOW = {'PIL', 'huggingface_hub', 'matplotlib', 'numpy', 'pycocotools', 'safetensors', 'timm', 'torch', 'torchvision'}
+SLOW = {'PIL', 'huggingface_hub', 'matplotlib', 'numpy', 'safetensors', 'timm', 'torch', 'torchvision'}
 
 
 def module_name(path):

@@ -29,6 +29,7 @@ def main(argv: Optional[List[str]] = None) -> Dict[str, List[str]]:
             part=part,
             images=args.images,
             class_names=class_names,
+            drop_empty_classes=args.drop_empty_classes,
             bad_images=None if '/' in args.dataset else os.devnull,  # decode_all lists missing files, too
             num_samples=args.num_samples,
         )

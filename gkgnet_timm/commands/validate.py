@@ -135,8 +135,8 @@ def _evaluate_model(
         args,
         split=args.split,
         images=args.images,
-        # annotations of these need not have labels of all classes
-        class_names=class_names if args.dataset in ('csv', 'gkgnet') else None,
+        class_names=class_names if args.dataset in DATASETS else None,
+        drop_empty_classes=bool(trained and trained.config.get('drop_empty_classes')) and args.dataset in DATASETS,
         bad_images=os.devnull if args.on_bad_image == 'skip' else None,
         batch_size=args.batch_size,
         num_samples=args.num_samples,

@@ -8,9 +8,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from .dataset import MultiLabelDataset
 from .images import BadImageError
-from .readers.base import LabelReader
+from .readers.base import LabelReader, first_names
 
-__all__ = ['check_files', 'check_splits', 'class_counts', 'class_table', 'decode_all', 'describe', 'describe_sizes']
+__all__ = [
+    'check_files',
+    'check_splits',
+    'class_counts',
+    'class_table',
+    'decode_all',
+    'describe',
+    'describe_sizes',
+    'notes_of',
+]
 
 
 def class_counts(dataset: Any) -> Tuple[torch.Tensor, int]:
@@ -41,6 +50,25 @@ def describe(dataset: Any, split: str) -> str:
     )
 
 
+def notes_of(dataset: Any, decides: bool) -> List[str]:
+    """List what a user should know about a split, a sentence each.
+
+    Args:
+        dataset: Split.
+        decides: Whether it decides which classes there are.
+    """
+    if not isinstance(dataset, MultiLabelDataset) or not isinstance(dataset.reader, LabelReader):
+        return []
+    notes = list(dataset.reader.notes)
+    empty = [name for name, count in zip(dataset.class_names, class_counts(dataset)[0].tolist()) if not count]
+    if empty and decides:
+        notes.append(
+            f'Warning: no image has {"class" if len(empty) == 1 else "classes"} {first_names(empty)}. Training and '
+            'check-data leave them out with --drop-empty-classes.'
+        )
+    return notes
+
+
 def class_table(dataset: MultiLabelDataset) -> str:
     """List the classes, one a line: name, number of images, share of all images."""
     counts, total = class_counts(dataset)
@@ -58,7 +86,8 @@ def check_files(dataset: Any) -> None:
         if missing:
             raise FileNotFoundError(
                 f'{len(missing)} of {len(dataset)} images of {dataset.reader.source!r} do not exist, the first is '
-                f'{missing[0]!r}. Check the image folder, or leave them out with --on-bad-image skip.'
+                f'{missing[0]!r}{dataset.reader.hint(missing[0])}. Check the image folder, or leave them out with '
+                '--on-bad-image skip.'
             )
 
 

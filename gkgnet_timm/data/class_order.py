@@ -48,7 +48,7 @@ def compare_class_order(data_file: Union[str, Path], coco_json: Union[str, Path]
         FileNotFoundError: If a file does not exist.
         ValueError: If a file is malformed, the files share no image, or a column has no clear category.
     """
-    files, labels = read_records(data_file)
+    files, labels = read_records(data_file, Path(data_file).parent)
     coco = CocoReader(coco_json, Path(coco_json).parent)  # no image is opened
     row = {name: i for i, name in enumerate(coco.files)}
     common = [i for i, name in enumerate(files) if name in row]

@@ -37,7 +37,11 @@ class KnownTarget:
         self.value = _UNKNOWN[unknown]
 
     def __call__(self, labels: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.where(labels < 0, self.value, labels)).float()
+        return torch.from_numpy(self.known(labels)).float()
+
+    def known(self, labels: np.ndarray) -> np.ndarray:
+        """Replace unknown labels."""
+        return np.where(labels < 0, self.value, labels)
 
 
 class MultiLabelDataset(ImageDataset):
@@ -77,7 +81,7 @@ class MultiLabelDataset(ImageDataset):
     def targets(self) -> np.ndarray:
         """Return the targets (N, L) that training sees, without reading an image."""
         if isinstance(self.reader, LabelReader):
-            return np.where(self.reader.targets < 0, self.target_transform.value, self.reader.targets)
+            return self.target_transform.known(self.reader.targets)
         return np.stack([self.target_transform(labels).numpy() for labels in self.reader.iter_targets()])
 
 
@@ -107,7 +111,7 @@ def _create_reader(
     drop_unlabelled: bool,
 ) -> LabelReader:
     if name == 'voc':
-        return VocReader(root, split)
+        return VocReader(root, split, class_names, drop_unlabelled)
     if name in ('coco', 'demo') and not split.endswith('.json'):
         annotations, folder = root / 'annotations' / f'instances_{split}.json', root / split
     else:
@@ -116,7 +120,9 @@ def _create_reader(
         folder = _find(root, images, 'Image folder')
     if name in ('coco', 'demo'):
         return CocoReader(annotations, folder, drop_unlabelled)
-    return (PublishedReader if name == 'gkgnet' else CsvReader)(annotations, folder, class_names)
+    if name == 'gkgnet':
+        return PublishedReader(annotations, folder, class_names, drop_unlabelled)
+    return CsvReader(annotations, folder, class_names)
 
 
 def create_dataset(
@@ -128,6 +134,7 @@ def create_dataset(
     class_names: Optional[List[str]] = None,
     unknown: str = 'ignore',
     drop_unlabelled: bool = False,
+    drop_empty_classes: bool = False,
     bad_images: Optional[Union[str, Path]] = None,
     num_classes: Optional[int] = None,
     target_format: Optional[str] = None,
@@ -143,11 +150,13 @@ def create_dataset(
             the path of a json. 'voc': year and list, such as 2007/trainval, several joined by '+'. 'gkgnet' and 'csv':
             path of the annotation file. Paths start from `root` or the current folder.
         images: Folder of the images, unless the split determines it (default: `root`).
-        class_map: Text file with one class name a line, for annotations without class names.
-        class_names: Classes that the split must have, as the training split has them.
+        class_map: Text file with one class name a line: names for annotations without them, else the order to have.
+        class_names: Classes in the order to have, those of the training split. Annotations that name their classes are
+            matched by name: another order or a subset will do.
         unknown: How to treat unknown labels (-1), in VOC those of difficult objects only: 'ignore', 'positive' or
             'negative'.
-        drop_unlabelled: Leave out images without annotations ('coco').
+        drop_unlabelled: Leave out images without a label.
+        drop_empty_classes: Leave out classes that no image has; of those in `class_names` all are kept.
         bad_images: See `MultiLabelDataset`.
         num_classes: Number of classes of a timm data set without class names.
         target_format: 'indices' or 'multihot', for data sets of timm.
@@ -158,6 +167,10 @@ def create_dataset(
         ValueError: If the name is unknown, annotations are malformed, or the classes differ from `class_names`.
     """
     if name.startswith(TIMM_DATASETS):
+        if drop_empty_classes:
+            raise ValueError(
+                f'--drop-empty-classes does not apply to {name!r}, as data sets of timm have no class counts.'
+            )
         names = read_class_map(class_map) if class_map else []
         by_name = None if target_format == 'multihot' else _ClassMap((label, i) for i, label in enumerate(names))
         dataset = timm.data.create_dataset(
@@ -178,11 +191,21 @@ def create_dataset(
             dataset = MultiLabelDataset(dataset.reader, dataset.target_transform, bad_images)
         dataset.class_names = names
     elif name in DATASETS:
-        if class_names is None and class_map:
-            class_names = read_class_map(class_map)
+        # annotations of a training that dropped classes list them still
+        names = None if drop_empty_classes else class_names
+        if names is None and class_map:
+            names = read_class_map(class_map)
         folder = demo_root() if name == 'demo' else Path(root)
-        reader = _create_reader(name, folder, split, images, class_names, drop_unlabelled)
-        dataset = MultiLabelDataset(reader, KnownTarget(unknown), bad_images)
+        reader = _create_reader(name, folder, split, images, names, drop_unlabelled)
+        target_transform = KnownTarget(unknown)
+        if names is not None:
+            reader.take_classes(names, drop_empty_classes)
+        if class_names is None and drop_empty_classes:
+            found = (target_transform.known(reader.targets) > 0).any(axis=0)
+            class_names = [label for label, kept in zip(reader.class_names, found) if kept]
+        if class_names is not None:
+            reader.take_classes(class_names, drop_empty_classes)
+        dataset = MultiLabelDataset(reader, target_transform, bad_images)
     else:
         raise ValueError(f'Unknown data set {name!r}, expected {", ".join(DATASETS + TIMM_DATASETS)}.')
     if class_names is not None and dataset.class_names != class_names:

@@ -5,7 +5,7 @@ from typing import List, Optional, Union
 
 import torch.utils.data
 
-from .check import check_files, describe
+from .check import check_files, describe, notes_of
 from .dataset import create_dataset
 
 __all__ = ['DEFAULT_IMAGES', 'DEFAULT_SPLITS', 'open_split']
@@ -34,6 +34,7 @@ def open_split(
     class_names: Optional[List[str]] = None,
     unknown: str = 'ignore',
     drop_unlabelled: bool = False,
+    drop_empty_classes: bool = False,
     bad_images: Union[str, Path, None] = None,
     num_classes: Optional[int] = None,
     target_format: Optional[str] = None,
@@ -56,7 +57,7 @@ def open_split(
         images: Folder of the images (default: the usual one, where the split has its default, too).
         bad_images: File that lists images that are missing or cannot be read, and are then skipped. None: the first
             of them is an error.
-        verbose: Print a line about images and labels.
+        verbose: Print a line about images and labels, and what else the user should know of.
 
     Returns:
         The data set, with the attributes `class_names`, `split` and `images`: the split and folder that were opened.
@@ -83,6 +84,7 @@ def open_split(
         class_names=class_names,
         unknown=unknown,
         drop_unlabelled=drop_unlabelled,
+        drop_empty_classes=drop_empty_classes,
         bad_images=bad_images,
         num_classes=num_classes,
         target_format=target_format,
@@ -96,6 +98,8 @@ def open_split(
     dataset.split, dataset.images = split, images
     if verbose:
         print(describe(dataset, split))
+        for note in notes_of(dataset, decides=class_names is None):
+            print(note)
     if bad_images is None:
         check_files(dataset)
     return dataset

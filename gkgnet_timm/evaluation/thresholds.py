@@ -7,6 +7,7 @@ from typing import List, Sequence, Tuple, Union
 import numpy as np
 
 from ..metrics import Array, check_scores, rank
+from ..runtime import read_json
 
 __all__ = ['calibrate', 'load_threshold', 'save_thresholds']
 
@@ -68,9 +69,9 @@ def load_threshold(value: Union[str, float, Path], class_names: List[str]) -> Un
     if not Path(value).is_file():
         raise FileNotFoundError(f'Threshold {str(value)!r} is neither a number nor a file.')
     try:
-        classes = json.loads(Path(value).read_text(encoding='utf-8-sig'))['classes']
+        classes = read_json(value)['classes']
         thresholds = {str(name): float(threshold) for name, threshold in classes.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f'{str(value)!r} is not a calibration file: validate.py --calibrate writes one.') from error
     if set(thresholds) != set(class_names):
         other = sorted(set(class_names) ^ set(thresholds))

@@ -168,7 +168,7 @@ def keep_rows(path: str, form: str, files: Sequence[str], batch_size: int) -> Ke
                     if len(values) != len(_COLUMNS) or (i == 0) != (values == _COLUMNS):
                         raise ValueError
                     rows.append((values[0], bool(values[3]), size))
-                except (ValueError, KeyError, TypeError, StopIteration, csv.Error):
+                except (ValueError, KeyError, TypeError, StopIteration, RecursionError, csv.Error):
                     raise ValueError(f'Cannot resume: row {i + 1} of {path!r} is not {form} of predict.') from None
     head, rows = (rows[:1], rows[1:]) if form == 'csv' else ([], rows)
     asked, done = set(map(os.path.abspath, files)), {os.path.abspath(name): name for name, _, _ in rows}

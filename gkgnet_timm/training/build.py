@@ -7,13 +7,13 @@ from typing import Any, Dict, Optional, Tuple
 import torch
 
 from timm.layers import convert_sync_batchnorm
-from timm.loss import CLASS_WEIGHT_METHODS, load_class_stats
+from timm.loss import CLASS_WEIGHT_METHODS
 
 from ..data import create_eval_loader, create_train_loader, create_train_transform
 from ..data.check import check_splits, class_counts
 from ..data.splits import open_split
 from ..inference.device import Process
-from ..runtime import blame
+from ..runtime import blame, read_json
 from ..weights.load import create_model, create_model_by_labels
 from .checkpoint import TrainTask
 from .config import TrainConfig
@@ -30,7 +30,8 @@ def create_datasets(config: TrainConfig, process: Process, bad_images: Optional[
         process: The primary one prints what the sets hold.
         bad_images: File that lists unreadable images, None to stop at the first.
     """
-    names = ('class_map', 'drop_unlabelled', 'num_classes', 'input_key', 'target_key', 'target_format', 'seed')
+    names = ('class_map', 'drop_unlabelled', 'drop_empty_classes', 'num_classes')
+    names += ('input_key', 'target_key', 'target_format', 'seed')
     shared = {name: getattr(config, name) for name in names}
     shared.update(bad_images=bad_images, verbose=process.is_primary)
 
@@ -106,10 +107,23 @@ def _create_model(config: TrainConfig, class_names: list, process: Process, is_r
     return model
 
 
+def _read_class_stats(path: str) -> Tuple[torch.Tensor, int]:
+    """Images with each class (L,), and all images, from a json as timm's `load_class_stats` takes it."""
+    stats = read_json(path)
+    if not isinstance(stats, dict) or not {'pos_counts', 'num_samples'} <= stats.keys():
+        raise ValueError(f"{path!r} needs 'pos_counts' and 'num_samples'")
+    counts, samples = torch.as_tensor(stats['pos_counts'], dtype=torch.float32), int(stats['num_samples'])
+    if counts.ndim != 1 or not counts.numel() or not ((0 <= counts) & (counts <= samples)).all():
+        raise ValueError(f'{path!r} has pos_counts that are not numbers of images from 0 to {samples}')
+    return counts, samples
+
+
 def _create_criterion(config: TrainConfig, train_set: Any) -> torch.nn.Module:
     num_classes = len(train_set.class_names)
-    with blame('--class-stats'):
-        counts = load_class_stats(config.class_stats)
+    counts = None
+    if config.class_stats:
+        with blame('--class-stats'):
+            counts = _read_class_stats(config.class_stats)
     if counts is not None and len(counts[0]) != num_classes:
         raise ValueError(f'{config.class_stats!r} counts {len(counts[0])} classes, the data set has {num_classes}.')
     by_frequency = {config.loss_class_weight, config.loss_pos_weight} & set(CLASS_WEIGHT_METHODS)

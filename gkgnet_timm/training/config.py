@@ -69,6 +69,7 @@ class TrainConfig:
     val_images: Optional[str] = option(None, 'the same for evaluation', 'DIR')
     train_num_samples: Optional[int] = option(None, 'length of a stream', 'N')
     val_num_samples: Optional[int] = option(None, 'the same for evaluation', 'N')
+    drop_empty_classes: bool = option(False, 'leave out classes that no training image has')
     unknown_labels: Optional[str] = option(
         None,
         'how to train on labels of -1: unknown ones, or difficult ones of voc (default: positive for voc, else ignore)',
@@ -196,9 +197,11 @@ class TrainConfig:
         check_ranges(self, RANGES)
         if not 0 < self.scale[0] <= self.scale[1] or not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f'--scale and --ratio run from small to large, got {self.scale} and {self.ratio}.')
-        for name in ('data_dir', 'class_map', 'class_stats', 'pretrained_path'):  # a resumed run may start elsewhere
+        absolute = ('data_dir', 'class_map', 'class_stats', 'pretrained_path')  # a resumed run may start elsewhere
+        for name in (*absolute, 'train_split', 'val_split', 'train_images', 'val_images', 'output'):
             if getattr(self, name):
-                setattr(self, name, os.path.abspath(getattr(self, name)))
+                path = os.path.expanduser(getattr(self, name))  # no shell expands a YAML
+                setattr(self, name, os.path.abspath(path) if name in absolute else path)
 
     @property
     def evaluates_average(self) -> bool:

@@ -1,6 +1,5 @@
 """Read and check a folder of weights, `config.json` and `model.safetensors`, and results of `validate.py` for it."""
 
-import json
 from pathlib import Path
 from typing import Any, Dict, Union
 
@@ -9,20 +8,13 @@ from safetensors.torch import load_file
 
 import timm
 
-from ..runtime import one_line
+from ..runtime import one_line, read_json
 from .file import find_problem
 from .model_card import METRICS
 
 __all__ = ['CONFIG', 'WEIGHTS', 'check_weights', 'read_config', 'read_results']
 
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:  # json and unicode errors
-        raise ValueError(f'{str(path)!r} is not a JSON file: {error}.') from error
 
 
 def read_config(folder: Union[str, Path]) -> Dict[str, Any]:
@@ -43,7 +35,7 @@ def read_config(folder: Union[str, Path]) -> Dict[str, Any]:
                 f'Folder {str(folder)!r} has no {name}: give one that python -m gkgnet_timm convert wrote.'
             )
     path = folder / CONFIG
-    config = _read_json(path)
+    config = read_json(path)
     remedy = 'write it by python -m gkgnet_timm convert'
     if not isinstance(config, dict) or not isinstance(config.get('pretrained_cfg'), dict):
         raise ValueError(f"{str(path)!r} has no 'pretrained_cfg', so it is not of a timm model: {remedy}.")
@@ -70,7 +62,7 @@ def _is_of(result: Dict[str, Any], architecture: str) -> bool:
     name = str(result['model'])
     if name.startswith('local-dir:'):
         path = Path(name.removeprefix('local-dir:'), CONFIG)
-        return not path.is_file() or _read_json(path).get('architecture') == architecture
+        return not path.is_file() or read_json(path).get('architecture') == architecture
     return ':' in name or name.partition('.')[0] == architecture
 
 
@@ -83,7 +75,7 @@ def read_results(path: Union[str, Path], config: Dict[str, Any]) -> Dict[str, An
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'File of results {str(path)!r} does not exist: validate.py --results-file writes it.')
-    content = _read_json(Path(path))
+    content = read_json(Path(path))
     found = content if isinstance(content, list) else [content]
     if not found or not all(isinstance(result, dict) and 'mAP' in result for result in found):
         raise ValueError(f'{str(path)!r} is not a result of validate.py --results-file: it has no mAP.')

@@ -1,7 +1,6 @@
 """Create models by timm's registry and load weights into them."""
 
 import difflib
-import json
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
@@ -12,7 +11,7 @@ from timm.data import resolve_input_data_config
 from timm.models import is_model_in_modules, load_checkpoint, parse_model_name, resolve_model_input_args
 
 from ..label_rows import init_labels_by_name
-from ..runtime import one_line
+from ..runtime import one_line, read_json
 from .file import TrainedWith, read_training
 
 __all__ = ['create_model', 'create_model_by_labels', 'load_model']
@@ -30,7 +29,7 @@ def _stored_names(path: str) -> List[str]:
     if not config.is_file():
         return []
     try:
-        content = json.loads(config.read_text(encoding='utf-8'))
+        content = read_json(config)
         names = content.get('label_names') or content.get('pretrained_cfg', {}).get('label_names')
     except (ValueError, AttributeError) as error:
         raise ValueError(f'{str(config)!r} beside the weights is not the config of a timm model ({error}).') from error

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -69,6 +70,42 @@ def test_train_on_other_data_sets(dataset, split, tmp_path, request):
     metrics = train([*TINY, *flags, '--output', str(tmp_path / 'out'), '--experiment', 'run'])
     result = validate(['--checkpoint', str(tmp_path / 'out' / 'run' / 'last.pth.tar'), '-j', '0'])
     assert result['mAP'] == metrics['mAP'] and result['split'] == ('val' if dataset == 'coco' else '2007/test')
+
+
+def test_classes_of_the_training_split_hold(coco_folder, tmp_path, capsys):
+    """A root is dropped in training; the evaluation split has it, too, other ids, another order and fewer classes."""
+    for split, ids in (('train', dict(animals=0, bottle=44, person=1, dog=18)), ('val', dict(dog=1, person=2, root=0))):
+        path = coco_folder / 'annotations' / f'instances_{split}.json'
+        content = json.loads(path.read_text())
+        names = {44: 'bottle', 1: 'person', 18: 'dog'}
+        content['categories'] = [dict(id=i, name=name) for name, i in ids.items()]
+        kept = [item for item in content['annotations'] if names[item['category_id']] in ids]
+        content['annotations'] = [dict(item, category_id=ids[names[item['category_id']]]) for item in kept]
+        path.write_text(json.dumps(content))
+    flags = [
+        '--dataset',
+        'coco',
+        '--data-dir',
+        str(coco_folder),
+        '--train-split',
+        'train',
+        '--val-split',
+        'val',
+        '-b',
+        '2',
+    ]
+    with pytest.raises(ValueError, match="does not know: 'root'. Only known there: 'animals', 'bottle'"):
+        train([*TINY, *flags, '--output', str(tmp_path / 'out')])
+    flags += ['--drop-empty-classes', '--output', str(tmp_path / 'out'), '--experiment', 'run']
+    capsys.readouterr()
+    metrics = train([*TINY, *flags])
+    assert "left out, as no image has them: 'animals'" in capsys.readouterr().out
+    scores = tmp_path / 'scores.npz'
+    checkpoint = str(tmp_path / 'out' / 'run' / 'last.pth.tar')
+    result = validate(['--checkpoint', checkpoint, '-j', '0', '--scores-out', str(scores)])
+    stored = np.load(scores)
+    assert result['mAP'] == metrics['mAP'] and stored['classes'].tolist() == ['person', 'dog', 'bottle']
+    assert stored['targets'].tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 0], [1, 0, 0]]
 
 
 @pytest.mark.parametrize(

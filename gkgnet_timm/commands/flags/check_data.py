@@ -14,6 +14,9 @@ def create_parser() -> argparse.ArgumentParser:
     add_data_flags(parser)
     parser.add_argument('--split', nargs='+', metavar='NAME', help='(default: both usual ones of the data set)')
     parser.add_argument('--images', metavar='DIR', help='folder of the images, unless the split determines it')
+    parser.add_argument(
+        '--drop-empty-classes', action='store_true', help='leave out classes that no image of the first split has'
+    )
     parser.add_argument('--num-samples', type=int, metavar='N', help='length of a stream')
     parser.set_defaults(dataset='demo')
     return parser

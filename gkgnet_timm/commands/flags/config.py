@@ -4,18 +4,21 @@ import argparse
 import difflib
 from dataclasses import fields
 from importlib import resources
+from math import inf
 from pathlib import Path
 from typing import Any, Dict, List
 
 import yaml
 
-from ...runtime import one_line
+from ...runtime import one_line, read_bytes
 from ...training.config import TrainConfig
 
 __all__ = ['packaged_configs', 'read_config']
 
 CONFIGS = resources.files('gkgnet_timm') / 'configs'
 LISTS = {item.name for item in fields(TrainConfig) if 'List' in str(item.type)}  # flags of several values
+_LARGEST = 1 << 20  # bytes of a file
+_MOST_VALUES = 100_000
 
 
 def packaged_configs() -> List[str]:
@@ -35,6 +38,27 @@ def _as_arguments(name: str, value: Any) -> List[str]:
     return [f'{flag}={value}']
 
 
+def _size(node: yaml.Node, sizes: Dict[int, float]) -> float:
+    """Number of values in a node if its references were written out."""
+    if id(node) not in sizes:
+        sizes[id(node)] = inf  # of a node that refers to itself
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            children = [child for pair in children for child in pair]
+        sizes[id(node)] = 1 + sum(_size(child, sizes) for child in children)
+    return sizes[id(node)]
+
+
+def _load(data: bytes) -> Any:
+    loader = yaml.SafeLoader(data)
+    node = loader.get_single_node()
+    if node is None:
+        return None
+    if _size(node, {}) > _MOST_VALUES:  # loading would write some references out
+        raise ValueError(f'it has more than {_MOST_VALUES:,} values, or refers to itself')
+    return loader.construct_document(node)
+
+
 def read_config(name: str, parser: argparse.ArgumentParser) -> Dict[str, Any]:
     """Flags of a config, which is a file or else a packaged one. The parser checks them as those of a command line.
 
@@ -47,9 +71,10 @@ def read_config(name: str, parser: argparse.ArgumentParser) -> Dict[str, Any]:
         if name not in packaged_configs():
             raise FileNotFoundError(f'Config {name!r} is neither a file nor one of {", ".join(packaged_configs())}.')
         path = CONFIGS / f'{name}.yaml'
+    data = read_bytes(path, _LARGEST)
     try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = _load(data) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f'Config {name!r} is not YAML: {one_line(error)}.') from error
     if not isinstance(content, dict):
         raise ValueError(f'Config {name!r} holds {type(content).__name__}, expected flags and values.')

@@ -49,9 +49,9 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         '--dataset', metavar='NAME', help='demo, coco, voc, gkgnet, csv, or hfds/..., hfids/..., wds/... of timm'
     )
     group.add_argument('--data-dir', metavar='DIR', help='folder of the data set, not needed for demo')
-    group.add_argument('--class-map', metavar='FILE', help='class names, one on each line, where annotations have none')
+    group.add_argument('--class-map', metavar='FILE', help='class names in order, one on each line')
     group.add_argument('--num-classes', type=int, metavar='N', help='for data sets of timm that name no classes')
-    group.add_argument('--drop-unlabelled', action='store_true', help='coco: leave out images without annotations')
+    group.add_argument('--drop-unlabelled', action='store_true', help='leave out images without a label')
     group.add_argument('--input-key', metavar='KEY', help='field of the image in data sets of timm')
     group.add_argument('--target-key', metavar='KEY', help='field of the labels in data sets of timm')
     group.add_argument('--target-format', choices=('indices', 'multihot'), help='of the labels in data sets of timm')

@@ -1,22 +1,165 @@
 """Reader of annotations in COCO format."""
 
-import contextlib
-import io
-from collections import Counter
 from pathlib import Path
-from typing import Union
+from typing import Any, Dict, List, Optional, Set, Tuple, Union
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from .base import LabelReader
+from ...runtime import quoted, read_json
+from .base import LabelReader, take_columns
 
 __all__ = ['CocoReader']
+
+_LARGEST = 1 << 33  # bytes; the largest public files have 6 GB
+_LARGEST_AREA = 1e12
+_Record = Dict[str, Any]
+_LISTS = {'images': 'image', 'categories': 'category'}
+_VERIFIED = ('neg_category_ids', 'not_exhaustive_category_ids')
+
+
+class _Index(dict):
+    """Position of each id in a list. Text and numbers are joined: '007' and '7' are 7, if no other id is."""
+
+    def __init__(self, ids: List[Any], what: str):
+        super().__init__()
+        self.by_text: Dict[str, int] = {}
+        self.by_digits: Dict[str, Set[int]] = {}
+        for position, value in enumerate(ids):
+            text = str(value).strip()
+            if text in self.by_text:
+                before = ids[self.by_text[text]]
+                other = '' if before == value else f', also as {quoted(before)}'
+                raise ValueError(f'{what} id {quoted(value)} is listed twice{other}')
+            self[value] = self.by_text[text] = position
+            self.by_digits.setdefault(text.lstrip('0'), set()).add(position)
+
+    def __missing__(self, value: Any) -> int:
+        text = str(value).strip()
+        if isinstance(value, (str, int)) and text in self.by_text:
+            return self.by_text[text]
+        positions = self.by_digits.get(text.lstrip('0'), ()) if text.isdigit() else ()
+        if len(positions) != 1:
+            raise KeyError(value)
+        return next(iter(positions))
+
+
+def _records(content: Any, key: str) -> List[_Record]:
+    if not isinstance(content, dict):
+        expected = "an object with 'images', 'annotations' and 'categories'"
+        raise ValueError(f'it holds {type(content).__name__}, expected {expected}')
+    records = content.get(key)
+    if not isinstance(records, list):
+        raise ValueError(f'its {key!r} are {quoted(records)}, expected a list')
+    for number, record in enumerate(records, 1):
+        if not isinstance(record, dict):
+            raise ValueError(f'number {number} of its {key!r} is {quoted(record)}, expected an object')
+    return records
+
+
+def _ids(records: List[_Record], what: str) -> List[Union[int, str]]:
+    ids = []
+    for number, record in enumerate(records, 1):
+        value = record.get('id')
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
+            raise ValueError(f'{what} number {number} has id {quoted(value)}, expected a number or text')
+        ids.append(value)
+    return ids
+
+
+def _order(value: Union[int, str]) -> Tuple[bool, Union[int, str]]:
+    return isinstance(value, str), value
+
+
+def _cells(annotations: List[_Record], rows: _Index, columns: _Index) -> List[Tuple[int, int, Optional[float]]]:
+    """Row, column and area, if known, of each annotation."""
+    cells = []
+    for number, annotation in enumerate(annotations, 1):
+        image_id, category_id = annotation.get('image_id'), annotation.get('category_id')
+        try:
+            cell = rows[image_id], columns[category_id]
+        except (KeyError, TypeError):  # TypeError: a list, say
+            raise ValueError(
+                f'annotation number {number} has image_id {quoted(image_id)} and category_id {quoted(category_id)}, '
+                'but one of them is not listed'
+            ) from None
+        area = annotation.get('area')
+        cells.append((*cell, area if isinstance(area, (int, float)) and 0 <= area < _LARGEST_AREA else None))
+    return cells
+
+
+def _names(categories: List[_Record]) -> List[str]:
+    names = []
+    for number, category in enumerate(categories, 1):
+        name = category.get('name')
+        if isinstance(name, bool) or not isinstance(name, (int, str)):
+            raise ValueError(f'category number {number} has name {quoted(name)}, expected text')
+        names.append(str(name).strip())
+    return names
+
+
+def _classes(categories: List[_Record], ids: List[Any], annotated: Set[int]) -> Tuple[List[int], List[str]]:
+    """Positions of the categories that are classes, and notes about roots that are none."""
+    names, notes, kept = _names(categories), [], []
+    above = [str(category.get('supercategory') or 'none').strip() for category in categories]
+    groups: Dict[str, List[int]] = {}
+    for position, name in enumerate(names):
+        groups.setdefault(name, []).append(position)
+    tops = {name for name in above if name in groups}
+    for name, group in groups.items():
+        roots = []
+        if len(group) > 1:
+            is_top = {i: name in tops and (above[i] == 'none' or above[i] not in groups) for i in group}
+            roots = [i for i in group if i not in annotated and (is_top[i] or str(ids[i]) == '0')]
+        rest = [i for i in group if i not in roots]
+        if len(rest) != 1:
+            raise ValueError(f'it names class {quoted(name)} twice, by ids {", ".join(quoted(ids[i]) for i in group)}')
+        kept += rest
+        notes += [f'Category {name!r} of id {ids[i]!r}, the root of a class of this name, is left out.' for i in roots]
+    return kept, notes
+
+
+def _file_name(image: _Record, number: int) -> str:
+    name = image.get('file_name')
+    if isinstance(name, int) and not isinstance(name, bool):
+        name = str(name)
+    if name is None or name == '':
+        link, path = image.get('coco_url'), image.get('path')
+        if isinstance(link, str) and link:
+            path = unquote(urlsplit(link).path)
+        name = path.replace('\\', '/').rpartition('/')[2] if isinstance(path, str) else None
+    if not isinstance(name, str) or not name:
+        shown = ', '.join(f'{key} {quoted(image.get(key))}' for key in ('file_name', 'coco_url', 'path'))
+        raise ValueError(f'image number {number} has no file name: {shown}')
+    return name
+
+
+def _mark_absent(targets: np.ndarray, images: List[_Record], columns: _Index) -> None:
+    """Set the classes that were verified not to be in an image."""
+    for row, (target, image) in enumerate(zip(targets, images)):
+        for key in _VERIFIED:
+            ids = image.get(key, [])
+            try:
+                found = [columns[value] for value in ids]
+            except (KeyError, TypeError):
+                raise ValueError(
+                    f'image number {row + 1} has {key} {quoted(ids)}, expected ids of categories'
+                ) from None
+            if key == 'neg_category_ids':
+                target[found] = 0
 
 
 class CocoReader(LabelReader):
     """Images in ascending image id, with the categories of their annotations, crowds included.
 
-    Classes are the categories in ascending category id.
+    Classes are the categories in ascending category id. Of an annotation, only `image_id` and `category_id` are needed.
+    Ids may be text in one list and numbers in the other. A category without annotations that has the name of another
+    one and is its root, as some tools export it, is left out.
+
+    If images have `neg_category_ids` or `not_exhaustive_category_ids`, as in LVIS, only what was verified is known:
+    categories with annotations, and those of `neg_category_ids`, which are absent.
 
     Args:
         annotations: COCO json.
@@ -36,41 +179,50 @@ class CocoReader(LabelReader):
         for kind, path in (('annotation file', Path(annotations)), ('image folder', Path(images))):
             if not path.exists():
                 raise FileNotFoundError(f'COCO {kind} {str(path)!r} does not exist.')
-        from pycocotools.coco import COCO  # slow to import
-
+        content = read_json(annotations, _LARGEST, 'a COCO annotation file')
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress there
-                coco = COCO(str(annotations))
-            category_ids = sorted(coco.getCatIds())
-            index = {category_id: i for i, category_id in enumerate(category_ids)}
-            class_names = [coco.cats[category_id]['name'] for category_id in category_ids]
-            image_ids = sorted(coco.getImgIds())
-            if len(image_ids) < len(coco.dataset['images']):
-                twice, _ = Counter(image['id'] for image in coco.dataset['images']).most_common(1)[0]
-                raise ValueError(f'image id {twice} is listed twice')
-            files = [str(coco.imgs[image_id]['file_name']) for image_id in image_ids]
-            targets = np.zeros((len(image_ids), len(category_ids)), dtype=np.int8)
-            areas = np.full(targets.shape, -1, dtype=np.float32)
-            row = {image_id: i for i, image_id in enumerate(image_ids)}
-            for annotation in coco.dataset['annotations']:
-                if annotation['image_id'] not in row or annotation['category_id'] not in index:
+            if isinstance(content, dict) and content.get('images') and content.get('annotations') is None:
+                raise ValueError(
+                    "it has no 'annotations', so its images have no labels. Give the json with them, or label the "
+                    'images by python -m gkgnet_timm predict'
+                )
+            listed = {key: _records(content, key) for key in ('images', 'annotations', 'categories')}
+            image_ids, category_ids = (_ids(listed[key], what) for key, what in _LISTS.items())
+            rows, columns = _Index(image_ids, 'image'), _Index(category_ids, 'category')
+            cells = _cells(listed['annotations'], rows, columns)
+            kept, notes = _classes(listed['categories'], category_ids, {column for _, column, _ in cells})
+            files = [_file_name(image, number) for number, image in enumerate(listed['images'], 1)]
+            is_partial = any(key in image for image in listed['images'] for key in _VERIFIED)
+            targets = np.full((len(files), len(category_ids)), -1 if is_partial else 0, dtype=np.int8)
+            if is_partial:
+                self.unlisted = -1
+                notes.append(
+                    'Only verified classes are known, as in LVIS: annotated ones, and neg_category_ids as absent.'
+                )
+                _mark_absent(targets, listed['images'], columns)
+            areas = np.full(targets.shape, np.nan, dtype=np.float32)
+            for row, column, area in cells:
+                if is_partial and targets[row, column] == 0:
                     raise ValueError(
-                        f'annotation {annotation["id"]} has image_id {annotation["image_id"]} and category_id '
-                        f'{annotation["category_id"]}, but one of them is not listed'
+                        f'image {quoted(image_ids[row])} has annotations of category {quoted(category_ids[column])}, '
+                        'which is in its neg_category_ids'
                     )
-                cell = row[annotation['image_id']], index[annotation['category_id']]
-                targets[cell] = 1
-                area = annotation.get('area')
-                if isinstance(area, (int, float)) and area > areas[cell]:
-                    areas[cell] = area
-        except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
-            raise ValueError(
-                f'{str(annotations)!r} is not a COCO annotation file with images, annotations and categories '
-                f'({type(error).__name__}: {error}).'
-            ) from error
-        if drop_unlabelled:
-            labelled = targets.any(axis=1)
-            files = [name for name, keep in zip(files, labelled) if keep]
-            targets, areas = targets[labelled], areas[labelled]
-        super().__init__(images, files, targets, class_names, annotations)
-        self.areas = np.where(areas < 0, np.float32('nan'), areas)
+                targets[row, column] = 1
+                if area is not None and not areas[row, column] >= area:
+                    areas[row, column] = area
+        except ValueError as error:
+            raise ValueError(f'{str(annotations)!r} is not a COCO annotation file: {error}.') from error
+        names = _names(listed['categories'])
+        kept.sort(key=lambda i: _order(category_ids[i]))
+        order = sorted(range(len(files)), key=lambda i: _order(image_ids[i]))
+        targets, areas = targets[order][:, kept], areas[order][:, kept]
+        labelled = (targets > 0).any(axis=1) if drop_unlabelled else None
+        super().__init__(
+            images, [files[i] for i in order], targets, [names[i] for i in kept], annotations, keep=labelled
+        )
+        self.areas = areas if labelled is None else areas[labelled]
+        self.notes += notes
+
+    def _take_columns(self, columns: List[int]) -> None:
+        super()._take_columns(columns)
+        self.areas = take_columns(self.areas, columns, np.nan)

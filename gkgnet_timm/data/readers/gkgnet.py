@@ -2,8 +2,7 @@
 
 import pickle
 import re
-import reprlib
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -11,8 +10,9 @@ import numpy as np
 from ...class_names import COCO_CLASSES
 from ...runtime import one_line
 from .base import LabelReader
+from .names import ImageFolder
 
-__all__ = ['PublishedReader', 'is_inside', 'read_records']
+__all__ = ['PublishedReader', 'read_records']
 
 _REMEDY = "Expected a pickle of dicts with 'file_name' and a multi-hot 'objects': download or write the file again."
 
@@ -70,21 +70,17 @@ def _load(path: Union[str, Path]) -> Any:
             raise ValueError(f'{str(path)!r} is not a pickle of plain data ({problem}). {_REMEDY}') from error
 
 
-def is_inside(name: Any) -> bool:
-    """Tell whether a file name from an annotation file stays inside its folder, on any system."""
-    if not isinstance(name, str) or not PurePosixPath(name).name or '\0' in name:
-        return False
-    return not any(path.anchor or '..' in path.parts for path in (PurePosixPath(name), PureWindowsPath(name)))
-
-
-def _find_problem(record: Any, columns: int) -> Optional[str]:
+def _find_problem(record: Any, columns: int, folder: ImageFolder) -> Optional[str]:
     # shows no values but text: nested ones can be endless
     if not isinstance(record, dict) or not {'file_name', 'objects'} <= record.keys():
         return "is not a dict with 'file_name' and 'objects'"
     name, row = record['file_name'], record['objects']
-    if not is_inside(name):
-        shown = reprlib.repr(name) if isinstance(name, str) else f'of type {type(name).__name__}'
-        return f"has a 'file_name' {shown} that is not a path inside the image folder"
+    if not isinstance(name, str):
+        return f"has a 'file_name' of type {type(name).__name__}"
+    try:
+        folder.place(name)
+    except ValueError as error:
+        return f"cannot be used, its 'file_name' {str(error).rstrip('.')}"
     if not isinstance(row, (list, tuple)) or len(row) != (columns or len(row) or 1):
         return f"has 'objects' other than a sequence of {columns or 'some'} numbers"
     if row.count(0) + row.count(1) != len(row):
@@ -93,8 +89,12 @@ def _find_problem(record: Any, columns: int) -> Optional[str]:
     return None
 
 
-def read_records(path: Union[str, Path]) -> Tuple[List[str], np.ndarray]:
+def read_records(path: Union[str, Path], images: Union[str, Path]) -> Tuple[List[str], np.ndarray]:
     """Read file names and int8 labels (N, L) from a published `.data` file, without running code in it.
+
+    Args:
+        path: `.data` file.
+        images: Folder that the file names start from.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -105,9 +105,10 @@ def read_records(path: Union[str, Path]) -> Tuple[List[str], np.ndarray]:
     records = _load(path)
     if not isinstance(records, (list, tuple)) or not records:
         raise ValueError(f'{str(path)!r} does not hold a sequence of records. {_REMEDY}')
+    folder = ImageFolder(images)
     files, rows = [], []
     for number, record in enumerate(records, 1):
-        if problem := _find_problem(record, len(rows[0]) if rows else 0):
+        if problem := _find_problem(record, len(rows[0]) if rows else 0, folder):
             raise ValueError(f'{str(path)!r}: record {number} {problem}. {_REMEDY}')
         files.append(record['file_name'])
         rows.append(record['objects'])
@@ -128,6 +129,7 @@ class PublishedReader(LabelReader):
         annotations: `.data` file.
         images: Folder that the file names start from.
         class_names: Name of each column (default: the 80 of COCO).
+        drop_unlabelled: Leave out images without labels.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
@@ -135,14 +137,19 @@ class PublishedReader(LabelReader):
     """
 
     def __init__(
-        self, annotations: Union[str, Path], images: Union[str, Path], class_names: Optional[Sequence[str]] = None
+        self,
+        annotations: Union[str, Path],
+        images: Union[str, Path],
+        class_names: Optional[Sequence[str]] = None,
+        drop_unlabelled: bool = False,
     ):
         if not Path(images).is_dir():
             raise FileNotFoundError(f'Image folder {str(images)!r} does not exist.')
-        files, targets = read_records(annotations)
+        files, targets = read_records(annotations, images)
         if class_names is None and targets.shape[1] == len(COCO_CLASSES):
             class_names = COCO_CLASSES
         if len(class_names or ()) != targets.shape[1]:
             counts = f'{targets.shape[1]} columns, there are {len(class_names or ())} class names'
             raise ValueError(f'{str(annotations)!r} has {counts}. Name each column with --class-map FILE.')
-        super().__init__(images, files, targets, class_names, annotations)
+        labelled = targets.any(axis=1) if drop_unlabelled else None
+        super().__init__(images, files, targets, class_names, annotations, labelled)

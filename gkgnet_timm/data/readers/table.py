@@ -11,7 +11,7 @@ from timm.data import is_img_extension
 
 from ...class_names import check_names
 from .base import LabelReader
-from .gkgnet import is_inside
+from .names import ImageFolder
 
 __all__ = ['CsvReader']
 
@@ -63,7 +63,7 @@ class CsvReader(LabelReader):
         try:
             rows = _read_rows(Path(table).read_bytes())
             header = rows.pop(0)[1][1:] if _has_header(rows) else None
-            files = _read_files(rows)
+            files = _read_files(rows, ImageFolder(images))
             cells = [(line, row[1:]) for line, row in rows]
             values = {value for _, row in cells for value in row}
             if len(cells[0][1]) > 1 or (values <= _TARGETS.keys() and values != {''}):
@@ -107,12 +107,13 @@ def _has_header(rows: _Rows) -> bool:
     return not suffixes[0] or suffixes[0] not in suffixes[1:]  # all files may have a format that timm does not list
 
 
-def _read_files(rows: _Rows) -> List[str]:
+def _read_files(rows: _Rows, folder: ImageFolder) -> List[str]:
     lines = {}
     for line, (name, *_) in rows:
-        if not is_inside(name):
-            raise _LineError(line, f'{name!r} is not a path inside the image folder. Give one that starts there.')
-        name = str(PurePosixPath(name))  # ./a.jpg is a.jpg
+        try:
+            name = folder.place(name)  # ./a.jpg is a.jpg
+        except ValueError as error:
+            raise _LineError(line, str(error)) from error
         if name in lines:
             raise _LineError(line, f'{name!r} is also on line {lines[name]}. Put all labels of a file on one line.')
         lines[name] = line
