@@ -6,11 +6,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, Tuple
 
-__all__ = ['UserError', 'blame', 'cache_dir', 'check_ranges', 'one_line']
+__all__ = ['FileWarning', 'UserError', 'blame', 'cache_dir', 'check_ranges', 'one_line']
 
 
 class UserError(RuntimeError):
     """An error whose message tells a user what is wrong and what to do, as a ValueError or OSError of ours does."""
+
+
+class FileWarning(UserWarning):
+    """A file can be read, but probably not as it was meant. Commands print it in a line."""
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

@@ -31,6 +31,7 @@ def create_datasets(config: TrainConfig, process: Process, bad_images: Optional[
         bad_images: File that lists unreadable images, None to stop at the first.
     """
     names = ('class_map', 'drop_unlabelled', 'num_classes', 'input_key', 'target_key', 'target_format', 'seed')
+    names += ('bit_depth', 'background', 'max_pixels')
     shared = {name: getattr(config, name) for name in names}
     shared.update(bad_images=bad_images, verbose=process.is_primary)
 
