@@ -4,9 +4,10 @@ import difflib
 import importlib
 import os
 import sys
-from typing import List, Optional
+import warnings
+from typing import Any, List, Optional
 
-from .runtime import UserError
+from .runtime import FileWarning, UserError
 
 COMMANDS = {
     'train': 'train a model, as train_multilabel.py',
@@ -18,6 +19,16 @@ COMMANDS = {
     'push': 'upload such a folder to the Hugging Face Hub',
     'benchmark': 'measure time and memory of inference, training and loading',
 }
+
+
+_format_warning = warnings.formatwarning
+
+
+def _format_in_a_line(message: Any, category: type, *place: Any, **line: Any) -> str:
+    """Leave out of warnings about files where in the code they come from."""
+    if issubclass(category, FileWarning):
+        return f'Warning: {message}\n'
+    return _format_warning(message, category, *place, **line)
 
 
 def _run(name: str, argv: List[str]) -> None:
@@ -44,6 +55,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         expected = f'{similar[0]!r}?' if similar else f'expected one of {", ".join(COMMANDS)}'
         print(f'error: unknown command {argv[0]!r}, {expected}', file=sys.stderr)
         sys.exit(2)
+    warnings.formatwarning = _format_in_a_line
     try:
         _run(argv[0], argv[1:])
     except BrokenPipeError:  # the reader of the output has seen enough, as `head` does

@@ -9,7 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Dict, Iterator, Tuple, Union
 
-__all__ = ['UserError', 'blame', 'cache_dir', 'check_ranges', 'one_line', 'quoted', 'read_bytes', 'read_json']
+__all__ = [
+    'FileWarning',
+    'UserError',
+    'blame',
+    'cache_dir',
+    'check_ranges',
+    'one_line',
+    'quoted',
+    'read_bytes',
+    'read_json',
+]
 
 _LARGEST_INT = 2**32 - 1  # of numbers of things
 _QUOTES = reprlib.Repr()  # of values that may be nested or long without end
@@ -19,6 +29,10 @@ _QUOTES.maxstring = _QUOTES.maxother = 300
 
 class UserError(RuntimeError):
     """An error whose message tells a user what is wrong and what to do, as a ValueError or OSError of ours does."""
+
+
+class FileWarning(UserWarning):
+    """A file can be read, but probably not as it was meant. Commands print it in a line."""
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

@@ -17,6 +17,7 @@ MOST_LINES = 500
 LATE = {  # what a function may import, and why not the module
     'gkgnet_timm.graph.gpu_kernels': 'needs Triton, which torch brings for GPUs only',
     'matplotlib': 'slow, and for plots only',
+    'pillow_heif': 'an optional dependency, for files in HEIC format only',
     'wandb': 'not a dependency, for --log-wandb only',
 }
 

@@ -3,13 +3,13 @@
 import argparse
 import sys
 from itertools import chain, islice
-from typing import Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 from tqdm import tqdm
 
 from ..class_names import read_class_map
-from ..data import BadImageError
+from ..data import BadImageError, Decoder
 from ..data.images import drop_duplicates, find_images
 from ..evaluation.thresholds import load_threshold
 from ..inference.prediction_file import Kept, PredictionFile, Row, check_again, keep_rows, output_format
@@ -18,7 +18,7 @@ from ..runtime import check_ranges
 from ..weights.file import TrainedWith, read_training
 from .flags.checks import RANGES, check_outputs
 from .flags.predict import create_parser
-from .selected import load_selected, model_defaults, run_options
+from .selected import READING_OPTIONS, load_selected, model_defaults, run_options
 
 
 def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Optional[TrainedWith]]:
@@ -38,7 +38,12 @@ def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Op
     if args.resume and (not args.output or args.format not in ('csv', 'jsonl')):
         raise ValueError('--resume needs an --output FILE in csv or jsonl.')
     check_outputs(args, ('output',))
+    Decoder(**_reading(args))  # checks its arguments
     return args, trained
+
+
+def _reading(args: argparse.Namespace) -> Dict[str, Any]:
+    return {name: getattr(args, name) for name in READING_OPTIONS}
 
 
 def _row(prediction: Prediction, names: List[str], threshold: np.ndarray, topk: Optional[int]) -> Row:
@@ -89,7 +94,10 @@ def main(argv: Optional[List[str]] = None) -> None:
         raise ValueError('A class name has the ";" that separates labels in csv, give --format json or jsonl.')
     threshold = np.asarray(load_threshold(args.threshold, names), dtype=np.float32)
     todo = drop_duplicates(files, done=kept.files)
-    predictions = predict_images(model, [*kept.again, *todo], find=False, device=args.device, **run_options(args))
+    for difference in Decoder(**_reading(args)).for_model(model.pretrained_cfg).differences():
+        print(f'Warning: {difference}.', file=sys.stderr)
+    options = dict(run_options(args), **_reading(args))
+    predictions = predict_images(model, [*kept.again, *todo], find=False, device=args.device, **options)
     batches = _batches(predictions, names, threshold, args)
     unreadable = kept.unreadable
     # the bar shows in a terminal only

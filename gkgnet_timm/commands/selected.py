@@ -12,12 +12,13 @@ from ..weights.load import load_model
 
 __all__ = ['load_selected', 'model_defaults', 'open_selected', 'run_options']
 
+READING_OPTIONS = ('bit_depth', 'background', 'max_pixels')
 DATA_OPTIONS = ('class_map', 'drop_unlabelled', 'num_classes', 'input_key', 'target_key', 'target_format')
 
 
 def open_selected(args: argparse.Namespace, **options: Any) -> Dataset:
     """Open the data set of the flags, see `open_split`."""
-    options.update({name: getattr(args, name) for name in DATA_OPTIONS})
+    options.update({name: getattr(args, name) for name in (*DATA_OPTIONS, *READING_OPTIONS)})
     return open_split(args.dataset, args.data_dir, **options)
 
 

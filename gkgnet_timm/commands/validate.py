@@ -13,10 +13,11 @@ import torch
 import torch.nn as nn
 
 import timm
-from timm.data import resolve_input_data_config
 from timm.utils import natural_key
 
+from ..data import Decoder
 from ..data.dataset import DATASETS, TIMM_DATASETS
+from ..data.images import describe_unreadable
 from ..evaluation.class_report import class_report, write_class_report
 from ..evaluation.evaluate import Evaluation, evaluate_dataset, evaluate_scores
 from ..evaluation.plots import draw_plots
@@ -26,6 +27,7 @@ from ..inference.device import Process, start_process
 from ..metrics import chance_level
 from ..runtime import blame, check_ranges, one_line
 from ..weights.file import TrainedWith, read_training
+from ..weights.preprocessing import resolve_preprocessing
 from .flags.checks import RANGES, check_outputs
 from .flags.validate import create_parser
 from .selected import DATA_OPTIONS, load_selected, model_defaults, open_selected, run_options
@@ -51,7 +53,7 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
         config = trained.config
         defaults = dict(model_defaults(trained), batch_size=config['validation_batch_size'])
         if args.dataset in (None, config['dataset']):
-            defaults.update({name: config[name] for name in ('dataset', 'data_dir', *DATA_OPTIONS)})
+            defaults.update({name: config.get(name) for name in ('dataset', 'data_dir', 'max_pixels', *DATA_OPTIONS)})
             defaults.update(split=config['val_split'], images=config['val_images'])
         args = parser.parse_args(argv, argparse.Namespace(**defaults))
     check_ranges(args, RANGES)
@@ -107,19 +109,26 @@ def list_jobs(args: argparse.Namespace) -> List[List[str]]:
 
 
 def _print_preprocessing(
-    args: argparse.Namespace, trained: Optional[TrainedWith], model: nn.Module, config: Dict[str, Any]
+    args: argparse.Namespace,
+    trained: Optional[TrainedWith],
+    model: nn.Module,
+    config: Dict[str, Any],
+    decoder: Decoder,
 ) -> None:
     """Print the preprocessing in force, and warn where it differs from that of training, if known."""
-    expected = resolve_input_data_config(model)
+    expected = resolve_preprocessing(model)
     size = trained.config['img_size'] if trained else None
     if not size and (cfg := timm.models.get_pretrained_cfg(args.model)):
         size = cfg.input_size[-1]
     if size:
         expected['input_size'] = (expected['input_size'][0], size, size)
-    print('preprocessing: ' + ', '.join(f'{name} {config[name]}' for name in PREPROCESSING))
+    decoder = decoder.for_model(model.pretrained_cfg)
+    print('preprocessing: ' + ', '.join([*(f'{name} {config[name]}' for name in PREPROCESSING), decoder.describe()]))
     for name in PREPROCESSING:
         if config[name] != expected[name]:
             print(f'Warning: {name} is {config[name]}, the model was trained for {expected[name]}.')
+    for difference in decoder.differences():
+        print(f'Warning: {difference}.')
 
 
 def _evaluate_model(
@@ -152,9 +161,9 @@ def _evaluate_model(
     for kind in ('raw', 'ema') if trained and trained.has_ema else ('raw',):
         model = load_selected(args, len(dataset.class_names), use_ema=kind == 'ema')
         with blame('--mean, --std'):
-            config = resolve_input_data_config(model, args=vars(args))
+            config = resolve_preprocessing(model, args=vars(args))
         if process.is_primary and kind == 'raw':
-            _print_preprocessing(args, trained, model, config)
+            _print_preprocessing(args, trained, model, config, dataset.decoder)
         try:
             evaluations[kind] = evaluate_dataset(
                 model,
@@ -170,6 +179,8 @@ def _evaluate_model(
     if process.is_primary:
         for path in evaluations['raw'].unreadable:
             print(f'Left out, as it cannot be read: {path}')
+        if unreadable := len(evaluations['raw'].unreadable):
+            print(f'{describe_unreadable(unreadable, len(dataset))}.')
     origin = dict(model=args.model, checkpoint=args.checkpoint, dataset=args.dataset, split=dataset.split)
     origin.update(img_size=config['input_size'][-1], crop_mode=config['crop_mode'])
     return evaluations, origin

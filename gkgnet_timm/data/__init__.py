@@ -1,4 +1,5 @@
 from .dataset import MultiLabelDataset, create_dataset
+from .decode import Decoder
 from .demo import demo_root
 from .images import BadImageError
 from .loader import create_eval_loader, create_train_loader, start_epoch
@@ -13,6 +14,7 @@ __all__ = [
     'BadImageError',
     'CocoReader',
     'CsvReader',
+    'Decoder',
     'MultiLabelDataset',
     'PublishedReader',
     'VocReader',

@@ -1,5 +1,7 @@
 """Checks and counts of a data set before a model sees it."""
 
+from dataclasses import replace
+from math import inf
 from typing import Any, List, Tuple
 
 import numpy as np
@@ -116,6 +118,7 @@ class _Sizes(Dataset):
     def __init__(self, dataset: MultiLabelDataset):
         self.dataset = dataset
         self.dataset.transform = self.dataset.bad_images = None
+        self.dataset.decoder = replace(dataset.decoder, warnings_left=inf)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -2,19 +2,19 @@
 
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Tuple, Union
+from typing import Any, BinaryIO, Callable, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
 import torch.utils.data
-from PIL import Image
 
 import timm.data
 from timm.data import ImageDataset, IterableImageDataset, MultiLabelTarget
 
 from ..class_names import read_class_map
+from .decode import Decoder
 from .demo import demo_root
-from .images import DECODE_ERRORS, BadImageError, decode
+from .images import BadImageError
 from .readers.base import LabelReader
 from .readers.coco import CocoReader
 from .readers.gkgnet import PublishedReader
@@ -54,29 +54,38 @@ class MultiLabelDataset(ImageDataset):
         target_transform: Turns the labels of the reader into a float tensor (L,).
         bad_images: File to which the path of an unreadable image is appended in place of the error. The image is then
             black and its target nan, so that loaders and evaluators drop it.
+        decoder: Reads the image files.
     """
 
-    def __init__(self, reader: Any, target_transform: Callable, bad_images: Optional[Union[str, Path]] = None):
+    def __init__(
+        self,
+        reader: Any,
+        target_transform: Callable,
+        bad_images: Optional[Union[str, Path]] = None,
+        decoder: Optional[Decoder] = None,
+    ):
         super().__init__('', reader=reader, target_transform=target_transform)
         self.bad_images = bad_images
+        self.decoder = decoder or Decoder()
         self.class_names: List[str] = list(reader.class_to_idx or ())
 
     def __getitem__(self, index: int) -> Tuple[Any, torch.Tensor]:
-        try:
+        labels = None
+
+        def open_file() -> BinaryIO:
+            nonlocal labels
             file, labels = self.reader[index]
-            with file:
-                image = decode(file, self.input_img_mode)
-        except DECODE_ERRORS as error:
-            path = self.filename(index, absolute=True)
-            if self.bad_images is None:
-                raise BadImageError(f'Cannot read image {path!r}: {error}') from error
-            with open(self.bad_images, 'a') as file:
-                file.write(f'{path}\n')
-            image = Image.new(self.input_img_mode, (32, 32))
-            target = torch.full((len(self.class_names),), torch.nan)
-        else:
-            target = self.target_transform(labels)
-        return self.transform(image) if self.transform is not None else image, target
+            return file
+
+        image, reason = self.decoder.read(open_file, self.transform)
+        if not reason:
+            return image, self.target_transform(labels)
+        path = self.filename(index, absolute=True)
+        if self.bad_images is None:
+            raise BadImageError(f'Cannot read image {path!r}: {reason}')
+        with open(self.bad_images, 'a', encoding='utf-8', errors='surrogateescape') as file:
+            file.write(f'{path}\n')
+        return image, torch.full((len(self.class_names),), torch.nan)
 
     def targets(self) -> np.ndarray:
         """Return the targets (N, L) that training sees, without reading an image."""
@@ -138,6 +147,9 @@ def create_dataset(
     bad_images: Optional[Union[str, Path]] = None,
     num_classes: Optional[int] = None,
     target_format: Optional[str] = None,
+    bit_depth: Optional[int] = None,
+    background: Optional[str] = None,
+    max_pixels: Optional[int] = None,
     **timm_kwargs: Any,
 ) -> torch.utils.data.Dataset:
     """Create one split of a data set. Its attribute `class_names` names the classes.
@@ -160,12 +172,14 @@ def create_dataset(
         bad_images: See `MultiLabelDataset`.
         num_classes: Number of classes of a timm data set without class names.
         target_format: 'indices' or 'multihot', for data sets of timm.
+        bit_depth: See `Decoder`, as background and max_pixels.
         timm_kwargs: Further arguments of `timm.data.create_dataset`, for data sets of timm.
 
     Raises:
         FileNotFoundError: If an annotation file or image folder does not exist.
         ValueError: If the name is unknown, annotations are malformed, or the classes differ from `class_names`.
     """
+    decoder = Decoder(bit_depth, background, max_pixels)
     if name.startswith(TIMM_DATASETS):
         if drop_empty_classes:
             raise ValueError(
@@ -187,8 +201,9 @@ def create_dataset(
                 raise ValueError(
                     f'--on-bad-image skip does not apply to the stream {name!r}: timm skips its bad images.'
                 )
+            dataset.decoder = decoder
         else:
-            dataset = MultiLabelDataset(dataset.reader, dataset.target_transform, bad_images)
+            dataset = MultiLabelDataset(dataset.reader, dataset.target_transform, bad_images, decoder)
         dataset.class_names = names
     elif name in DATASETS:
         # annotations of a training that dropped classes list them still
@@ -205,7 +220,7 @@ def create_dataset(
             class_names = [label for label, kept in zip(reader.class_names, found) if kept]
         if class_names is not None:
             reader.take_classes(class_names, drop_empty_classes)
-        dataset = MultiLabelDataset(reader, target_transform, bad_images)
+        dataset = MultiLabelDataset(reader, target_transform, bad_images, decoder)
     else:
         raise ValueError(f'Unknown data set {name!r}, expected {", ".join(DATASETS + TIMM_DATASETS)}.')
     if class_names is not None and dataset.class_names != class_names:

@@ -1,38 +1,26 @@
-"""Image files: find them, decode them, and read them without labels."""
+"""Image files: find them, and read them without labels."""
 
 import glob
 import os
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Iterable, List, Sequence, Tuple
+from typing import Any, Callable, Iterable, List, Sequence, Tuple
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.utils.data import Dataset
 
-from ..runtime import UserError, one_line
+from ..runtime import UserError
+from .decode import Decoder
 
-__all__ = ['DECODE_ERRORS', 'BadImageError', 'ImageFiles', 'decode', 'drop_duplicates', 'find_images']
+__all__ = ['BadImageError', 'ImageFiles', 'describe_unreadable', 'drop_duplicates', 'find_images']
 
-EXTENSIONS = ('.avif', '.bmp', '.gif', '.jfif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
-# raised by Pillow for files that it cannot decode
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+EXTENSIONS = ('.avif', '.bmp', '.gif', '.heic', '.heif', '.jfif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif')
+EXTENSIONS += ('.tiff', '.webp')
+UNREADABLE = 0.01  # share of images that may be left out without a warning
 
 
 class BadImageError(UserError):
     """An image cannot be read."""
-
-
-def decode(file: BinaryIO, mode: str) -> Image.Image:
-    """Decode an image, turn it upright by its EXIF data, and scale 16-bit levels, which Pillow would clip."""
-    opened = image = Image.open(file)
-    if opened.mode == 'I' or opened.mode.startswith('I;16'):
-        image = Image.fromarray((np.asarray(opened) >> 8).clip(0, 255).astype(np.uint8))
-    image = image.convert(mode)
-    image.info = opened.info  # with the EXIF data
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data raise anything, and the image is good without them
-        return image
 
 
 def drop_duplicates(paths: Iterable[str], done: Iterable[str] = ()) -> List[str]:
@@ -84,25 +72,26 @@ def find_images(arguments: Sequence[str]) -> List[str]:
     return drop_duplicates(paths)
 
 
+def describe_unreadable(count: int, total: int) -> str:
+    """Say how many images were left out, with a warning if their share is more than 1 %."""
+    warning = 'Warning: ' if count > UNREADABLE * total else ''
+    return f'{warning}{count} of {total} images ({100 * count / total:.1f} %) could not be read and were left out'
+
+
 class ImageFiles(Dataset):
-    """Upright images without labels, each with the reason why it cannot be read, or ''. Unreadable images are black.
+    """Images without labels, each with the reason why it cannot be read, or ''. Unreadable images are black.
 
     Args:
         paths: Image files.
         transform: Turns a PIL image into an array.
+        decoder: Reads the files.
     """
 
-    def __init__(self, paths: Sequence[str], transform: Callable[[Image.Image], Any]):
-        self.paths, self.transform = paths, transform
+    def __init__(self, paths: Sequence[str], transform: Callable[[Image.Image], Any], decoder: Decoder):
+        self.paths, self.transform, self.decoder = paths, transform, decoder
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tuple[Any, str]:
-        try:
-            with open(self.paths[index], 'rb') as file:
-                return self.transform(decode(file, 'RGB')), ''
-        # Damaged files make decoders raise anything, and extreme sizes make the transform raise. Neither may end a run.
-        except Exception as error:
-            reason = one_line(error)
-        return self.transform(Image.new('RGB', (32, 32))), reason
+        return self.decoder.read(partial(open, self.paths[index], 'rb'), self.transform)

@@ -1,7 +1,9 @@
 """Loaders of batches for training and evaluation."""
 
 import random
-from typing import Any, Dict, List, Optional, Tuple
+import warnings
+from dataclasses import replace
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 import torch
@@ -12,6 +14,9 @@ from timm.data import FastCollateMixup, create_loader
 from timm.data.distributed_sampler import RepeatAugSampler
 from timm.data.loader import PrefetchLoader, fast_collate
 
+from ..runtime import FileWarning, one_line
+from .decode import MODES, Decoder
+from .images import BadImageError
 from .sampling import class_balanced_indices
 
 __all__ = ['TrainCollate', 'create_eval_loader', 'create_train_loader', 'start_epoch']
@@ -50,6 +55,36 @@ class TrainCollate:
         return images, torch.where(unknown > 0, -1.0, labels)
 
 
+class StreamTransform:
+    """Transform of a stream, whose images timm opens: brings them to the pixels that a file of them would have.
+
+    Args:
+        decoder: Converts the images.
+        transform: Follows.
+    """
+
+    def __init__(self, decoder: Decoder, transform: Callable):
+        self.decoder, self.transform = decoder, transform
+
+    def __call__(self, image: Any) -> Any:
+        try:
+            return self.transform(self.decoder.convert(image))
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise BadImageError(f'Cannot read an image of the stream: {one_line(error)}') from error
+
+
+def _set_transform(dataset: Any, data_config: Dict[str, Any], transform: Any) -> None:
+    """Have a data set give transformed images with the channels of the data config."""
+    if hasattr(dataset, 'decoder'):
+        dataset.decoder = replace(dataset.decoder, mode=MODES[data_config['input_size'][0]])
+        if isinstance(dataset, IterableDataset):
+            dataset.reader.input_img_mode = ''  # the decoder converts them
+            transform = StreamTransform(dataset.decoder, transform)
+    dataset.transform = transform
+
+
 def create_train_loader(
     dataset: Any,
     data_config: Dict[str, Any],
@@ -84,7 +119,7 @@ def create_train_loader(
     Raises:
         ValueError: If a stream is to be oversampled or repeated.
     """
-    dataset.transform = transform
+    _set_transform(dataset, data_config, transform)
     sampler = None
     num_classes = len(dataset.class_names)
     if isinstance(dataset, IterableDataset):
@@ -119,6 +154,7 @@ def start_epoch(loader: PrefetchLoader, seed: int, epoch: int, rank: int) -> Non
     random.seed(seeds[0])
     np.random.seed(seeds[1])  # with the seed of torch it would draw the same numbers
     torch.manual_seed(seeds[2])
+    warnings.simplefilter('ignore' if epoch else 'default', FileWarning)  # they would be the same in every epoch
     loader.loader.generator.manual_seed(seeds[3])  # workers seed torch, numpy and random from it
     if isinstance(loader.dataset, IterableDataset):
         loader.dataset.set_epoch(epoch)
@@ -136,7 +172,7 @@ def create_eval_loader(
     distributed: bool = False,
 ) -> Any:
     """Create timm's evaluation loader with the preprocessing of a model's data config."""
-    return create_loader(
+    loader = create_loader(
         dataset,
         **data_config,
         batch_size=batch_size,
@@ -145,3 +181,5 @@ def create_eval_loader(
         pin_memory=device.type == 'cuda',
         device=device,
     )
+    _set_transform(dataset, data_config, dataset.transform)  # timm has set one
+    return loader

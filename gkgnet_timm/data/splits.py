@@ -44,10 +44,14 @@ def open_split(
     num_samples: Optional[int] = None,
     seed: Optional[int] = None,
     verbose: bool = True,
+    bit_depth: Optional[int] = None,
+    background: Optional[str] = None,
+    max_pixels: Optional[int] = None,
 ) -> torch.utils.data.Dataset:
     """Open a split of a data set and check that its image files exist.
 
-    Arguments that are not listed here are those of `create_dataset`, from `input_key` on for data sets of timm only.
+    Arguments that are not listed here are those of `create_dataset`, from `input_key` to `seed` for data sets of timm
+    only.
 
     Args:
         name: Name of the data set.
@@ -94,6 +98,9 @@ def open_split(
         batch_size=batch_size,
         num_samples=num_samples,
         seed=seed,
+        bit_depth=bit_depth,
+        background=background,
+        max_pixels=max_pixels,
     )
     dataset.split, dataset.images = split, images
     if verbose:

@@ -76,6 +76,8 @@ class CropMix:
 
     def __call__(self, img: Image.Image) -> Image.Image:
         height, width = self.size
+        if img.mode == 'L':
+            return self(img.convert('RGB')).convert('L')
         if random.random() >= self.prob:
             return img.resize((width, height), Image.Resampling.BICUBIC)
         n = random.randint(2, 4)
@@ -135,9 +137,10 @@ class NoiseErasing:
         # a box never touches the last row or column unless it spans the image
         top = random.randrange(max(img.height - height, 1))
         left = random.randrange(max(img.width - width, 1))
-        noise = torch.randn(height, width, 3).mul_(self.std).add_(self.mean).clamp_(0, 255).to(torch.uint8)
+        channels = len(img.getbands())
+        noise = torch.randn(height, width, channels).mul_(self.std).add_(self.mean).clamp_(0, 255).to(torch.uint8)
         img = img.copy()
-        img.paste(Image.fromarray(noise.numpy()), (left, top))
+        img.paste(Image.fromarray(noise.numpy().squeeze(2) if channels == 1 else noise.numpy()), (left, top))
         return img
 
     def __repr__(self) -> str:

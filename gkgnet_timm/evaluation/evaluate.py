@@ -8,13 +8,13 @@ import numpy as np
 import torch
 import torch.nn as nn
 
-from timm.data import resolve_input_data_config
 from timm.task import evaluation_sample_limit
 
 from ..data import MultiLabelDataset, create_eval_loader
 from ..inference.device import autocast_context, check_device
 from ..inference.predictor import compute_logits
 from ..metrics import MultiLabelEvaluator, Threshold, multilabel_metrics
+from ..weights.preprocessing import resolve_preprocessing
 from .scores_file import load_scores
 from .thresholds import load_threshold
 
@@ -57,16 +57,18 @@ def evaluate_dataset(
         batch_size: Images in a batch of this process.
         flip: Average the logits of each image and its mirror image.
         threshold: Lowest score of a predicted label in (0, 1), or one for each class (L,).
-        data_config: Preprocessing, as timm's `resolve_input_data_config` returns it (default: that of the model).
+        data_config: Preprocessing, as `resolve_preprocessing` returns it (default: that of the model).
 
     Raises:
         BadImageError: If an image cannot be read and the data set does not skip such images.
         ValueError: If scores are not finite, or their number is not that of the classes.
     """
     device = check_device(device)
-    config = data_config or resolve_input_data_config(model)
+    config = data_config or resolve_preprocessing(model)
     workers = min(4, os.cpu_count() or 1) if workers is None else workers
     distributed = torch.distributed.is_initialized()
+    if hasattr(dataset, 'decoder'):
+        dataset.decoder = dataset.decoder.for_model(model.pretrained_cfg)
     loader = create_eval_loader(dataset, config, batch_size, device, workers, distributed)
     model.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
     evaluator = MultiLabelEvaluator(device, max_samples=evaluation_sample_limit(loader), threshold=threshold)

@@ -9,10 +9,12 @@ import torch
 import torch.nn as nn
 from torch.utils.data import DataLoader
 
-from timm.data import create_transform, resolve_input_data_config
+from timm.data import create_transform
 from timm.data.loader import PrefetchLoader, fast_collate
 
+from ..data.decode import MODES, Decoder
 from ..data.images import ImageFiles, find_images
+from ..weights.preprocessing import resolve_preprocessing
 from .device import autocast_context, check_device
 
 __all__ = ['Prediction', 'class_names_of', 'compute_logits', 'predict_images']
@@ -78,6 +80,9 @@ def predict_images(
     amp: bool = False,
     amp_dtype: str = 'bfloat16',
     channels_last: bool = False,
+    bit_depth: Optional[int] = None,
+    background: Optional[str] = None,
+    max_pixels: Optional[int] = None,
 ) -> Iterator[Prediction]:
     """Score images with a multi-label model, preprocessed as its `pretrained_cfg` says.
 
@@ -91,6 +96,7 @@ def predict_images(
         amp: Use automatic mixed precision.
         amp_dtype: 'bfloat16' or 'float16'.
         channels_last: Use this memory format.
+        bit_depth: See `Decoder`, as background and max_pixels (default: as in the training of the model).
 
     Returns:
         An iterator over (file, scores, error). The scores (L,) are probabilities in float32, in the order of
@@ -99,17 +105,19 @@ def predict_images(
 
     Raises:
         FileNotFoundError: If there is nothing at one of the paths.
-        ValueError: If there is no such device.
+        ValueError: If there is no such device, an option is out of range, or the model takes neither colour nor grey.
     """
     one = isinstance(images, (str, os.PathLike))
     files = [os.fspath(image) for image in ([images] if one else images)]
     files = find_images(files) if find else files
+    config = resolve_preprocessing(model)
+    decoder = Decoder(bit_depth, background, max_pixels, MODES[config['input_size'][0]])
+    decoder = decoder.for_model(model.pretrained_cfg)
     device = check_device(device)
     model.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
-    config = resolve_input_data_config(model)
     workers = min(4, os.cpu_count() or 1) if workers is None else workers
     loader = DataLoader(
-        ImageFiles(files, create_transform(**config, use_prefetcher=True)),
+        ImageFiles(files, create_transform(**config, use_prefetcher=True), decoder),
         batch_size,
         num_workers=workers if len(files) > batch_size else 0,
         collate_fn=_collate,

@@ -32,6 +32,7 @@ def create_datasets(config: TrainConfig, process: Process, bad_images: Optional[
     """
     names = ('class_map', 'drop_unlabelled', 'drop_empty_classes', 'num_classes')
     names += ('input_key', 'target_key', 'target_format', 'seed')
+    names += ('bit_depth', 'background', 'max_pixels')
     shared = {name: getattr(config, name) for name in names}
     shared.update(bad_images=bad_images, verbose=process.is_primary)
 

@@ -61,6 +61,9 @@ class TrainConfig:
     input_key: Optional[str] = None
     target_key: Optional[str] = None
     target_format: Optional[str] = None
+    bit_depth: Optional[int] = None
+    background: Optional[str] = None
+    max_pixels: Optional[int] = None
     workers: int = field(default=min(4, os.cpu_count() or 1), metadata=dict(limits=(0, inf)))
 
     train_split: Optional[str] = option(None, 'name, or path of an annotation file', 'NAME', group='splits')

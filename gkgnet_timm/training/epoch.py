@@ -43,6 +43,14 @@ def _is_finite(loss: torch.Tensor, distributed: bool) -> bool:
     return bool(finite.item())
 
 
+def _in_any(found: bool, process: Process) -> bool:
+    """Whether something was found in any process."""
+    flag = torch.tensor(float(found), device=process.device)
+    if process.is_distributed:
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+    return bool(flag.item())
+
+
 def train_one_epoch(
     epoch: int,
     task: TrainingTask,
@@ -73,7 +81,7 @@ def train_one_epoch(
         The mean loss and the last learning rate.
 
     Raises:
-        TrainingError: If the loss of more than `max_bad_steps` updates was not finite.
+        TrainingError: If the loss of more than `max_bad_steps` updates was not finite, or no image could be read.
     """
     task.train()
     parameters = list(task.get_clip_parameters(exclude_head=config.clip_mode == 'agc'))
@@ -82,7 +90,7 @@ def train_one_epoch(
     kept_stats = [buffer.clone() for buffer in running_stats]
     updates = updates_of(len(loader), config.grad_accum_steps)
     average = utils.AverageMeter()
-    bad_updates, bad, images_of_update = 0, False, 0
+    bad_updates, bad, images_of_update, readable = 0, False, 0, False
     optimizer.zero_grad()
     if progress is not None:
         progress.start_epoch_bar(epoch)
@@ -90,6 +98,7 @@ def train_one_epoch(
         update, position = divmod(index, config.grad_accum_steps)
         batches = min(config.grad_accum_steps, len(loader) - update * config.grad_accum_steps)
         is_last = position == batches - 1
+        readable = readable or not target.isnan().any(dim=1).all()  # looks no further than the first such batch
         if position == 0:
             _copy(running_stats, kept_stats)
         if config.channels_last:
@@ -137,6 +146,8 @@ def train_one_epoch(
         bad, images_of_update = False, 0
     if progress is not None:
         progress.close()
+    if not _in_any(readable, process):
+        raise TrainingError(f'None of the images of epoch {epoch + 1} could be read: check-data says why.')
     loss = average.avg if average.count else math.nan
     if process.is_distributed:
         loss = utils.reduce_tensor(torch.tensor(loss, device=process.device), process.world_size).item()

@@ -11,16 +11,17 @@ import torch
 import yaml
 
 from timm import utils
-from timm.data import resolve_input_data_config
 from timm.models import safe_model_name
 from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.task import evaluation_sample_limit
 
 from ..data import start_epoch
+from ..data.images import describe_unreadable
 from ..inference.device import Process, autocast_context, start_process
 from ..inference.predictor import compute_logits
 from ..metrics import MultiLabelEvaluator, chance_level
 from ..runtime import blame
+from ..weights.preprocessing import resolve_preprocessing
 from .build import check_last_batch, create_datasets, create_loaders, create_task
 from .checkpoint import SafeSaver, TrainTask, resume_run, trim_summary_file
 from .config import TrainConfig
@@ -75,7 +76,7 @@ def train(config: TrainConfig, resume: Optional[str] = None) -> Dict[str, float]
 
     task = create_task(config, train_set, process, is_resumed=bool(resume))
     model = task.get_trainable_module()
-    data_config = resolve_input_data_config(model, args=config.to_dict())
+    data_config = resolve_preprocessing(model, args=config.to_dict())
     train_loader, val_loader = create_loaders(config, train_set, val_set, data_config, process)
     check_last_batch(train_loader, model, config.batch_size, data_config['input_size'])
     updates = updates_of(len(train_loader), config.grad_accum_steps)
@@ -138,7 +139,7 @@ def train(config: TrainConfig, resume: Optional[str] = None) -> Dict[str, float]
             utils.update_summary(epoch, train_metrics, metrics, summary, lr=lr, log_wandb=config.log_wandb)
             saver.save_checkpoint(epoch, metric=metrics[config.eval_metric])
     if process.is_primary:
-        _announce_end(config, output, saver)
+        _announce_end(config, output, saver, len(train_set) + len(val_set))
     if process.is_distributed:
         torch.distributed.destroy_process_group()
     return metrics
@@ -196,8 +197,8 @@ def _evaluate_epoch(
     return metrics
 
 
-def _announce_end(config: TrainConfig, output: Path, saver: SafeSaver) -> None:
-    """Say what came out of a run and where it is."""
+def _announce_end(config: TrainConfig, output: Path, saver: SafeSaver, images: int) -> None:
+    """Say what came out of a run on a number of images, and where it is."""
     checkpoint = output / 'model_best.pth.tar'
     print(f'Best {config.eval_metric} {saver.best_metric:.4f} after epoch {saver.best_epoch + 1}: {checkpoint}')
     use_ema = ' --use-ema' if config.evaluates_average else ''
@@ -207,8 +208,8 @@ def _announce_end(config: TrainConfig, output: Path, saver: SafeSaver) -> None:
         print(f'Curves: {output / "curves.png"}')
     bad_images = output / 'bad_images.txt'
     if bad_images.is_file():
-        count = len(set(bad_images.read_text().splitlines()))
-        print(f'{count} images could not be read and were left out, {bad_images} lists them.')
+        listed = bad_images.read_text(encoding='utf-8', errors='surrogateescape')
+        print(f'{describe_unreadable(len(set(listed.splitlines())), images)}, {bad_images} lists them.')
 
 
 def _start_wandb(config: TrainConfig) -> None:

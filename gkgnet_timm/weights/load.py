@@ -10,6 +10,7 @@ import timm
 from timm.data import resolve_input_data_config
 from timm.models import is_model_in_modules, load_checkpoint, parse_model_name, resolve_model_input_args
 
+from ..data.decode import reading_notes
 from ..label_rows import init_labels_by_name
 from ..runtime import one_line, read_json
 from .file import TrainedWith, read_training
@@ -147,6 +148,8 @@ def _load_trained(
     if img_size and img_size != config['img_size'] and hasattr(model, 'set_input_size'):
         model.set_input_size(img_size)
     _set_cfg(model, img_size or kwargs.get('img_size'), trained.class_names)
+    if 'bit_depth' in config:  # older checkpoints do not say how images were read
+        model.pretrained_cfg['notes'] = reading_notes(config['bit_depth'], config['background'])
     return model
 
 

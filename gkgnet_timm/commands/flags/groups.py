@@ -5,7 +5,7 @@ import ast
 import os
 from typing import Any, List, NoReturn
 
-__all__ = ['FlagParser', 'KeyValues', 'add_data_flags', 'add_device_flags', 'add_workers_flag']
+__all__ = ['FlagParser', 'KeyValues', 'add_data_flags', 'add_device_flags', 'add_reading_flags', 'add_workers_flag']
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -42,6 +42,21 @@ def add_workers_flag(group: argparse._ActionsContainer) -> None:
     )
 
 
+def add_reading_flags(group: argparse._ActionsContainer) -> None:
+    """Flags of how pixels are read: arguments of `gkgnet_timm.data.Decoder`."""
+    group.add_argument(
+        '--bit-depth',
+        type=int,
+        metavar='N',
+        help='2^N - 1 is white in files of more than 8 bits (default: as in training, else all bits of the file, or 0 '
+        'to 1 in floating point)',
+    )
+    group.add_argument(
+        '--background', metavar='COLOUR', help='under transparent pixels (default: as in training, else white)'
+    )
+    group.add_argument('--max-pixels', type=int, metavar='N', help='largest image that is read (default: 178956970)')
+
+
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of a data set: arguments of `gkgnet_timm.data.open_split`."""
     group = parser.add_argument_group('data')
@@ -55,6 +70,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--input-key', metavar='KEY', help='field of the image in data sets of timm')
     group.add_argument('--target-key', metavar='KEY', help='field of the labels in data sets of timm')
     group.add_argument('--target-format', choices=('indices', 'multihot'), help='of the labels in data sets of timm')
+    add_reading_flags(group)
     add_workers_flag(group)
 
 

@@ -3,7 +3,7 @@
 import argparse
 
 from ...inference.prediction_file import FORMATS
-from .groups import FlagParser, KeyValues, add_device_flags, add_workers_flag
+from .groups import FlagParser, KeyValues, add_device_flags, add_reading_flags, add_workers_flag
 
 _DESCRIPTION = (
     'Label images, highest score first. Every image gets a row: csv has the columns file, labels and scores, separated '
@@ -36,6 +36,7 @@ def create_parser() -> argparse.ArgumentParser:
     group.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')
     group.add_argument('--img-size', type=int, metavar='N', help='image side in pixels')
     group.add_argument('--class-map', metavar='FILE', help='class names, one on each line, for weights without them')
+    add_reading_flags(parser.add_argument_group('reading of images'))
     group = parser.add_argument_group('labels')
     group.add_argument(
         '--threshold',
