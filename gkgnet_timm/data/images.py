@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
 from ..runtime import UserError, one_line
+from .coco_json import list_images
 
 __all__ = ['DECODE_ERRORS', 'BadImageError', 'ImageFiles', 'decode', 'drop_duplicates', 'find_images']
 
@@ -50,6 +51,8 @@ def drop_duplicates(paths: Iterable[str], done: Iterable[str] = ()) -> List[str]
 def _find(argument: str) -> List[str]:
     path = Path(argument)
     if path.is_file():
+        if path.suffix.lower() == '.json':
+            return list_images(path)
         if path.suffix.lower() != '.txt':
             return [argument]
         # keeps names that are not UTF-8 as the file system has them
@@ -66,11 +69,13 @@ def find_images(arguments: Sequence[str]) -> List[str]:
 
     Args:
         arguments: Images, glob patterns (`**` for any folders), folders, which are searched to any depth, or text files
-            (.txt) with one path a line. Paths in a text file need not exist. Patterns and folders yield files with an
-            image extension only, sorted.
+            (.txt) with one path a line, or COCO files (.json), with annotations or without. Paths in such files start
+            from the current folder and need not exist. Patterns and folders yield files with an image extension only,
+            sorted.
 
     Raises:
         FileNotFoundError: If an argument yields nothing.
+        ValueError: If a .json is not in COCO format.
     """
     paths: List[str] = []
     for argument in arguments:
