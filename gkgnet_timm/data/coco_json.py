@@ -69,4 +69,4 @@ def list_images(path: Union[str, Path]) -> List[str]:
     try:
         return file_names_of(records_of(content, 'images'))
     except ValueError as error:
-        raise ValueError(f'{str(path)!r} is not a COCO annotation file: {error}.') from error
+        raise ValueError(f'COCO file {str(path)!r}: {error}.') from error

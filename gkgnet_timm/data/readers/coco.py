@@ -181,7 +181,7 @@ class CocoReader(LabelReader):
                 if area is not None and not areas[row, column] >= area:
                     areas[row, column] = area
         except ValueError as error:
-            raise ValueError(f'{str(annotations)!r} is not a COCO annotation file: {error}.') from error
+            raise ValueError(f'COCO file {str(annotations)!r}: {error}.') from error
         names = _names(listed['categories'])
         kept.sort(key=lambda i: _order(category_ids[i]))
         order = sorted(range(len(files)), key=lambda i: _order(image_ids[i]))
