@@ -287,6 +287,7 @@ def test_lvis_errors(write, key, ids, message):
         (dict(categories=[*CATEGORIES, dict(id=2, name='x')]), 'category id 2 is listed twice'),
         (dict(categories=[dict(id=1, name=['cat'])]), r"category number 1 has name \['cat'\], expected text"),
         (dict(categories=[*CATEGORIES, dict(id=9, name=' ')]), 'has an empty class name'),
+        (dict(categories=[dict(id=1, name='a\ud800')]), r"has name 'a\\ud800' with half a character"),
     ],
 )
 def test_what_is_refused(write, lists, message):

@@ -1,5 +1,6 @@
 """Reader of annotations in COCO format."""
 
+import re
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Set, Tuple, Union
 
@@ -81,6 +82,8 @@ def _names(categories: List[Record]) -> List[str]:
         name = category.get('name')
         if isinstance(name, bool) or not isinstance(name, (int, str)):
             raise ValueError(f'category number {number} has name {quoted(name)}, expected text')
+        if re.search('[\ud800-\udfff]', str(name)):
+            raise ValueError(f'category number {number} has name {quoted(name)} with half a character, expected text')
         names.append(str(name).strip())
     return names
 
