@@ -9,7 +9,8 @@ from typing import Any, Callable, Iterable, List, Sequence, Tuple
 from PIL import Image
 from torch.utils.data import Dataset
 
-from ..runtime import UserError
+from ..runtime import UserError, one_line
+from .coco_json import list_images
 from .decode import Decoder
 
 __all__ = ['BadImageError', 'ImageFiles', 'describe_unreadable', 'drop_duplicates', 'find_images']
@@ -38,6 +39,8 @@ def drop_duplicates(paths: Iterable[str], done: Iterable[str] = ()) -> List[str]
 def _find(argument: str) -> List[str]:
     path = Path(argument)
     if path.is_file():
+        if path.suffix.lower() == '.json':
+            return list_images(path)
         if path.suffix.lower() != '.txt':
             return [argument]
         # keeps names that are not UTF-8 as the file system has them
@@ -54,11 +57,13 @@ def find_images(arguments: Sequence[str]) -> List[str]:
 
     Args:
         arguments: Images, glob patterns (`**` for any folders), folders, which are searched to any depth, or text files
-            (.txt) with one path a line. Paths in a text file need not exist. Patterns and folders yield files with an
-            image extension only, sorted.
+            (.txt) with one path a line, or COCO files (.json), with annotations or without. Paths in such files start
+            from the current folder and need not exist. Patterns and folders yield files with an image extension only,
+            sorted.
 
     Raises:
         FileNotFoundError: If an argument yields nothing.
+        ValueError: If a .json is not in COCO format.
     """
     paths: List[str] = []
     for argument in arguments:

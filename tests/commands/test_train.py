@@ -99,7 +99,7 @@ def test_classes_of_the_training_split_hold(coco_folder, tmp_path, capsys):
     flags += ['--drop-empty-classes', '--output', str(tmp_path / 'out'), '--experiment', 'run']
     capsys.readouterr()
     metrics = train([*TINY, *flags])
-    assert "left out, as no image has them: 'animals'" in capsys.readouterr().out
+    assert "Left out, as no image has it: 'animals'." in capsys.readouterr().out
     scores = tmp_path / 'scores.npz'
     checkpoint = str(tmp_path / 'out' / 'run' / 'last.pth.tar')
     result = validate(['--checkpoint', checkpoint, '-j', '0', '--scores-out', str(scores)])

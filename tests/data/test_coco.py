@@ -159,7 +159,7 @@ def test_empty_classes_are_reported_and_dropped(write, capsys):
     assert train.class_names == ['cat', 'dog', 'cow'] and train.targets().tolist() == TARGETS
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].endswith('3 classes of 1 to 1 images')
-    assert printed[1:] == ["1 class is left out, as no image has them: 'animals'."]
+    assert printed[1:] == ["Left out, as no image has it: 'animals'."]
     val = open_split('coco', path.parent, 'val.json', class_names=train.class_names, drop_empty_classes=True)
     assert val.class_names == train.class_names and val.targets().tolist() == [[0, 0, 0], [0, 0, 0], [0, 1, 0]]
     write(categories=ROOTED, name='val.json', annotations=[(3, 0)])
@@ -287,6 +287,7 @@ def test_lvis_errors(write, key, ids, message):
         (dict(categories=[*CATEGORIES, dict(id=2, name='x')]), 'category id 2 is listed twice'),
         (dict(categories=[dict(id=1, name=['cat'])]), r"category number 1 has name \['cat'\], expected text"),
         (dict(categories=[*CATEGORIES, dict(id=9, name=' ')]), 'has an empty class name'),
+        (dict(categories=[dict(id=1, name='a\ud800')]), r"has name 'a\\ud800' with half a character"),
     ],
 )
 def test_what_is_refused(write, lists, message):

@@ -180,6 +180,39 @@ def test_csv_and_published_files_by_path(coco_folder, absolute):
     fails('nope.csv', create_dataset, 'csv', coco_folder, 'nope.csv', error=FileNotFoundError)
 
 
+def test_published_images_and_classes_without_labels(coco_folder):
+    rows = np.zeros((3, 80), dtype=int)
+    rows[0, [7, 3]] = rows[2, 3] = 1
+    for name, used in (('train.data', rows), ('val.data', rows[::-1])):
+        records = [dict(file_name=f'00{3 + 2 * i}.png', objects=row) for i, row in enumerate(used)]
+        (coco_folder / name).write_bytes(pickle.dumps(records))
+    options = dict(images='train', drop_empty_classes=True)
+    train = create_dataset('gkgnet', coco_folder, 'train.data', drop_unlabelled=True, **options)
+    assert train.filenames() == ['003.png', '007.png'] and train.class_names == [COCO_CLASSES[3], COCO_CLASSES[7]]
+    assert train.targets().tolist() == [[1, 1], [1, 0]]
+    val = create_dataset('gkgnet', coco_folder, 'val.data', class_names=train.class_names, **options)
+    assert val.class_names == train.class_names and val.targets().tolist() == [[1, 0], [0, 0], [1, 1]]
+
+
+def test_csv_classes_without_images(coco_folder):
+    for name, rows in (('train', '003.png,1,0,0\n005.png,0,0,1\n'), ('val', '003.png,0,0,1\n')):
+        (coco_folder / f'{name}.csv').write_text(f'file,dog,cow,cat\n{rows}')
+    options = dict(images='train', drop_empty_classes=True)
+    train = create_dataset('csv', coco_folder, 'train.csv', **options)
+    assert train.class_names == ['dog', 'cat'] and train.targets().tolist() == [[1, 0], [0, 1]]
+    val = create_dataset('csv', coco_folder, 'val.csv', class_names=train.class_names, **options)
+    assert val.class_names == ['dog', 'cat'] and val.targets().tolist() == [[0, 1]]
+    (coco_folder / 'names.txt').write_text('cat\ncow\ndog\n')
+    train = create_dataset('csv', coco_folder, 'train.csv', class_map=coco_folder / 'names.txt', **options)
+    assert train.class_names == ['cat', 'dog'] and train.targets().tolist() == [[0, 1], [1, 0]]
+    (coco_folder / 'val.csv').write_text('file,dog,cow,cat\n003.png,0,1,1\n')
+    fails("does not know: 'cow'", create_dataset, 'csv', coco_folder, 'val.csv', class_names=['dog', 'cat'], **options)
+
+
+def test_streams_keep_their_classes():
+    fails("'wds/x'", create_dataset, 'wds/x', '.', 'x', num_classes=3, drop_empty_classes=True)
+
+
 def test_unknown_dataset():
     fails("'nope'", create_dataset, 'nope', '', 'train')
 

@@ -56,6 +56,10 @@ def test_class_map(devkit, tmp_path):
     path.write_text('zebu\napple\ndog\n')
     dataset = create_dataset('voc', tmp_path, '2020/train', class_map=path)
     assert dataset.class_names == ['zebu', 'apple', 'dog'] and dataset.targets().tolist() == [[1, 0, 1], [0, 0, -1]]
+    devkit('dogs', c=[('dog', ''), ('person', HARD)])
+    path.write_text('person\ndog\n')
+    dataset = create_dataset('voc', tmp_path, '2020/dogs', class_map=path)
+    assert dataset.class_names == ['person', 'dog'] and dataset.targets().tolist() == [[-1, 1]]
     path.write_text('zebu\n')
     with pytest.raises(ValueError, match="a.xml': object 2 has name 'dog'.* training split or --class-map"):
         create_dataset('voc', tmp_path, '2020/train', class_map=path)
@@ -67,6 +71,15 @@ def test_lists_of_own_classes(devkit, tmp_path):
         (root / 'ImageSets' / 'Main' / f'{name}_train.txt').write_text(lines)
     reader = VocReader(tmp_path, '2020/train', ['zebu', 'apple'])
     assert reader.class_names == ['zebu', 'apple'] and reader.targets.tolist() == [[1, 0], [0, -1]]
+
+
+def test_own_classes_beside_lists_of_others(voc_folder):
+    folder = voc_folder / 'VOCdevkit' / 'VOC2007' / 'Annotations'
+    folder.mkdir()
+    for image_id, name in (('000001', 'zebu'), ('000002', 'apple')):
+        (folder / f'{image_id}.xml').write_text(f'<annotation><object><name>{name}</name></object></annotation>')
+    assert VocReader(voc_folder, '2007/test', ['apple', 'zebu']).targets.tolist() == [[0, 1], [1, 0]]
+    assert VocReader(voc_folder, '2007/test', ['person', 'dog']).targets.tolist() == [[-1, 1], [1, 0]]
 
 
 def test_classes_are_those_of_the_training_split(devkit, tmp_path, capsys):

@@ -95,6 +95,14 @@ def test_paths_globs_folders_and_lists(photos):
     assert len(find_images(['a/2.png', 'a', './a/1.png'])) == 7
     (photos / 'list.txt').write_bytes('\ufeffa/1.png\r\n\r\nmissing, ü.png\na/0.png \n'.encode() + b'\xff.png')
     assert find_images(['list.txt']) == ['a/1.png', 'missing, ü.png', 'a/0.png ', os.fsdecode(b'\xff.png')]
+    listed = [dict(id=1, file_name='a/1.png'), dict(id=2, coco_url='http://x.org/y/missing.jpg')]
+    for more in (dict(), dict(annotations=[dict(image_id=1, category_id=1)], categories=[dict(id=1, name='cat')])):
+        (photos / 'info.json').write_text(json.dumps(dict(images=listed, **more)))
+        assert find_images(['info.json', 'a/1.png']) == ['a/1.png', 'missing.jpg']
+    for content in ('[]', '{}', '{"images": [{}]}', '{'):
+        (photos / 'info.json').write_text(content)
+        with pytest.raises(ValueError, match="^(COCO file )?'info.json'(:| is not a COCO annotation file:) "):
+            find_images(['info.json'])
     (photos / 'none.txt').write_text('\n')
     (photos / 'd').mkdir()
     cases = [('nope.png', 'is not an image'), ('nope*', 'is not an image'), ('none.txt', 'has no lines')]

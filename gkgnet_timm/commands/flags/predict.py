@@ -20,7 +20,7 @@ def create_parser() -> argparse.ArgumentParser:
         nargs='+',
         metavar='IMAGES',
         help='images, glob patterns (** for any folders), folders, which are searched to any depth, or .txt files with '
-        'a path on each line, relative to the current folder',
+        'a path on each line or COCO files (.json), their paths relative to the current folder',
     )
     group = parser.add_argument_group('model')
     group.add_argument(

@@ -115,8 +115,9 @@ class LabelReader(Reader):
             empty = [name for name in others if not present[index[name]]]
             others = [name for name in others if present[index[name]]]
             if empty:
-                what = 'class is' if len(empty) == 1 else 'classes are'
-                self.notes.append(f'{len(empty)} {what} left out, as no image has them: {first_names(empty)}.')
+                self.notes.append(
+                    f'Left out, as no image has {"it" if len(empty) == 1 else "them"}: {first_names(empty)}.'
+                )
         missing = [name for name in class_names if name not in index]
         if others:
             raise ValueError(

@@ -1,19 +1,18 @@
 """Reader of annotations in COCO format."""
 
+import re
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Set, Tuple, Union
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from ...runtime import quoted, read_json
+from ...runtime import quoted
+from ..coco_json import Record, file_names_of, read_coco, records_of
 from .base import LabelReader, take_columns
 
 __all__ = ['CocoReader']
 
-_LARGEST = 1 << 33  # bytes; the largest public files have 6 GB
 _LARGEST_AREA = 1e12
-_Record = Dict[str, Any]
 _LISTS = {'images': 'image', 'categories': 'category'}
 _VERIFIED = ('neg_category_ids', 'not_exhaustive_category_ids')
 
@@ -44,20 +43,7 @@ class _Index(dict):
         return next(iter(positions))
 
 
-def _records(content: Any, key: str) -> List[_Record]:
-    if not isinstance(content, dict):
-        expected = "an object with 'images', 'annotations' and 'categories'"
-        raise ValueError(f'it holds {type(content).__name__}, expected {expected}')
-    records = content.get(key)
-    if not isinstance(records, list):
-        raise ValueError(f'its {key!r} are {quoted(records)}, expected a list')
-    for number, record in enumerate(records, 1):
-        if not isinstance(record, dict):
-            raise ValueError(f'number {number} of its {key!r} is {quoted(record)}, expected an object')
-    return records
-
-
-def _ids(records: List[_Record], what: str) -> List[Union[int, str]]:
+def _ids(records: List[Record], what: str) -> List[Union[int, str]]:
     ids = []
     for number, record in enumerate(records, 1):
         value = record.get('id')
@@ -73,7 +59,7 @@ def _order(value: Union[int, str]) -> Tuple[bool, Union[int, str]]:
     return isinstance(value, str), value
 
 
-def _cells(annotations: List[_Record], rows: _Index, columns: _Index) -> List[Tuple[int, int, Optional[float]]]:
+def _cells(annotations: List[Record], rows: _Index, columns: _Index) -> List[Tuple[int, int, Optional[float]]]:
     """Row, column and area, if known, of each annotation."""
     cells = []
     for number, annotation in enumerate(annotations, 1):
@@ -90,17 +76,19 @@ def _cells(annotations: List[_Record], rows: _Index, columns: _Index) -> List[Tu
     return cells
 
 
-def _names(categories: List[_Record]) -> List[str]:
+def _names(categories: List[Record]) -> List[str]:
     names = []
     for number, category in enumerate(categories, 1):
         name = category.get('name')
         if isinstance(name, bool) or not isinstance(name, (int, str)):
             raise ValueError(f'category number {number} has name {quoted(name)}, expected text')
+        if re.search('[\ud800-\udfff]', str(name)):
+            raise ValueError(f'category number {number} has name {quoted(name)} with half a character, expected text')
         names.append(str(name).strip())
     return names
 
 
-def _classes(categories: List[_Record], ids: List[Any], annotated: Set[int]) -> Tuple[List[int], List[str]]:
+def _classes(categories: List[Record], ids: List[Any], annotated: Set[int]) -> Tuple[List[int], List[str]]:
     """Positions of the categories that are classes, and notes about roots that are none."""
     names, notes, kept = _names(categories), [], []
     above = [str(category.get('supercategory') or 'none').strip() for category in categories]
@@ -121,22 +109,7 @@ def _classes(categories: List[_Record], ids: List[Any], annotated: Set[int]) -> 
     return kept, notes
 
 
-def _file_name(image: _Record, number: int) -> str:
-    name = image.get('file_name')
-    if isinstance(name, int) and not isinstance(name, bool):
-        name = str(name)
-    if name is None or name == '':
-        link, path = image.get('coco_url'), image.get('path')
-        if isinstance(link, str) and link:
-            path = unquote(urlsplit(link).path)
-        name = path.replace('\\', '/').rpartition('/')[2] if isinstance(path, str) else None
-    if not isinstance(name, str) or not name:
-        shown = ', '.join(f'{key} {quoted(image.get(key))}' for key in ('file_name', 'coco_url', 'path'))
-        raise ValueError(f'image number {number} has no file name: {shown}')
-    return name
-
-
-def _mark_absent(targets: np.ndarray, images: List[_Record], columns: _Index) -> None:
+def _mark_absent(targets: np.ndarray, images: List[Record], columns: _Index) -> None:
     """Set the classes that were verified not to be in an image."""
     for row, (target, image) in enumerate(zip(targets, images)):
         for key in _VERIFIED:
@@ -179,19 +152,19 @@ class CocoReader(LabelReader):
         for kind, path in (('annotation file', Path(annotations)), ('image folder', Path(images))):
             if not path.exists():
                 raise FileNotFoundError(f'COCO {kind} {str(path)!r} does not exist.')
-        content = read_json(annotations, _LARGEST, 'a COCO annotation file')
+        content = read_coco(annotations)
         try:
             if isinstance(content, dict) and content.get('images') and content.get('annotations') is None:
                 raise ValueError(
                     "it has no 'annotations', so its images have no labels. Give the json with them, or label the "
-                    'images by python -m gkgnet_timm predict'
+                    f'images by python -m gkgnet_timm predict {annotations} in the folder of the images'
                 )
-            listed = {key: _records(content, key) for key in ('images', 'annotations', 'categories')}
+            listed = {key: records_of(content, key) for key in ('images', 'annotations', 'categories')}
             image_ids, category_ids = (_ids(listed[key], what) for key, what in _LISTS.items())
             rows, columns = _Index(image_ids, 'image'), _Index(category_ids, 'category')
             cells = _cells(listed['annotations'], rows, columns)
             kept, notes = _classes(listed['categories'], category_ids, {column for _, column, _ in cells})
-            files = [_file_name(image, number) for number, image in enumerate(listed['images'], 1)]
+            files = file_names_of(listed['images'])
             is_partial = any(key in image for image in listed['images'] for key in _VERIFIED)
             targets = np.full((len(files), len(category_ids)), -1 if is_partial else 0, dtype=np.int8)
             if is_partial:
@@ -211,7 +184,7 @@ class CocoReader(LabelReader):
                 if area is not None and not areas[row, column] >= area:
                     areas[row, column] = area
         except ValueError as error:
-            raise ValueError(f'{str(annotations)!r} is not a COCO annotation file: {error}.') from error
+            raise ValueError(f'COCO file {str(annotations)!r}: {error}.') from error
         names = _names(listed['categories'])
         kept.sort(key=lambda i: _order(category_ids[i]))
         order = sorted(range(len(files)), key=lambda i: _order(image_ids[i]))

@@ -16,7 +16,7 @@ __all__ = ['VocReader']
 
 _TARGETS = {'1': 1, '-1': 0, '0': -1}  # present, absent, difficult objects only
 _DIFFICULT = {'': False, '0': False, 'unspecified': False, '1': True}
-_LARGEST = 1 << 26  # bytes of an annotation file
+_LARGEST = 1 << 26  # bytes of a list or an annotation file
 
 
 class _Annotation(NamedTuple):
@@ -77,7 +77,7 @@ class VocReader(LabelReader):
                     raise ValueError(f'VOC split {split!r}: image {file!r} is {both}. Give lists without overlap.')
                 files[file] = part
             parts.append(_Part(path, image_ids, class_names))
-        if class_names is None or set(class_names) <= set(VOC_CLASSES):
+        if class_names is None:
             found = {name for part in parts for annotation in part.annotations.values() for name in annotation.targets}
             own = found and not found & set(VOC_CLASSES) and not any(part.has_lists for part in parts)
             class_names = sorted(found) if own else VOC_CLASSES
@@ -93,7 +93,7 @@ class _Part:
     def __init__(self, path: Path, image_ids: List[str], class_names: Optional[Sequence[str]]):
         self.path, self.image_ids, self.folder = path, image_ids, path.parents[2]
         self.images = ImageFolder(self.folder / 'JPEGImages')
-        self.has_lists = any(self._list_of(name).is_file() for name in {*VOC_CLASSES, *(class_names or ())})
+        self.has_lists = any(self._list_of(name).is_file() for name in class_names or VOC_CLASSES)
         self.annotations = {} if self.has_lists else {image_id: self._read(image_id) for image_id in image_ids}
 
     def targets(self, class_names: Sequence[str]) -> np.ndarray:
@@ -193,7 +193,7 @@ def _read_lines(path: Path) -> List[str]:
     if not path.is_file():
         raise FileNotFoundError(f'VOC list {str(path)!r} does not exist. Check the data folder and the split.')
     try:
-        lines = path.read_text(encoding='utf-8-sig').splitlines()
+        lines = read_bytes(path, _LARGEST).decode('utf-8-sig').splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f'{str(path)!r} is not a text file in UTF-8. Restore the list.') from error
     return [line.strip() for line in lines if line.strip()]
