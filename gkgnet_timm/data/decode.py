@@ -1,5 +1,6 @@
 """The decoder of image files, one for training, evaluation and prediction: a file has the same pixels in all."""
 
+import re
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -93,19 +94,27 @@ class Decoder:
         ]
 
     def read(self, open_file: Callable[[], BinaryIO], transform: Transform = None) -> Tuple[Any, str]:
-        """Open, decode and transform an image. Whatever that raises makes it a bad one, but for a lack of memory.
+        """Open, decode and transform an image. Whatever that raises makes it a bad one.
+
+        Except for a lack of memory, unless the transform of an extreme size is what asks for it.
 
         Returns:
             What comes out and '', or else what comes out for a black image and why this one cannot be read.
         """
         transform = transform or (lambda image: image)
+        image = None
         try:
             with open_file() as file, self._pixel_limit():
-                return transform(self._decode(file)), ''
-        except MemoryError:
-            raise
+                image = self._decode(file)
+                return transform(image), ''
+        except MemoryError as error:
+            if image is None:
+                raise
+            reason = one_line(error)
         except Image.DecompressionBombError as error:
-            reason = f'{one_line(error)} To read it, give --max-pixels N (in Python: max_pixels).'
+            count = re.search(r'\d+', str(error))[0]
+            limit = self.max_pixels or 2 * Image.MAX_IMAGE_PIXELS
+            reason = f'it has {count} pixels, more than {limit}: to read it, give --max-pixels (in Python: max_pixels)'
         except Exception as error:  # damaged files make decoders raise anything, extreme sizes make transforms raise
             reason = one_line(error)
         return transform(Image.new(self.mode, (32, 32))), reason
@@ -115,7 +124,7 @@ class Decoder:
         """Put our limit in the place of Pillow's, which checks it in decoders and when it crops an image, too."""
         before = Image.MAX_IMAGE_PIXELS
         if self.max_pixels:
-            Image.MAX_IMAGE_PIXELS = self.max_pixels
+            Image.MAX_IMAGE_PIXELS = None
         try:
             yield
         finally:
@@ -125,7 +134,9 @@ class Decoder:
         opened = _open(file)
         pixels = opened.width * opened.height
         if self.max_pixels and pixels > self.max_pixels:
-            raise Image.DecompressionBombError(f'Image size ({pixels} pixels) exceeds limit of {self.max_pixels}.')
+            raise Image.DecompressionBombError(pixels)
+        if self.max_pixels:
+            Image.MAX_IMAGE_PIXELS = self.max_pixels
         return self.convert(opened, file)
 
     def convert(self, opened: Image.Image, file: Optional[BinaryIO] = None) -> Image.Image:
