@@ -32,7 +32,7 @@ def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Op
     args = parser.parse_args(argv)
     trained = read_training(args.checkpoint) if args.checkpoint else None
     if trained:
-        args = parser.parse_args(argv, argparse.Namespace(**model_defaults(trained)))
+        args = parser.parse_args(argv, argparse.Namespace(**model_defaults(args.checkpoint, trained)))
     check_ranges(args, RANGES)
     args.format = output_format(args.format, args.output)
     if args.resume and (not args.output or args.format not in ('csv', 'jsonl')):

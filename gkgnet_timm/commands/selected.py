@@ -7,6 +7,7 @@ import torch.nn as nn
 from torch.utils.data import Dataset
 
 from ..data import open_split
+from ..training.config import check_types
 from ..weights.file import TrainedWith
 from ..weights.load import load_model
 
@@ -21,10 +22,18 @@ def open_selected(args: argparse.Namespace, **options: Any) -> Dataset:
     return open_split(args.dataset, args.data_dir, **options)
 
 
-def model_defaults(trained: TrainedWith) -> Dict[str, Any]:
-    """Return the values of a checkpoint for flags that are not given."""
+def model_defaults(checkpoint: str, trained: TrainedWith) -> Dict[str, Any]:
+    """Return the values of a checkpoint for flags that are not given.
+
+    Raises:
+        ValueError: If a value is not of the type of its flag.
+    """
+    try:
+        check_types(trained.config)
+    except ValueError as error:
+        raise ValueError(f'{checkpoint!r} is damaged: {error}') from error
     names = ('model', 'model_kwargs', 'img_size', 'amp', 'amp_dtype', 'channels_last')
-    return {name: trained.config[name] for name in names}
+    return {name: trained.config[name] for name in names if name in trained.config}
 
 
 def run_options(args: argparse.Namespace) -> Dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..class_names import check_names
 from ..metrics import Array
+from ..runtime import replacing
 from .class_report import check_rows
 
 __all__ = ['load_scores', 'save_scores']
@@ -21,7 +22,7 @@ def save_scores(
     """
     scores, targets = check_rows(scores, targets, class_names, files)
     names = dict(files=np.array(files, dtype=str), classes=np.array(class_names, dtype=str))
-    with open(path, 'wb') as file:  # given a path, numpy would add a suffix
+    with replacing(path, 'wb') as file:  # given a path, numpy would add a suffix
         np.savez_compressed(file, scores=scores, targets=targets, **names)
 
 
