@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Dict, Iterator, Tuple, Union, get_args, get_origin
 
@@ -134,5 +134,6 @@ def locked(folder: Union[str, Path], work: str) -> Iterator[None]:
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
+        with suppress(PermissionError):  # of Windows, for a file that is open
+            Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()

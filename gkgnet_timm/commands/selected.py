@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from ..data import open_split
 from ..training.config import check_types
 from ..weights.file import TrainedWith
-from ..weights.load import load_model
+from ..weights.load import check_arguments, load_model
 
 __all__ = ['load_selected', 'model_defaults', 'open_selected', 'run_options']
 
@@ -44,6 +44,7 @@ def run_options(args: argparse.Namespace) -> Dict[str, Any]:
 
 def load_selected(args: argparse.Namespace, num_classes: Optional[int], use_ema: bool) -> nn.Module:
     """Load the model of the flags, see `load_model`."""
+    check_arguments(args.model_kwargs)
     kwargs = dict(args.model_kwargs)
     size_of_model = kwargs.pop('img_size', None)
     return load_model(

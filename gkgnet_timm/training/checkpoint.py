@@ -3,8 +3,9 @@
 import os
 import re
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, Iterator, List, Optional, Union
 
 import torch
 import torch.nn as nn
@@ -12,7 +13,7 @@ import torch.nn as nn
 from timm.task import MultiLabelClassificationTask, load_task_ema_checkpoint, resume_task_checkpoint
 from timm.utils import CheckpointSaver, NativeScaler, trim_summary
 
-from ..runtime import fits, one_line
+from ..runtime import clear_drafts, fits, locked, one_line
 from ..weights.content import read_content
 from ..weights.file import read_training
 
@@ -186,6 +187,27 @@ def resume_run(path: str, task: TrainTask, optimizer: torch.optim.Optimizer, sca
         group.pop('initial_lr', None)
         group.update(given)
     return epoch
+
+
+@contextmanager
+def open_run(folder: Path, resume: Optional[str]) -> Iterator[None]:
+    """Create the folder of a run if necessary, and keep other runs from it until the end.
+
+    Raises:
+        ValueError: If another run is at work there, or has left its results and is not to be resumed.
+    """
+    with locked(folder, 'train'):
+        left = [name for name in ('last.pth.tar', 'model_best.pth.tar', 'summary.csv') if (folder / name).exists()]
+        if left and not resume:
+            remedy = 'continue it with --resume auto, ' if left[0] == 'last.pth.tar' else ''
+            raise ValueError(
+                f'{str(folder)!r} has {left[0]} of another run: {remedy}give another --experiment, or remove the '
+                'folder.'
+            )
+        for draft in ('tmp.pth.tar', 'summary.tmp'):  # of a run that was killed, as no other is at work
+            (folder / draft).unlink(missing_ok=True)
+        clear_drafts(folder, age=0)
+        yield
 
 
 def trim_summary_file(path: Path, epoch: int) -> None:

@@ -19,7 +19,7 @@ from ..runtime import UserError, one_line
 from .file import TrainedWith, load_weights, read_training
 from .folder import CONFIG, read_model_config
 
-__all__ = ['check_forward', 'create_model', 'create_model_by_labels', 'load_model']
+__all__ = ['check_arguments', 'check_forward', 'create_model', 'create_model_by_labels', 'load_model']
 
 _NOT_OF_A_MODEL = {
     'name': 'give --model',
@@ -79,6 +79,13 @@ def _architecture(name: str) -> str:
     return architecture
 
 
+def check_arguments(model_kwargs: Dict[str, Any]) -> None:
+    """Raise a ValueError that names the first argument that is none of a model, but decided elsewhere."""
+    for key in model_kwargs:
+        if key in _NOT_OF_A_MODEL:
+            raise ValueError(f'Argument {key!r} of a model (--model-kwargs): {_NOT_OF_A_MODEL[key]}.')
+
+
 def check_forward(model: nn.Module) -> None:
     """Raise a ValueError if a model does not give a score for each of its classes: arguments of it are wrong."""
     size = resolve_input_data_config(model)['input_size']
@@ -126,8 +133,7 @@ def create_model(
         FileNotFoundError: If `pretrained_path` does not exist.
         ValueError: If timm has no such model, or the weights do not exist or do not fit.
     """
-    for key in model_kwargs.keys() & _NOT_OF_A_MODEL.keys():
-        raise ValueError(f'Argument {key!r} of a model (--model-kwargs): {_NOT_OF_A_MODEL[key]}.')
+    check_arguments(model_kwargs)
     ours = is_model_in_modules(_architecture(name), ('gkgnet', 'pvig'))
     kwargs = dict(model_kwargs, num_classes=num_classes, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
     if ours:
