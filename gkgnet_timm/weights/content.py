@@ -1,8 +1,8 @@
 """Load a file of weights without running code in it, and find the tensors of a model in it, whatever tool wrote it."""
 
-import argparse
 import logging
 import os
+import types
 import zipfile
 from pathlib import Path
 from typing import Any, ContextManager, Dict, List, NamedTuple, Optional, Tuple, Union
@@ -36,9 +36,10 @@ def published_globals() -> ContextManager[None]:
     timm's training script writes the flags it was given. None of the allowed types runs code from the file.
     """
     reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64().__reduce__()[0]
-    allowed = [argparse.Namespace, np.ndarray, np.dtype, *(getattr(np.dtypes, name) for name in np.dtypes.__all__)]
+    allowed = [np.ndarray, np.dtype, *(getattr(np.dtypes, name) for name in np.dtypes.__all__)]
     for package in ('numpy.core', 'numpy._core'):
         allowed += [(reconstruct, f'{package}.multiarray._reconstruct'), (scalar, f'{package}.multiarray.scalar')]
+    allowed.append((types.SimpleNamespace, 'argparse.Namespace'))
     # leaving the context removes its entries, even those that the user had allowed before
     users = torch.serialization.get_safe_globals()
     return torch.serialization.safe_globals([entry for entry in allowed if entry not in users])
