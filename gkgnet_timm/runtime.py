@@ -1,13 +1,16 @@
-"""What every room stands on: the cache folder, and errors that a user reads as one line. Free of torch."""
+"""What every room stands on: whole files, the cache folder, and errors of one line. Free of torch."""
 
 import json
 import math
 import os
 import reprlib
+import shutil
 import stat
-from contextlib import contextmanager
+import time
+import uuid
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Dict, Iterator, Tuple, Union
+from typing import IO, Any, Dict, Iterator, Tuple, Union, get_args, get_origin
 
 __all__ = [
     'FileWarning',
@@ -15,12 +18,18 @@ __all__ = [
     'blame',
     'cache_dir',
     'check_ranges',
+    'clear_drafts',
+    'fits',
+    'locked',
     'one_line',
     'quoted',
     'read_bytes',
     'read_json',
+    'replacing',
 ]
 
+DRAFT = '.gkgnet_timm-draft-'
+OLD = 24 * 3600  # seconds after which nobody works on a draft any more
 _LARGEST_INT = 2**32 - 1  # of numbers of things
 _QUOTES = reprlib.Repr()  # of values that may be nested or long without end
 _QUOTES.maxlevel = 3
@@ -108,6 +117,94 @@ def check_ranges(values: Any, ranges: Dict[str, Tuple[float, float]]) -> None:
             raise ValueError(f'--{name.replace("_", "-")} must be {expected}, got {quoted(value)}.')
 
 
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type hint: numbers are finite, an int is a float, a list is a tuple of any length."""
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if kind is Any:
+        return True
+    if kind is Union:
+        return any(fits(value, part) for part in parts)
+    if kind in (list, tuple):
+        return isinstance(value, (list, tuple)) and all(fits(item, parts[0]) for item in value)
+    if kind is dict:
+        return isinstance(value, dict) and all(fits(k, parts[0]) and fits(v, parts[1]) for k, v in value.items())
+    if kind in (int, float):
+        number = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+        return number or kind is float and isinstance(value, float) and math.isfinite(value)
+    return value is None if kind is type(None) else isinstance(value, kind)
+
+
 def cache_dir() -> Path:
     """Folder that the environment variable GKGNET_TIMM_CACHE names, by default ~/.cache/gkgnet_timm."""
     return Path(os.environ.get('GKGNET_TIMM_CACHE') or '~/.cache/gkgnet_timm').expanduser()
+
+
+def clear_drafts(folder: Union[str, Path], prefix: str = DRAFT, age: float = OLD) -> None:
+    """Remove the drafts, files or folders, that a killed run has left, if they are older than some seconds."""
+    for draft in Path(folder).glob(f'{prefix}*'):
+        try:
+            if time.time() - draft.lstat().st_mtime < age:
+                continue
+            if draft.is_dir() and not draft.is_symlink():
+                shutil.rmtree(draft)
+            else:
+                draft.unlink()
+        except OSError:  # of another user, or cleared by another process: it harms nobody
+            continue
+
+
+@contextmanager
+def replacing(path: Union[str, Path], mode: str = 'w', **kwargs: Any) -> Iterator[IO]:
+    """Open a file to write, as `open` does, that takes the place of the previous one when it is complete.
+
+    Text is in UTF-8, whatever the locale. If writing fails, the previous file stays. What is no regular file, such as
+    /dev/stdout, is written to directly.
+
+    Raises:
+        OSError: If the file cannot be written. Names it.
+    """
+    if 'b' not in mode:
+        kwargs.setdefault('encoding', 'utf-8')
+    target = Path(os.path.realpath(path))  # a link stays a link
+    if target.exists() and not target.is_file():
+        with open(path, mode, **kwargs) as file:
+            yield file
+        return
+    draft = target.with_name(f'{DRAFT}{uuid.uuid4().hex}')
+    clear_drafts(target.parent)
+    try:
+        with open(draft, mode.replace('w', 'x'), **kwargs) as file:
+            yield file
+        if target.exists():
+            shutil.copymode(target, draft)
+        os.replace(draft, target)
+    except OSError as error:
+        kept = ', the previous one stays' if target.is_file() else ''
+        raise OSError(f'Cannot write {str(path)!r}{kept}: {error.strerror or one_line(error)}.') from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Union[str, Path], work: str) -> Iterator[None]:
+    """Create a folder if necessary and keep other processes from the same work in it. A kill ends the lock.
+
+    Raises:
+        ValueError: If another process is at work there.
+    """
+    from filelock import FileLock, Timeout  # not before --help is answered
+
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(Path(folder, f'.{work}.lock'), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f'Another {work} is at work in {str(folder)!r}: wait for its end, or give another folder.'
+        ) from None
+    try:
+        yield
+    finally:
+        with suppress(PermissionError):  # of Windows, for a file that is open
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

@@ -11,7 +11,8 @@ import torch
 
 import timm
 
-from ..evaluation.plots import create_figure
+from ..evaluation.plots import create_figure, save_figure
+from ..runtime import replacing
 
 __all__ = ['LOADING', 'MODELS', 'check_plot', 'describe_machine', 'draw_plot', 'markdown', 'write_json']
 
@@ -79,7 +80,8 @@ def markdown(rows: List[Dict[str, Any]], columns: Dict[str, str]) -> str:
 
 def write_json(path: str, machine: Dict[str, Any], rows: List[Dict[str, Any]]) -> None:
     """Write the machine and all figures of all rows to a file."""
-    Path(path).write_text(json.dumps(dict(machine=machine, rows=rows), indent=4) + '\n')
+    with replacing(path) as file:
+        file.write(json.dumps(dict(machine=machine, rows=rows), indent=4) + '\n')
 
 
 def _lines(rows: List[Dict[str, Any]]) -> Dict[str, List[Dict[str, Any]]]:
@@ -120,4 +122,4 @@ def draw_plot(path: str, rows: List[Dict[str, Any]], title: str) -> None:
         axes.set_ylabel(label)
     axes.legend(fontsize='small')
     figure.suptitle(title)
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path, dpi=100)

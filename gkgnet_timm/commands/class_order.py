@@ -1,10 +1,10 @@
 """Recovery of the class order of a published `.data` file, which names no classes."""
 
 import sys
-from pathlib import Path
 from typing import List, Optional
 
 from ..data.class_order import compare_class_order, describe_order
+from ..runtime import replacing
 from .flags.class_order import create_parser
 
 
@@ -14,7 +14,8 @@ def main(argv: Optional[List[str]] = None) -> None:
     order = compare_class_order(args.data, args.json)
     text = '\n'.join(order.class_names) + '\n'
     if args.output:
-        Path(args.output).write_text(text, encoding='utf-8')
+        with replacing(args.output) as file:
+            file.write(text)
     else:
         sys.stdout.write(text)
     # the report must not come among the names

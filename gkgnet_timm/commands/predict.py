@@ -1,11 +1,13 @@
 """Label your images: `gkgnet_timm.predict_images`, with rows and files."""
 
 import argparse
+import os
 import sys
 from itertools import chain, islice
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from ..class_names import read_class_map
@@ -13,12 +15,15 @@ from ..data import BadImageError, Decoder
 from ..data.images import drop_duplicates, find_images
 from ..evaluation.thresholds import load_threshold
 from ..inference.prediction_file import Kept, PredictionFile, Row, check_again, keep_rows, output_format
+from ..inference.prediction_run import check_run, describe_run, write_run
 from ..inference.predictor import Prediction, class_names_of, predict_images
 from ..runtime import check_ranges
 from ..weights.file import TrainedWith, read_training
 from .flags.checks import RANGES, check_outputs
 from .flags.predict import create_parser
 from .selected import READING_OPTIONS, load_selected, model_defaults, run_options
+
+RESUMABLE = ('csv', 'jsonl')
 
 
 def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Optional[TrainedWith]]:
@@ -32,10 +37,10 @@ def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Op
     args = parser.parse_args(argv)
     trained = read_training(args.checkpoint) if args.checkpoint else None
     if trained:
-        args = parser.parse_args(argv, argparse.Namespace(**model_defaults(trained)))
+        args = parser.parse_args(argv, argparse.Namespace(**model_defaults(args.checkpoint, trained)))
     check_ranges(args, RANGES)
     args.format = output_format(args.format, args.output)
-    if args.resume and (not args.output or args.format not in ('csv', 'jsonl')):
+    if args.resume and (not args.output or args.format not in RESUMABLE):
         raise ValueError('--resume needs an --output FILE in csv or jsonl.')
     check_outputs(args, ('output',))
     Decoder(**_reading(args))  # checks its arguments
@@ -44,6 +49,19 @@ def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Op
 
 def _reading(args: argparse.Namespace) -> Dict[str, Any]:
     return {name: getattr(args, name) for name in READING_OPTIONS}
+
+
+def _check_output(args: argparse.Namespace, files: List[str]) -> None:
+    """Raise a ValueError if the output would overwrite what is read."""
+    if args.output is None:
+        return
+    if os.path.splitext(args.output)[1].lower() in Image.registered_extensions():
+        raise ValueError(
+            f'--output {args.output!r} has the name of an image: give one that ends in .csv, .json or .jsonl.'
+        )
+    read = [args.checkpoint, args.threshold, args.class_map, *args.images, *files]
+    if os.path.realpath(args.output) in {os.path.realpath(path) for path in read if path}:
+        raise ValueError(f'--output {args.output!r} is read by this command: give another file.')
 
 
 def _row(prediction: Prediction, names: List[str], threshold: np.ndarray, topk: Optional[int]) -> Row:
@@ -78,6 +96,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     """
     args, trained = parse_args(argv)
     files = find_images(args.images)
+    _check_output(args, files)
     kept = keep_rows(args.output, args.format, files, args.batch_size) if args.resume else Kept([], 0, 0)
     names = trained.class_names if trained else None
     if args.class_map:
@@ -93,19 +112,24 @@ def main(argv: Optional[List[str]] = None) -> None:
     if args.format == 'csv' and any(';' in name for name in names):
         raise ValueError('A class name has the ";" that separates labels in csv, give --format json or jsonl.')
     threshold = np.asarray(load_threshold(args.threshold, names), dtype=np.float32)
+    run = describe_run(model, names, threshold, args.topk, args.amp_dtype if args.amp else None)
+    again = [] if kept.files and check_run(args.output, run) else kept.again
     todo = drop_duplicates(files, done=kept.files)
     for difference in Decoder(**_reading(args)).for_model(model.pretrained_cfg).differences():
         print(f'Warning: {difference}.', file=sys.stderr)
     options = dict(run_options(args), **_reading(args))
-    predictions = predict_images(model, [*kept.again, *todo], find=False, device=args.device, **options)
+    predictions = predict_images(model, [*again, *todo], find=False, device=args.device, **options)
     batches = _batches(predictions, names, threshold, args)
     unreadable = kept.unreadable
     # the bar shows in a terminal only
     with tqdm(total=len(files), initial=len(files) - len(todo), unit='img', disable=None) as bar:
-        if kept.again:
-            check_again(args.output, args.format, next(batches), kept)
+        if again:
+            thresholds = dict(zip(names, np.broadcast_to(threshold, len(names)).tolist()))
+            check_again(args.output, args.format, next(batches), kept, thresholds)
         first = list(islice(batches, 1))  # before the output is opened: a run that fails at once leaves it as it is
         with PredictionFile(args.output, args.format, todo, kept.size) as output:
+            if args.output and args.format in RESUMABLE:
+                write_run(args.output, run)
             for rows in chain(first, batches):
                 unreadable += sum('error' in row for row in rows)
                 output.write(rows)

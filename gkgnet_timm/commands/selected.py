@@ -7,8 +7,9 @@ import torch.nn as nn
 from torch.utils.data import Dataset
 
 from ..data import open_split
+from ..training.config import check_types
 from ..weights.file import TrainedWith
-from ..weights.load import load_model
+from ..weights.load import check_arguments, load_model
 
 __all__ = ['load_selected', 'model_defaults', 'open_selected', 'run_options']
 
@@ -22,10 +23,18 @@ def open_selected(args: argparse.Namespace, **options: Any) -> Dataset:
     return open_split(args.dataset, args.data_dir, **options)
 
 
-def model_defaults(trained: TrainedWith) -> Dict[str, Any]:
-    """Return the values of a checkpoint for flags that are not given."""
+def model_defaults(checkpoint: str, trained: TrainedWith) -> Dict[str, Any]:
+    """Return the values of a checkpoint for flags that are not given.
+
+    Raises:
+        ValueError: If a value is not of the type of its flag.
+    """
+    try:
+        check_types(trained.config)
+    except ValueError as error:
+        raise ValueError(f'{checkpoint!r} is damaged: {error}') from error
     names = ('model', 'model_kwargs', 'img_size', 'amp', 'amp_dtype', 'channels_last')
-    return {name: trained.config[name] for name in names}
+    return {name: trained.config[name] for name in names if name in trained.config}
 
 
 def run_options(args: argparse.Namespace) -> Dict[str, Any]:
@@ -36,6 +45,7 @@ def run_options(args: argparse.Namespace) -> Dict[str, Any]:
 
 def load_selected(args: argparse.Namespace, num_classes: Optional[int], use_ema: bool) -> nn.Module:
     """Load the model of the flags, see `load_model`."""
+    check_arguments(args.model_kwargs)
     kwargs = dict(args.model_kwargs)
     size_of_model = kwargs.pop('img_size', None)
     return load_model(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from ..training.config import TrainConfig
+from ..training.config import TrainConfig, check_types
 from ..training.run import train
 from ..weights.file import read_training
 from .flags.config import read_config
@@ -41,11 +41,15 @@ def parse_flags(argv: Optional[List[str]] = None) -> Tuple[TrainConfig, Optional
                 f'{resume!r} is not a checkpoint of train_multilabel.py. To start from its weights give '
                 '--pretrained-path.'
             )
+        try:
+            check_types(trained.config)
+        except ValueError as error:
+            raise ValueError(f'{resume!r} is damaged: {error}') from error
         known = vars(given).keys() - {'device'}
         parser.set_defaults(**{flag: value for flag, value in trained.config.items() if flag in known})
         if given.config:
             parser.set_defaults(**flags_of_config)
-        if given.dataset not in (None, trained.config['dataset']):
+        if given.dataset not in (None, trained.config.get('dataset')):
             parser.set_defaults(**dict.fromkeys(('train_split', 'train_images', 'val_split', 'val_images')))
         folder = Path(resume).parent
         parser.set_defaults(output=str(folder.parent), experiment=folder.name)

@@ -25,7 +25,7 @@ from ..evaluation.scores_file import save_scores
 from ..evaluation.thresholds import calibrate, load_threshold, save_thresholds
 from ..inference.device import Process, start_process
 from ..metrics import chance_level
-from ..runtime import blame, check_ranges, one_line
+from ..runtime import blame, check_ranges, one_line, replacing
 from ..weights.file import TrainedWith, read_training
 from ..weights.preprocessing import resolve_preprocessing
 from .flags.checks import RANGES, check_outputs
@@ -51,10 +51,12 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
     trained = read_training(args.checkpoint) if args.checkpoint and not folder else None
     if trained:
         config = trained.config
-        defaults = dict(model_defaults(trained), batch_size=config['validation_batch_size'])
-        if args.dataset in (None, config['dataset']):
-            defaults.update({name: config.get(name) for name in ('dataset', 'data_dir', 'max_pixels', *DATA_OPTIONS)})
-            defaults.update(split=config['val_split'], images=config['val_images'])
+        defaults = model_defaults(args.checkpoint, trained)
+        flags = {name: name for name in ('dataset', 'data_dir', 'max_pixels', *DATA_OPTIONS)}
+        flags.update(split='val_split', images='val_images')
+        flags = flags if args.dataset in (None, config.get('dataset')) else {}
+        flags['batch_size'] = 'validation_batch_size'
+        defaults.update({flag: config[name] for flag, name in flags.items() if name in config})
         args = parser.parse_args(argv, argparse.Namespace(**defaults))
     check_ranges(args, RANGES)
     check_outputs(args, ('results_file', 'metrics_by_class', 'calibrate', 'scores_out'), ('plots',))
@@ -98,7 +100,7 @@ def list_jobs(args: argparse.Namespace) -> List[List[str]]:
     elif args.model.endswith('.txt'):
         if not Path(args.model).is_file():
             raise FileNotFoundError(f'List of models {args.model!r} does not exist.')
-        jobs = [['--model', name] for name in Path(args.model).read_text().split()]
+        jobs = [['--model', name] for name in Path(args.model).read_text(encoding='utf-8-sig').split()]
     elif any(c in args.model for c in '*?['):
         jobs = [['--model', name] for name in timm.list_pretrained(args.model)]
     else:
@@ -226,12 +228,13 @@ def write_results(path: str, output: Union[Result, List[Result]], form: Optional
     """Write a result or a list of them as json, or as csv with a row for each."""
     if (form or Path(path).suffix.lstrip('.')) == 'csv':
         results = output if isinstance(output, list) else [output]
-        with open(path, 'w', newline='') as file:
+        with replacing(path, newline='') as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(key for result in results for key in result)))
             writer.writeheader()
             writer.writerows(results)
     else:
-        Path(path).write_text(json.dumps(output, indent=4) + '\n')
+        with replacing(path) as file:
+            file.write(json.dumps(output, indent=4) + '\n')
 
 
 def main(argv: Optional[List[str]] = None) -> Union[Result, List[Result]]:

@@ -1,15 +1,17 @@
 """Image files: find them, and read them without labels."""
 
+import codecs
 import glob
 import os
+import re
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Iterable, List, Sequence, Tuple
+from typing import Any, Callable, Iterable, Iterator, List, Sequence, Tuple
 
 from PIL import Image
 from torch.utils.data import Dataset
 
-from ..runtime import UserError, one_line
+from ..runtime import UserError
 from .coco_json import list_images
 from .decode import Decoder
 
@@ -36,6 +38,50 @@ def drop_duplicates(paths: Iterable[str], done: Iterable[str] = ()) -> List[str]
     return kept
 
 
+def _read_list(path: Path) -> List[str]:
+    """The lines of a text file, in UTF-16 if it begins with the mark of that."""
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = content.decode('utf-16', errors='replace')
+    else:  # keeps names that are not UTF-8 as the file system has them
+        text = content.decode('utf-8-sig', errors='surrogateescape')
+    if '\0' in text:
+        raise ValueError(f'List {str(path)!r} is not text with a path on each line: save it as UTF-8.')
+    return [line.rstrip('\r') for line in text.split('\n') if line.strip()]
+
+
+def _folders(root: str) -> Iterator[str]:
+    """A folder and those in it to any depth, each once, however many links lead to it. Hidden ones are left out."""
+    seen, pending = set(), [root]
+    while pending:
+        folder = pending.pop(0)
+        try:
+            status = os.stat(folder or '.')
+            entries = sorted(os.scandir(folder or '.'), key=lambda entry: entry.name)
+        except OSError:  # not readable: nothing is found there
+            continue
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        yield folder
+        inner = [entry for entry in entries if not entry.name.startswith('.') and entry.is_dir()]
+        # links come last, so that files keep the name that is theirs
+        pending[:0] = [os.path.join(folder, entry.name) for entry in inner if not entry.is_symlink()]
+        pending += [os.path.join(folder, entry.name) for entry in inner if entry.is_symlink()]
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Paths that a pattern matches, as `glob`, which follows links that lead back without end."""
+    parts = re.split(r'(?:^|(?<=/))\*\*(?:/|$)', pattern.replace(os.sep, '/'), maxsplit=1)
+    if len(parts) == 1:
+        yield from glob.iglob(pattern)
+        return
+    before, after = parts
+    for root in glob.iglob(before) if before else ('',):
+        for folder in _folders(root):
+            yield from _matches(os.path.join(glob.escape(folder), after or '*'))
+
+
 def _find(argument: str) -> List[str]:
     path = Path(argument)
     if path.is_file():
@@ -43,12 +89,10 @@ def _find(argument: str) -> List[str]:
             return list_images(path)
         if path.suffix.lower() != '.txt':
             return [argument]
-        # keeps names that are not UTF-8 as the file system has them
-        lines = path.read_text(encoding='utf-8-sig', errors='surrogateescape').split('\n')
-        return [line.rstrip('\r') for line in lines if line.strip()]
+        return _read_list(path)
     # leaves out hidden files, as a shell does: some systems keep files there that only look like images
     pattern = os.path.join(glob.escape(argument), '**', '*') if path.is_dir() else argument
-    found = (match for match in glob.iglob(pattern, recursive=True) if match.lower().endswith(EXTENSIONS))
+    found = {match for match in _matches(pattern) if match.lower().endswith(EXTENSIONS)}
     return sorted(filter(os.path.isfile, found))
 
 

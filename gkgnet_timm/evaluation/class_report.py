@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from ..metrics import Array, Threshold, average_precision, check_scores, check_threshold, ratio
+from ..runtime import replacing
 from .thresholds import calibrate
 
 __all__ = ['check_rows', 'class_report', 'write_class_report']
@@ -54,7 +55,7 @@ def class_report(scores: Array, targets: Array, class_names: Sequence[str], thre
 
 def write_class_report(path: Union[str, Path], rows: Rows) -> None:
     """Write the rows of `class_report` as CSV: figures with 4 decimals, thresholds, often tiny, with 6 digits."""
-    with open(path, 'w', newline='', encoding='utf-8') as file:
+    with replacing(path, newline='') as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for row in rows:

@@ -7,9 +7,10 @@ from typing import Any, List, Sequence, Union
 import numpy as np
 
 from ..metrics import Array, Threshold, average_precision, check_threshold, rank, ratio
+from ..runtime import replacing
 from .class_report import check_rows
 
-__all__ = ['create_figure', 'draw_plots']
+__all__ = ['create_figure', 'draw_plots', 'save_figure']
 
 MAX_NAMES = 200  # bars with a name; of more classes only every n-th gets one
 MAX_CELLS = 100  # classes in the matrix
@@ -23,6 +24,12 @@ def create_figure(**kwargs: Any) -> Any:
     figure = Figure(**kwargs)
     FigureCanvasAgg(figure)
     return figure
+
+
+def save_figure(figure: Any, path: Union[str, Path], **kwargs: Any) -> None:
+    """Write a figure in the format of the path's suffix, png without one. More arguments are those of `savefig`."""
+    with replacing(path, 'wb') as file:
+        figure.savefig(file, format=Path(path).suffix[1:] or 'png', **kwargs)
 
 
 def _short(name: str) -> str:
@@ -126,4 +133,4 @@ def draw_plots(
         draw(figure.subplots(), scores, targets, [_short(name) for name in class_names], *arguments)
         with warnings.catch_warnings():  # letters that the font lacks become boxes
             warnings.filterwarnings('ignore', 'Glyph .* missing from font')
-            figure.savefig(Path(folder) / f'{name}.png', dpi=100, bbox_inches='tight')
+            save_figure(figure, Path(folder) / f'{name}.png', dpi=100, bbox_inches='tight')

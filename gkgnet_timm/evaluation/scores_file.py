@@ -1,5 +1,7 @@
 """Scores and targets of an evaluation as a file, to evaluate them again without the model."""
 
+import os
+import zipfile
 from pathlib import Path
 from typing import List, Sequence, Tuple, Union
 
@@ -7,9 +9,12 @@ import numpy as np
 
 from ..class_names import check_names
 from ..metrics import Array
+from ..runtime import one_line, replacing
 from .class_report import check_rows
 
 __all__ = ['load_scores', 'save_scores']
+
+SMALL, MOST_GROWTH = 1 << 28, 200  # bytes that any file may grow to; scores are not compressed more than this
 
 
 def save_scores(
@@ -21,7 +26,7 @@ def save_scores(
     """
     scores, targets = check_rows(scores, targets, class_names, files)
     names = dict(files=np.array(files, dtype=str), classes=np.array(class_names, dtype=str))
-    with open(path, 'wb') as file:  # given a path, numpy would add a suffix
+    with replacing(path, 'wb') as file:  # given a path, numpy would add a suffix
         np.savez_compressed(file, scores=scores, targets=targets, **names)
 
 
@@ -41,11 +46,16 @@ def load_scores(path: Union[str, Path]) -> Tuple[np.ndarray, np.ndarray, List[st
     floats, integers, text = ('floats', 'f', 2), ('integers', 'iub', 2), ('text', 'U', 1)  # kinds and dimensions
     keys = {'scores': floats, 'targets': integers, 'files': text, 'classes': text}
     try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > max(SMALL, MOST_GROWTH * os.path.getsize(path)):
+            raise MemoryError(f'{unpacked / 1e9:.1f} GB when unpacked')
         with open(path, 'rb') as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: np.asarray(archive[key]) for key in keys if key in archive.files}
         names = {key: arrays[key].tolist() for key in ('files', 'classes') if key in arrays}
     except Exception as error:  # zipfile, zlib and numpy raise a dozen types on damaged files
-        raise ValueError(f'{source} is not an npz of arrays without objects ({type(error).__name__}).') from error
+        reason = one_line(error) if isinstance(error, MemoryError) else type(error).__name__
+        raise ValueError(f'{source} is not an npz of arrays without objects ({reason}).') from error
     for key, (what, kinds, ndim) in keys.items():
         if key not in arrays:
             raise ValueError(f'{source} has no array {key!r}.')

@@ -7,7 +7,7 @@ from typing import List, Sequence, Tuple, Union
 import numpy as np
 
 from ..metrics import Array, check_scores, rank
-from ..runtime import read_json
+from ..runtime import read_json, replacing
 
 __all__ = ['calibrate', 'load_threshold', 'save_thresholds']
 
@@ -48,7 +48,8 @@ def calibrate(scores: Array, targets: Array) -> Tuple[np.ndarray, float]:
 def save_thresholds(path: Union[str, Path], class_names: Sequence[str], per_class: np.ndarray, overall: float) -> None:
     """Write thresholds as json, for `load_threshold`."""
     content = dict(threshold=overall, classes=dict(zip(class_names, map(float, per_class))))
-    Path(path).write_text(json.dumps(content, indent=4) + '\n', encoding='utf-8')
+    with replacing(path) as file:
+        file.write(json.dumps(content, indent=4) + '\n')
 
 
 def load_threshold(value: Union[str, float, Path], class_names: List[str]) -> Union[float, np.ndarray]:

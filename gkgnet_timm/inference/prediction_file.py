@@ -5,7 +5,7 @@ import io
 import json
 import os
 import sys
-from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Sequence, TextIO
+from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, TextIO, Tuple
 
 from tqdm import tqdm
 
@@ -13,17 +13,18 @@ __all__ = ['FORMATS', 'Kept', 'PredictionFile', 'check_again', 'keep_rows', 'out
 
 FORMATS = ('table', 'csv', 'json', 'jsonl')
 _COLUMNS = ['file', 'labels', 'scores', 'error']
+ROUNDING = 0.01  # of scores: by the number of threads, the batch, the device
 _WIDEST = 60  # characters for file names in a table
 Row = Dict[str, Any]  # file, and either labels (a list of label and score) or error
 
 
 class Kept(NamedTuple):
-    """Rows kept from an interrupted run. Its last batch is repeated to check that the rows are the same."""
+    """Rows kept from an interrupted run. Its last batch is repeated to check that the rows are the same, if need be."""
 
     files: List[str]
     unreadable: int  # how many of the files
     size: int  # in bytes
-    again: Sequence[str] = ()  # files of the batch to repeat, none if all files have a row
+    again: Sequence[str] = ()  # files of the batch to repeat
     start: int = 0  # byte where the rows of that batch begin
 
 
@@ -84,7 +85,10 @@ class PredictionFile:
         self.form, self.files, self.path = form, files, path
         if path is None:
             self.stream: TextIO = sys.stdout
-            self.stream.reconfigure(errors=_encoding_errors(form))
+            if hasattr(self.stream, 'reconfigure'):  # that of Jupyter does not have it, and takes any text
+                is_pipe = not self.stream.isatty()  # a terminal knows its own encoding
+                errors = _encoding_errors(form) if is_pipe else 'backslashreplace'
+                self.stream.reconfigure(encoding='utf-8' if is_pipe else None, errors=errors)
         else:
             if kept:
                 os.truncate(path, kept)
@@ -141,7 +145,7 @@ def keep_rows(path: str, form: str, files: Sequence[str], batch_size: int) -> Ke
     """Find the rows of an interrupted run to keep: those of complete batches, or all if every file has a row.
 
     The rounding of scores may depend on the other images in the batch. With the batches of an uninterrupted run, the
-    file becomes the same to the byte.
+    file becomes the same to the byte, on the same number of threads.
 
     Args:
         path: Output of the interrupted run, which need not exist.
@@ -150,7 +154,7 @@ def keep_rows(path: str, form: str, files: Sequence[str], batch_size: int) -> Ke
         batch_size: Images in a batch.
 
     Raises:
-        ValueError: If the file is not an output in this format, or has rows of other files.
+        ValueError: If the file is not an output in this format, or has rows of other files, or two of a file.
     """
     rows = []
     size = 0
@@ -177,21 +181,60 @@ def keep_rows(path: str, form: str, files: Sequence[str], batch_size: int) -> Ke
             f'Cannot resume: {path!r} has a row of {other!r}, which is not among the images. Give the same images, or '
             'another --output.'
         )
+    if len(done) < len(rows):
+        first = {}
+        for number, (name, _, _) in enumerate(rows, 1):
+            earlier = first.setdefault(os.path.abspath(name), number)
+            if earlier != number:
+                raise ValueError(f'Cannot resume: rows {earlier} and {number} of {path!r} are both of {name!r}.')
     if len(done) < len(asked):
         rows = rows[: len(rows) // batch_size * batch_size]
-        again = rows[-batch_size:]
+    again = rows[-batch_size:]
     start, size = ((part or head or [(None, None, 0)])[-1][2] for part in (rows[: len(rows) - len(again)], rows))
     unreadable = sum(bad for _, bad, _ in rows)
     return Kept([name for name, _, _ in rows], unreadable, size, [name for name, _, _ in again], start)
 
 
-def check_again(path: str, form: str, rows: Sequence[Row], kept: Kept) -> None:
-    """Raise a ValueError unless the repeated batch gives the same rows to the byte."""
+def _parse(record: bytes, form: str) -> Tuple[Optional[str], Dict[str, float]]:
+    """The error of a row, or its scores by label."""
+    if form == 'jsonl':
+        row = json.loads(record)
+        return row.get('error'), {label['label']: float(label['score']) for label in row.get('labels', ())}
+    _, labels, scores, error = next(csv.reader(io.StringIO(record.decode(errors='surrogateescape'), newline='')))
+    return error or None, dict(zip(labels.split(';'), map(float, scores.split(';')))) if labels else {}
+
+
+def _is_same(before: Dict[str, float], now: Dict[str, float], thresholds: Mapping[str, float]) -> bool:
+    """Whether scores differ by no more than rounding does. Labels at the threshold may come and go."""
+    lowest = min([*before.values(), *now.values()], default=1.0)
+    for label in before.keys() | now.keys():
+        if label in before and label in now:
+            difference = before[label] - now[label]
+        else:
+            score = before.get(label, now.get(label))
+            difference = min(abs(score - thresholds.get(label, 2.0)), score - lowest if before and now else 1.0)
+        if not abs(difference) <= ROUNDING:
+            return False
+    return True
+
+
+def check_again(path: str, form: str, rows: Sequence[Row], kept: Kept, thresholds: Mapping[str, float]) -> None:
+    """Raise a ValueError unless the repeated batch gives the same rows, but for the rounding of scores.
+
+    Args:
+        path: Output of the interrupted run.
+        form: csv or jsonl.
+        rows: Those of `kept.again`, as they are now.
+        kept: Result of `keep_rows`.
+        thresholds: Of each class, by name.
+    """
     with open(path, 'rb') as file:
         file.seek(kept.start)
-        before = file.read(kept.size - kept.start)
-    if ''.join(_record(row, form) for row in rows).encode(errors=_encoding_errors(form)) != before:
-        raise ValueError(
-            f'Cannot resume: flags, model or images differ from the run that began {path!r}, as the rows from '
-            f'{kept.again[0]!r} on would be different now. Give the same ones, or another --output.'
-        )
+        before = [_parse(record, form) for record in _records(io.BytesIO(file.read(kept.size - kept.start)), form)]
+    now = [_parse(_record(row, form).encode(errors=_encoding_errors(form)), form) for row in rows]
+    for (error, old), (other_error, new) in zip(before, now):
+        if bool(error) != bool(other_error) or not _is_same(old, new, thresholds):
+            raise ValueError(
+                f'Cannot resume: flags, model or images differ from the run that began {path!r}, as the rows from '
+                f'{kept.again[0]!r} on would be different now. Give the same ones, or another --output.'
+            )

@@ -10,6 +10,7 @@ from timm.layers import to_2tuple
 __all__ = ['STRIDE', 'prepare_images', 'resolve_img_size']
 
 STRIDE = 32  # of the last stage
+MOST_PIXELS = 8192  # of a side
 
 
 def _nearest_sizes(size: int, stride: int) -> str:
@@ -22,6 +23,8 @@ def resolve_img_size(img_size: Union[int, Tuple[int, int]], pad: bool) -> Tuple[
     size = tuple(to_2tuple(img_size))
     if len(size) != 2 or not all(isinstance(s, int) and s > 0 for s in size):
         raise ValueError(f'img_size must be a positive integer or (height, width), got {img_size!r}.')
+    if max(size) > MOST_PIXELS:
+        raise ValueError(f'img_size must be at most {MOST_PIXELS}, got {img_size!r:.80}.')
     if not pad:
         for side in size:
             if side % STRIDE:

@@ -15,7 +15,8 @@ from huggingface_hub import try_to_load_from_cache
 from timm.models import PretrainedCfg, build_model_with_cfg, resolve_pretrained_cfg
 
 from ..runtime import one_line
-from ..weights.file import HTTPError, find_problem, installed_file, published_globals
+from ..weights.content import published_globals
+from ..weights.file import HTTPError, find_problem, installed_file
 
 __all__ = ['GKGNET_FILE', 'HUB_ORG', 'VIG_FILES', 'build_model']
 

@@ -9,7 +9,7 @@ Every position of a feature map is a node. A block looks for the nearest nodes o
 the same map, aggregates them by max-relative graph convolution, and ends with a feed-forward network.
 """
 
-from typing import Any, Dict, List, Optional, Set, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -31,14 +31,29 @@ __all__ = ['PyramidVig']
 
 REDUCTIONS = (4, 2, 1, 1)  # side of the pooling window of the candidates, by stage
 MAX_REACH = 49  # upper bound of neighbours * dilation: the nodes of the last stage at 224 px
+MOST_BLOCKS, MOST_CHANNELS = 100, 8192  # of a stage: configs from elsewhere may say anything
+MOST_SQUARES = 1e8  # channels squared, over all blocks: about 1.3 billion parameters
 POOL_TYPES = ('avg', 'max', 'avgmax', '')
 
 
 def check_positive(**values: int) -> None:
-    """Raise a ValueError that names the first value below 1."""
+    """Raise a ValueError that names the first value below 1, or far above that of any model."""
     for name, value in values.items():
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f'{name} must be a positive integer, got {value!r}.')
+            raise ValueError(f'{name} must be a positive integer, got {value!r:.80}.')
+        most = MOST_BLOCKS if 'depth' in name else MOST_CHANNELS
+        if value > most:
+            raise ValueError(f'{name} must be at most {most}, got {value!r:.80}.')
+
+
+def check_stages(depths: Sequence[int], dims: Sequence[int]) -> None:
+    """Raise a ValueError unless there is a positive integer for each of the four stages, none absurdly large."""
+    for name, value in dict(depths=depths, dims=dims).items():
+        if not isinstance(value, (list, tuple)) or len(value) != len(REDUCTIONS):
+            raise ValueError(f'{name} must be {len(REDUCTIONS)} positive integers, got {value!r:.80}.')
+        check_positive(**{f'{name}[{i}]': item for i, item in enumerate(value)})
+    if sum(depth * dim**2 for depth, dim in zip(depths, dims)) > MOST_SQUARES:
+        raise ValueError(f'depths {tuple(depths)} and dims {tuple(dims)} make a model of over a billion parameters.')
 
 
 def check_classifier(num_classes: int, global_pool: str) -> None:
@@ -118,6 +133,7 @@ class PyramidVigTrunk(nn.Module):
     ):
         dd = {'device': device, 'dtype': dtype}
         super().__init__()
+        check_stages(depths, dims)
         check_positive(in_chans=in_chans, k=k, num_groups=num_groups)
         if pos_embed_init not in ('resample', 'zero'):
             raise ValueError(f"pos_embed_init is 'resample' or 'zero', got {pos_embed_init!r}.")

@@ -14,12 +14,12 @@ from ..data.check import check_splits, class_counts
 from ..data.splits import open_split
 from ..inference.device import Process
 from ..runtime import blame, read_json
-from ..weights.load import create_model, create_model_by_labels
+from ..weights.load import check_arguments, check_forward, create_model, create_model_by_labels
 from .checkpoint import TrainTask
 from .config import TrainConfig
 from .criterion import create_criterion
 
-__all__ = ['check_last_batch', 'create_datasets', 'create_loaders', 'create_task']
+__all__ = ['check_last_batch', 'check_model', 'create_datasets', 'create_loaders', 'create_task']
 
 
 def create_datasets(config: TrainConfig, process: Process, bad_images: Optional[Path]) -> Tuple[Any, Any]:
@@ -92,10 +92,15 @@ def create_loaders(
     return train_loader, val_loader
 
 
-def _create_model(config: TrainConfig, class_names: list, process: Process, is_resumed: bool) -> torch.nn.Module:
+def _model_options(config: TrainConfig) -> Dict[str, Any]:
+    check_arguments(config.model_kwargs)
     flags = dict(img_size=config.img_size, drop_rate=config.drop, drop_path_rate=config.drop_path)
     options = {**config.model_kwargs, **{name: value for name, value in flags.items() if value is not None}}
-    options['pos_embed_init'] = config.pos_embed_init
+    return dict(options, pos_embed_init=config.pos_embed_init)
+
+
+def _create_model(config: TrainConfig, class_names: list, process: Process, is_resumed: bool) -> torch.nn.Module:
+    options = _model_options(config)
     if is_resumed:  # the weights of the checkpoint follow
         return create_model(config.model, num_classes=len(class_names), **options)
     options.update(pretrained=config.pretrained, pretrained_path=config.pretrained_path)
@@ -131,6 +136,13 @@ def _create_criterion(config: TrainConfig, train_set: Any) -> torch.nn.Module:
     if counts is None and (config.loss == 'db' or by_frequency):
         counts = class_counts(train_set)
     return create_criterion(config, num_classes, counts)
+
+
+def check_model(config: TrainConfig) -> None:
+    """Raise a ValueError if model arguments make no model that scores an image, before the data is read."""
+    if config.model_kwargs:
+        options = dict(_model_options(config), pretrained=config.pretrained, pretrained_path=config.pretrained_path)
+        check_forward(create_model(config.model, num_classes=2, **options, use_ema=False))
 
 
 def create_task(config: TrainConfig, train_set: Any, process: Process, is_resumed: bool = False) -> TrainTask:

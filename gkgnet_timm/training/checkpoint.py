@@ -1,20 +1,27 @@
 """Checkpoints that survive a kill at any moment, and how a run resumes from one."""
 
 import os
+import re
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterator, List, Optional, Union
 
 import torch
 import torch.nn as nn
 
 from timm.task import MultiLabelClassificationTask, load_task_ema_checkpoint, resume_task_checkpoint
-from timm.utils import CheckpointSaver, NativeScaler, load_checkpoint_metadata, trim_summary
+from timm.utils import CheckpointSaver, NativeScaler, trim_summary
 
-from ..runtime import one_line
+from ..runtime import clear_drafts, fits, locked, one_line
+from ..weights.content import read_content
 from ..weights.file import read_training
 
 __all__ = ['SafeSaver', 'TrainTask', 'resume_run', 'trim_summary_file']
+
+NUMBERED = r'checkpoint-[0-9]+\.pth\.tar'  # the files that a saver keeps and removes, besides last and best
+METRIC = Union[None, int, float]
+PARAMETER_STATES = {'exp_avg', 'exp_avg_sq', 'momentum_buffer'}  # of the shape of the parameter
 
 
 class TrainTask(MultiLabelClassificationTask):
@@ -76,7 +83,7 @@ class SafeSaver(CheckpointSaver):
 
     def resume(self, path: str) -> None:
         """Restore history and best metric from a checkpoint, and finish what a kill after its writing prevented."""
-        saved = load_checkpoint_metadata(path)['saver']
+        saved = _read_saver(path)
         self.load_state_dict(saved)
         epoch, metric = saved['pending']
         numbered = self._checkpoint_path(epoch)
@@ -90,6 +97,73 @@ class SafeSaver(CheckpointSaver):
             self._duplicate(best, os.path.join(self.checkpoint_dir, 'model_best' + self.extension))
 
 
+def _check_entries(path: str, entries: Dict[str, Any], hints: Dict[str, Any]) -> None:
+    """Raise a ValueError that names the first entry of a checkpoint that is missing or of another type."""
+    for name, hint in hints.items():
+        if name not in entries or not fits(entries[name], hint):
+            found = f'of type {type(entries[name]).__name__}' if name in entries else 'missing'
+            raise ValueError(f'{path!r} is damaged: its {name} is {found}. Take another checkpoint of its folder.')
+
+
+def _read_saver(path: str) -> Dict[str, Any]:
+    """Read the history of checkpoints in a checkpoint: names in the folder of the run, whatever else it says."""
+    content = read_content(path, tensors=False)
+    saved = content.get('saver') if isinstance(content, dict) else None
+    _check_entries(path, dict(saver=saved), dict(saver=Dict[str, Any]))
+    hints = dict(checkpoint_files=List[List[Any]], pending=List[Any], best_epoch=Optional[int], best_metric=METRIC)
+    _check_entries(path, saved, hints)
+    epochs = [saved['pending'][:1], [saved['best_epoch'] or 0]]
+    names = [entry[:1] for entry in saved['checkpoint_files']]
+    metrics = [entry[1:] for entry in (saved['pending'], *saved['checkpoint_files'])]
+    if not (
+        all(fits(epoch, List[int]) and epoch and epoch[0] >= 0 for epoch in epochs)
+        and all(fits(name, List[str]) and name and re.fullmatch(NUMBERED, name[0]) for name in names)
+        and all(fits(metric, List[METRIC]) and len(metric) == 1 for metric in metrics)
+    ):
+        raise ValueError(f'{path!r} is damaged: its history has something else than checkpoints of its run.')
+    return saved
+
+
+def _check_resumed(path: str, task: TrainTask, optimizer: torch.optim.Optimizer) -> None:
+    """Raise a ValueError unless a checkpoint is of this run: its structure, classes, metric and optimizer."""
+    trained, flags = read_training(path), task.trained_with
+    if not trained:
+        raise ValueError(f'{path!r} is not a checkpoint of train_multilabel.py.')
+    _check_entries(path, trained.config, dict(eval_metric=str, opt=str, model_ema=bool))
+    if trained.config['eval_metric'] != flags['eval_metric']:
+        raise ValueError(f'Checkpoint {path!r} was chosen by {trained.config["eval_metric"]}, keep that --eval-metric.')
+    class_names = flags['class_names']
+    if trained.class_names != class_names:
+        raise ValueError(
+            f'Checkpoint {path!r} was trained on {len(trained.class_names)} classes '
+            f'({", ".join(trained.class_names[:3])}, ...), the data set has {len(class_names)} '
+            f'({", ".join(class_names[:3])}, ...). To start from its weights '
+            'give --pretrained-path instead of --resume.'
+        )
+    remedy = 'keep it, or start from its weights by --pretrained-path instead of --resume'
+    if trained.config['opt'].lower() != flags['opt'].lower():
+        raise ValueError(
+            f'Checkpoint {path!r} was trained by --opt {trained.config["opt"]}, not {flags["opt"]}: {remedy}.'
+        )
+    if trained.config['model_ema'] != flags['model_ema'] or flags['model_ema'] and not trained.has_ema:
+        raise ValueError(
+            f'Checkpoint {path!r} was trained with{"" if trained.has_ema else "out"} --model-ema, this run is not: '
+            f'{remedy}.'
+        )
+    content = read_content(path, tensors=False)
+    _check_entries(path, content, dict(epoch=int, version=int, optimizer=Dict[str, Any]))
+    _read_saver(path)
+    state = content['optimizer']
+    _check_entries(path, state, dict(state=Dict[int, Dict[str, Any]], param_groups=List[Dict[str, Any]]))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
+    for index, values in state['state'].items():
+        for name in PARAMETER_STATES & values.keys():
+            value = values[name]
+            shape = parameters[index].shape if index in range(len(parameters)) else None
+            if value is not None and (not isinstance(value, torch.Tensor) or value.shape != shape):
+                raise ValueError(f'{path!r} does not fit the run: {name} of parameter {index} has another shape.')
+
+
 def resume_run(path: str, task: TrainTask, optimizer: torch.optim.Optimizer, scaler: Optional[NativeScaler]) -> int:
     """Load model, optimizer, scaler and the average of the weights.
 
@@ -99,22 +173,13 @@ def resume_run(path: str, task: TrainTask, optimizer: torch.optim.Optimizer, sca
     Raises:
         ValueError: If the checkpoint is of another model, other classes, another optimizer or another metric.
     """
-    trained, class_names = read_training(path), task.trained_with['class_names']
-    if trained.config['eval_metric'] != task.trained_with['eval_metric']:
-        raise ValueError(f'Checkpoint {path!r} was chosen by {trained.config["eval_metric"]}, keep that --eval-metric.')
-    if trained.class_names != class_names:
-        raise ValueError(
-            f'Checkpoint {path!r} was trained on {len(trained.class_names)} classes '
-            f'({", ".join(trained.class_names[:3])}, ...), the data set has {len(class_names)} '
-            f'({", ".join(class_names[:3])}, ...). To start from its weights '
-            'give --pretrained-path instead of --resume.'
-        )
+    _check_resumed(path, task, optimizer)
     options = [{key: value for key, value in group.items() if key != 'params'} for group in optimizer.param_groups]
     try:
         epoch = resume_task_checkpoint(task, path, optimizer, scaler, log_info=False)
         if task.has_ema():
             load_task_ema_checkpoint(task, path)
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(
             f'Checkpoint {path!r} does not fit the run, which needs the flags it had: {one_line(error, 200)}'
         ) from error
@@ -122,6 +187,27 @@ def resume_run(path: str, task: TrainTask, optimizer: torch.optim.Optimizer, sca
         group.pop('initial_lr', None)
         group.update(given)
     return epoch
+
+
+@contextmanager
+def open_run(folder: Path, resume: Optional[str]) -> Iterator[None]:
+    """Create the folder of a run if necessary, and keep other runs from it until the end.
+
+    Raises:
+        ValueError: If another run is at work there, or has left its results and is not to be resumed.
+    """
+    with locked(folder, 'train'):
+        left = [name for name in ('last.pth.tar', 'model_best.pth.tar', 'summary.csv') if (folder / name).exists()]
+        if left and not resume:
+            remedy = 'continue it with --resume auto, ' if left[0] == 'last.pth.tar' else ''
+            raise ValueError(
+                f'{str(folder)!r} has {left[0]} of another run: {remedy}give another --experiment, or remove the '
+                'folder.'
+            )
+        for draft in ('tmp.pth.tar', 'summary.tmp'):  # of a run that was killed, as no other is at work
+            (folder / draft).unlink(missing_ok=True)
+        clear_drafts(folder, age=0)
+        yield
 
 
 def trim_summary_file(path: Path, epoch: int) -> None:

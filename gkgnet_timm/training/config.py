@@ -3,11 +3,11 @@
 import os
 from dataclasses import dataclass, field, fields
 from math import inf
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple, get_args, get_type_hints
 
-from ..runtime import check_ranges
+from ..runtime import check_ranges, fits
 
-__all__ = ['LOSSES', 'TrainConfig']
+__all__ = ['LOSSES', 'TrainConfig', 'check_types']
 
 SCHEDULES = ('cosine', 'step', 'multistep', 'constant', 'poly', 'tanh', 'wsd', 'rsqrt')
 LOSSES = ('gkgnet', 'bce', 'asl', 'poly', 'twoway', 'zlpr', 'db')
@@ -40,6 +40,14 @@ def option(
     if isinstance(default, (list, dict)):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def check_types(values: Dict[str, Any]) -> None:
+    """Raise a ValueError that names the first value that is not of the type of its field. Numbers are finite."""
+    for name, hint in get_type_hints(TrainConfig).items():
+        if name in values and not fits(values[name], hint):
+            expected = str(getattr(hint, '__name__', hint) if not get_args(hint) else hint).replace('typing.', '')
+            raise ValueError(f'--{name.replace("_", "-")} must be {expected}, got {values[name]!r:.80}.')
 
 
 @dataclass
@@ -113,7 +121,7 @@ class TrainConfig:
     opt_eps: Optional[float] = option(None, '', 'EPS')
     opt_betas: Optional[List[float]] = option(None, '', 'BETA', nargs=2)
     opt_kwargs: Dict[str, Any] = option({}, 'more optimizer arguments')
-    lr: float = option(1e-4, 'learning rate, whatever the batch size')
+    lr: float = option(1e-4, 'learning rate, whatever the batch size', limits=(0, inf))
     weight_decay: float = option(0.05, 'except for norms and biases')
     momentum: float = option(0.9, 'for optimizers that have one')
     layer_decay: Optional[float] = option(None, 'layer-wise decay of the learning rate', 'RATE', limits=(0, 1))
@@ -141,22 +149,22 @@ class TrainConfig:
     loss_class_weight: Optional[str] = option(None, 'bce, asl: number, list, file, inv_freq or effective_num', 'W')
     loss_pos_weight: Optional[str] = option(None, 'bce, asl: number, list, file or neg_pos', 'W')
     loss_weight_power: float = option(1.0, 'of neg_pos and inv_freq')
-    loss_weight_beta: float = option(0.999, 'of effective_num')
-    loss_weight_max: Optional[float] = option(None, 'largest weight')
+    loss_weight_beta: float = option(0.999, 'of effective_num', limits=(1e-9, 1 - 1e-9))
+    loss_weight_max: Optional[float] = option(None, 'largest weight', limits=(1e-9, inf))
     class_stats: Optional[str] = option(None, 'json with pos_counts and num_samples of a stream', 'FILE')
     bce_sum: bool = option(False, 'sum over classes')
-    asl_gamma_pos: float = option(1.0)
-    asl_gamma_neg: float = option(4.0)
-    asl_clip: float = option(0.05)
+    asl_gamma_pos: float = option(1.0, limits=(0, inf))
+    asl_gamma_neg: float = option(4.0, limits=(0, inf))
+    asl_clip: float = option(0.05, limits=(0, 0.999))
     asl_reduction: str = option('batchmean', choices=('batchmean', 'sum', 'mean'))
     poly_epsilon: float = option(2.0)
-    poly_gamma: float = option(0.0)
-    poly_alpha: Optional[float] = option(None)
-    twoway_tp: float = option(4.0)
-    twoway_tn: float = option(1.0)
-    db_neg_scale: float = option(2.0)
+    poly_gamma: float = option(0.0, limits=(0, inf))
+    poly_alpha: Optional[float] = option(None, limits=(0, 1))
+    twoway_tp: float = option(4.0, limits=(1e-6, inf))
+    twoway_tn: float = option(1.0, limits=(1e-6, inf))
+    db_neg_scale: float = option(2.0, limits=(1e-6, inf))
     db_init_bias: float = option(0.05)
-    db_focal_gamma: float = option(2.0)
+    db_focal_gamma: float = option(2.0, limits=(0, inf))
 
     no_aug: bool = option(False, 'none at all', group='augmentation')
     cropmix: float = option(0.0, 'probability, in place of random crops', 'P')
@@ -198,6 +206,7 @@ class TrainConfig:
         if self.validation_batch_size is None:
             self.validation_batch_size = self.batch_size
         check_ranges(self, RANGES)
+        check_types(vars(self))
         if not 0 < self.scale[0] <= self.scale[1] or not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f'--scale and --ratio run from small to large, got {self.scale} and {self.ratio}.')
         absolute = ('data_dir', 'class_map', 'class_stats', 'pretrained_path')  # a resumed run may start elsewhere

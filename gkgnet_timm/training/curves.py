@@ -4,14 +4,14 @@ import csv
 from pathlib import Path
 from typing import Union
 
-from ..evaluation.plots import create_figure
+from ..evaluation.plots import create_figure, save_figure
 
 __all__ = ['draw_curves']
 
 
 def draw_curves(summary: Union[str, Path], path: Union[str, Path], metric: str) -> None:
     """Draw loss, learning rate and metric of a summary.csv over the epochs."""
-    with open(summary, newline='') as file:
+    with open(summary, newline='', encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
     epochs = [int(row['epoch']) + 1 for row in rows]
     panels = {'loss': 'train_loss', 'learning rate': 'lr', metric: f'eval_{metric}'}
@@ -20,4 +20,4 @@ def draw_curves(summary: Union[str, Path], path: Union[str, Path], metric: str) 
         axes.plot(epochs, [float(row[column]) for row in rows], marker='.')
         axes.set(title=title, xlabel='epoch')
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path, dpi=100)

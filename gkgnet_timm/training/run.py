@@ -1,7 +1,7 @@
 """A training run: the loop over the epochs, and what it leaves in its folder."""
 
 import shlex
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -20,10 +20,10 @@ from ..data.images import describe_unreadable
 from ..inference.device import Process, autocast_context, start_process
 from ..inference.predictor import compute_logits
 from ..metrics import MultiLabelEvaluator, chance_level
-from ..runtime import blame
+from ..runtime import blame, replacing
 from ..weights.preprocessing import resolve_preprocessing
-from .build import check_last_batch, create_datasets, create_loaders, create_task
-from .checkpoint import SafeSaver, TrainTask, resume_run, trim_summary_file
+from .build import check_last_batch, check_model, create_datasets, create_loaders, create_task
+from .checkpoint import SafeSaver, TrainTask, open_run, resume_run, trim_summary_file
 from .config import TrainConfig
 from .curves import draw_curves
 from .epoch import CHECK_IMAGES, TrainingError, train_one_epoch, updates_of
@@ -54,11 +54,16 @@ def train(config: TrainConfig, resume: Optional[str] = None) -> Dict[str, float]
     process = start_process(config.device)
     config = _name_run(config, process)
     output = Path(config.output, config.experiment)
+    with open_run(output, resume) if process.is_primary else nullcontext():
+        return _train(config, resume, process, output)
+
+
+def _train(config: TrainConfig, resume: Optional[str], process: Process, output: Path) -> Dict[str, float]:
+    """Train in a folder that no other run works in."""
+    check_model(config)
     bad_images = output / 'bad_images.txt'
-    if process.is_primary:
-        output.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            bad_images.unlink(missing_ok=True)
+    if process.is_primary and not resume:
+        bad_images.unlink(missing_ok=True)
 
     # the first process draws the demo set
     if process.is_distributed and not process.is_primary:
@@ -113,7 +118,8 @@ def train(config: TrainConfig, resume: Optional[str] = None) -> Dict[str, float]
         if resume:
             saver.resume(resume)
         trim_summary_file(output / 'summary.csv', first_epoch)
-        (output / 'args.yaml').write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
+        with replacing(output / 'args.yaml') as file:
+            yaml.safe_dump(config.to_dict(), file, sort_keys=False)
         if config.log_wandb:
             _start_wandb(config)
         progress = Progress(epochs, first_epoch, updates, config.log_interval)

@@ -9,14 +9,17 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn as nn
+from safetensors import SafetensorError
 
 import timm
 from timm.data import resolve_input_data_config
-from timm.models import PretrainedCfg, get_pretrained_cfg, load_state_dict, save_for_hf
+from timm.models import PretrainedCfg, get_pretrained_cfg, save_for_hf
 
 from ..class_names import read_class_map
 from ..label_rows import init_labels_by_name
-from .file import find_problem, installed_file, published_globals, read_training, sha256
+from ..runtime import clear_drafts, locked, one_line
+from .content import Weights
+from .file import installed_file, load_weights, read_training, sha256
 from .folder import CONFIG, WEIGHTS
 from .load import create_model, load_model
 from .model_card import model_card, public
@@ -37,15 +40,13 @@ class Converted(NamedTuple):
     installed: Optional[Path]  # where `create_model(architecture, pretrained=True)` finds the weights from now on
 
 
-def _load_published(checkpoint: str, name: str, model_kwargs: Dict[str, Any]) -> Tuple[nn.Module, List[str]]:
+def _load_published(
+    checkpoint: str, weights: Weights, name: str, model_kwargs: Dict[str, Any]
+) -> Tuple[nn.Module, List[str]]:
     """Load a file of other origin with all of its classes, and say what became of its tensors."""
-    try:
-        with published_globals():
-            stored = load_state_dict(checkpoint, use_ema=False)
-    except Exception as error:
-        raise ValueError(f'{checkpoint!r} is {find_problem(checkpoint)}.') from error
-    shapes = {key: tuple(getattr(value, 'shape', ())) for key, value in stored.items()}
-    del stored  # the model reads the file itself
+    shapes = {key: tuple(value.shape) for key, value in weights.tensors.items()}
+    model_kwargs = dict(model_kwargs, use_ema=weights.is_average)
+    del weights  # the model reads the file itself
     model = create_model(name, pretrained_path=checkpoint, **model_kwargs)
     num_classes = model.pretrained_cfg['num_classes']  # those of the file
     if not num_classes:
@@ -85,12 +86,11 @@ def _name_labels(model: nn.Module, cfg: PretrainedCfg, order: Union[str, Path, N
 def _write(folder: Path, model: nn.Module, config: Dict[str, Any]) -> None:
     """Write the three files if the model they make gives the same outputs."""
     data_config = resolve_input_data_config(model)
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob('.convert-*'):  # by a run that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    clear_drafts(folder, '.convert-', age=0)  # of a run that was killed, as no other is at work
     with tempfile.TemporaryDirectory(prefix='.convert-', dir=folder) as draft:
         save_for_hf(model, draft, config, safe_serialization=True, data_config=data_config)
-        Path(draft, 'README.md').write_text(model_card(json.loads(Path(draft, CONFIG).read_text())))
+        card = model_card(json.loads(Path(draft, CONFIG).read_text(encoding='utf-8')))
+        Path(draft, 'README.md').write_text(card, encoding='utf-8')
         shutil.copymode(Path(draft, CONFIG), Path(draft, WEIGHTS))  # safetensors makes it private
         image = torch.randn(1, *data_config['input_size'], generator=torch.Generator().manual_seed(0))
         loaded = timm.create_model(f'local-dir:{draft}', pretrained=True)
@@ -106,6 +106,7 @@ def _write(folder: Path, model: nn.Module, config: Dict[str, Any]) -> None:
 def _install(weights: Path, target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        clear_drafts(target.parent, '.install-')
         with tempfile.TemporaryDirectory(prefix='.install-', dir=target.parent) as draft:  # of this process alone
             os.replace(shutil.copy(weights, draft), target)
     except OSError as error:
@@ -121,7 +122,7 @@ def convert(
     *,
     model: Optional[str] = None,
     model_kwargs: Optional[Dict[str, Any]] = None,
-    use_ema: bool = False,
+    use_ema: Optional[bool] = None,
     class_order: Union[str, Path, None] = None,
     install: bool = False,
 ) -> Converted:
@@ -132,7 +133,7 @@ def convert(
         output: Folder for the three files.
         model: Name of the model; a checkpoint of train_multilabel.py has its own.
         model_kwargs: More arguments of the model.
-        use_ema: Take the average of the weights in the checkpoint.
+        use_ema: Take the average of the weights in the checkpoint, or the weights themselves, see `read_weights`.
         class_order: File of class names in the order of the checkpoint, one per line.
         install: Let `create_model(model, pretrained=True)` load these weights from now on, offline.
 
@@ -153,15 +154,15 @@ def convert(
     ours = timm.list_models(module=['gkgnet', 'pvig'])
     if not trained and model not in (*ours, *timm.list_pretrained('gkgnet*'), *timm.list_pretrained('pvig*')):
         raise ValueError(f'--model {model!r} is not one that weights can be converted to: {", ".join(ours)}.')
-    if use_ema and not (trained and trained.has_ema):
-        raise ValueError(f'--use-ema: {path!r} holds no average of the weights.')
     if output.exists() and not output.is_dir():
         raise ValueError(f'--output {str(output)!r} is a file, give a folder.')
 
-    config: Dict[str, Any] = dict(converted_from=dict(file=Path(path).name, sha256=sha256(path), ema=use_ema))
+    weights = load_weights(path, use_ema)
+    origin = dict(file=Path(path).name, sha256=sha256(path), ema=weights.is_average)
+    config: Dict[str, Any] = dict(converted_from=origin)
     target, known = None, {}
     if trained:
-        net, names = load_model(path, use_ema=use_ema), trained.class_names
+        net, names = load_model(path, use_ema=weights.is_average), trained.class_names
         tensors = [f'{len(net.state_dict())} tensors taken']
         stored = trained.config
         config['training'] = public({key: stored[key] for key in RECIPE if stored.get(key) not in (None, False, 0)})
@@ -169,7 +170,7 @@ def convert(
             known = dict(license=net.pretrained_cfg.get('license'))  # of the weights that the training started from
     else:
         cfg = get_pretrained_cfg(model)
-        net, tensors = _load_published(path, model, model_kwargs or {})
+        net, tensors = _load_published(path, weights, model, model_kwargs or {})
         names = _name_labels(net, cfg, class_order)
         # the tag in1k is of a trunk: a whole GKGNet does not have its licence and origin
         if net.num_classes == cfg.num_classes and list(names) == list(cfg.label_names or names):
@@ -190,7 +191,12 @@ def convert(
     said = dict.fromkeys(('description', 'label_names', 'tag', 'license', 'origin_url')) | known
     cfg_of_weights = {**net.pretrained_cfg, **said}
     net.pretrained_cfg = {key: value for key, value in cfg_of_weights.items() if value is not None or key not in said}
-    _write(output, net, config)
+    try:
+        with locked(output, 'convert'):
+            _write(output, net, config)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, 'strerror', None) or one_line(error)
+        raise OSError(f'Cannot write to {str(output)!r}, what was there stays: {reason}.') from error
     if install:
         _install(output / WEIGHTS, target)
     return Converted(output, net.pretrained_cfg['architecture'], net.num_classes, tensors, target if install else None)

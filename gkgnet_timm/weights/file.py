@@ -3,36 +3,20 @@
 import hashlib
 import re
 from pathlib import Path
-from typing import Any, ContextManager, Dict, List, NamedTuple, Optional, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Union
 
-import numpy as np
-import torch
 from huggingface_hub.errors import HfHubHTTPError
 
-from timm.models import PretrainedCfg, load_state_dict
-from timm.utils import load_checkpoint_metadata
+from timm.models import PretrainedCfg
 
 from ..class_names import check_names
-from ..runtime import cache_dir
+from ..runtime import cache_dir, one_line
+from .content import ContentError, Weights, read_content, read_weights
 
-__all__ = ['HTTPError', 'TrainedWith', 'find_problem', 'installed_file', 'published_globals', 'read_training', 'sha256']
+__all__ = ['HTTPError', 'TrainedWith', 'find_problem', 'installed_file', 'load_weights', 'read_training', 'sha256']
 
+MOST_DEPTH, MOST_VALUES = 8, 1_000_000  # of what a checkpoint was trained with
 HTTPError = HfHubHTTPError.__bases__[0]  # of the HTTP client that the installed version uses
-
-
-def published_globals() -> ContextManager[None]:
-    """Allow `torch.load(weights_only=True)` to read numpy arrays and scalars, such as class names, within the context.
-
-    The published training framework wrote them into the metadata of its checkpoints, then under the name `numpy.core`.
-    None of the allowed types runs code from the file.
-    """
-    reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64().__reduce__()[0]
-    allowed = [np.ndarray, np.dtype, *(getattr(np.dtypes, name) for name in np.dtypes.__all__)]
-    for package in ('numpy.core', 'numpy._core'):
-        allowed += [(reconstruct, f'{package}.multiarray._reconstruct'), (scalar, f'{package}.multiarray.scalar')]
-    # leaving the context removes its entries, even those that the user had allowed before
-    users = torch.serialization.get_safe_globals()
-    return torch.serialization.safe_globals([entry for entry in allowed if entry not in users])
 
 
 def sha256(path: Union[str, Path]) -> str:
@@ -55,16 +39,31 @@ def find_problem(path: Union[str, Path]) -> Optional[str]:
     if re.fullmatch('[0-9a-f]{64}', name) and sha256(path) != name:
         return 'different from what the Hub announced, by its SHA-256'
     try:
-        with published_globals():
-            state_dict = load_state_dict(str(path), use_ema=False)
+        tensors = read_weights(path, use_ema=False).tensors
+    except ContentError as error:
+        return one_line(error).removeprefix(f'{str(path)!r} is ').removesuffix('.')
     except Exception as error:  # torch, pickle, zipfile and safetensors raise a dozen types on other files
-        if code := re.search(r'GLOBAL ([\w.]+)', str(error.__cause__)):
+        if code := re.search(r'GLOBAL ([\w.]+)', str(error)):
             return f'a pickle that asks for {code[1]}, which is code and was not run'
-        return f'damaged or not a checkpoint ({type(error.__cause__ or error).__name__})'
-    for name, tensor in state_dict.items():
-        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and not tensor.isfinite().all():
+        return f'damaged or not a checkpoint ({type(error).__name__})'
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
             return f'broken: tensor {name!r} has nan or infinite numbers'
     return None
+
+
+def load_weights(path: Union[str, Path], use_ema: Optional[bool] = None) -> Weights:
+    """Read the tensors of a file as `read_weights`, for those who have to give a reason if it cannot be read.
+
+    Raises:
+        ValueError: If it is not a file of weights.
+    """
+    try:
+        return read_weights(path, use_ema)
+    except ContentError:
+        raise
+    except Exception as error:
+        raise ValueError(f'{str(path)!r} is {find_problem(path) or one_line(error)}.') from error
 
 
 def installed_file(cfg: PretrainedCfg) -> Optional[Path]:
@@ -93,6 +92,23 @@ class TrainedWith(NamedTuple):
     has_ema: bool
 
 
+def _find_strange(values: Any) -> Optional[str]:
+    """Describe what is neither a number, text nor None in nested lists and mappings of text, None if all is."""
+    pending, seen = [(values, 0)], 0
+    while pending:
+        value, depth = pending.pop()
+        seen += 1
+        if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+            return 'a key that is no text'
+        if isinstance(value, (dict, list, tuple)):
+            if depth == MOST_DEPTH or seen + len(pending) + len(value) > MOST_VALUES:
+                return 'values in too many levels, or too many of them'
+            pending += [(item, depth + 1) for item in (value.values() if isinstance(value, dict) else value)]
+        elif not (value is None or isinstance(value, (float, str)) or isinstance(value, int) and abs(value) < 2**63):
+            return f'a value of type {type(value).__name__}' + (' beyond 64 bits' if isinstance(value, int) else '')
+    return None
+
+
 def read_training(path: Union[str, Path]) -> Optional[TrainedWith]:
     """Read what a checkpoint of train_multilabel.py was trained with, None for weights of other origin.
 
@@ -110,19 +126,24 @@ def read_training(path: Union[str, Path]) -> Optional[TrainedWith]:
         return None
     remedy = 'If it is of a training, take another one of its folder.'
     try:
-        with published_globals():
-            checkpoint = load_checkpoint_metadata(path)
+        checkpoint = read_content(path, tensors=False)
     except Exception as error:  # whatever torch raises for a file of another kind
         problem = find_problem(path) or 'not a readable checkpoint'
         raise ValueError(f'{path!r} is {problem}. {remedy}') from error
     args = checkpoint.get('args') if isinstance(checkpoint, dict) else None
     if not isinstance(args, dict) or 'class_names' not in args:
         return None
-    config = dict(args)
-    class_names = config.pop('class_names')
-    stored = dict(config, class_names=class_names, state_dict=checkpoint.get('state_dict'))
-    types = dict(class_names=list, model=str, model_kwargs=dict, img_size=(int, type(None)), state_dict=dict)
+    stored = dict(args, state_dict=checkpoint.get('state_dict'), state_dict_ema=checkpoint.get('state_dict_ema'))
+    none = type(None)
+    types = dict(class_names=list, model=str, model_kwargs=dict, img_size=(int, none))
+    types.update(state_dict=dict, state_dict_ema=(dict, none))
     for name, kind in types.items():
-        if name not in stored or not isinstance(stored[name], kind):
+        if name not in stored or not isinstance(stored[name], kind) or stored[name] is True:
             raise ValueError(f'{path!r} is damaged: its {name} is of type {type(stored.get(name)).__name__}. {remedy}')
-    return TrainedWith(config, check_names(class_names, path), 'state_dict_ema' in checkpoint)
+    if problem := _find_strange(args):
+        raise ValueError(f'{path!r} is damaged: what it was trained with has {problem}. {remedy}')
+    if not all(isinstance(name, str) for name in args['class_names']):
+        raise ValueError(f'{path!r} is damaged: one of its class_names is no text. {remedy}')
+    config = dict(args)
+    class_names = check_names(config.pop('class_names'), path)
+    return TrainedWith(config, class_names, bool(stored['state_dict_ema']))

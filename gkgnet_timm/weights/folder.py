@@ -1,20 +1,79 @@
 """Read and check a folder of weights, `config.json` and `model.safetensors`, and results of `validate.py` for it."""
 
+import re
 from pathlib import Path
-from typing import Any, Dict, Union
+from typing import Any, Dict, List, Optional, Union, get_type_hints
 
 import torch
 from safetensors.torch import load_file
 
 import timm
+from timm.models import PretrainedCfg
 
-from ..runtime import one_line, read_json
+from ..runtime import fits, one_line, read_json
 from .file import find_problem
 from .model_card import METRICS
 
-__all__ = ['CONFIG', 'WEIGHTS', 'check_weights', 'read_config', 'read_results']
+__all__ = ['CONFIG', 'WEIGHTS', 'check_weights', 'read_config', 'read_model_config', 'read_results']
 
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
+# wider than the hints of timm's PretrainedCfg: what its own configs have
+_NAMES = Union[None, str, List[str]]
+_ALSO = dict(label_names=Union[None, List[str], Dict[str, str]], classifier=_NAMES, first_conv=_NAMES, url=_NAMES)
+_ALSO.update(paper_ids=_NAMES, notes=_NAMES, custom_load=Union[bool, str], pool_size=Optional[List[int]])
+_CHOICES = dict(crop_mode=('center', 'squash', 'border'))
+_CHOICES['interpolation'] = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos', 'random')
+# lowest and highest number, and how many
+_LIMITS = dict.fromkeys(('input_size', 'test_input_size', 'min_input_size'), (1, 8192, 3))
+_LIMITS.update(num_classes=(0, 10**6, None), mean=(-1e6, 1e6, None), std=(1e-6, 1e6, None), pool_size=(1, 8192, 2))
+_LIMITS.update(crop_pct=(0.01, 10, None), test_crop_pct=(0.01, 10, None), label_offset=(0, 10**6, None))
+
+
+def _check_number(value: Any, key: str) -> None:
+    """Raise a ValueError for a number in arguments of a model that no model has: it would be built for hours."""
+    if isinstance(value, (list, tuple, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_number(item, key)
+    elif isinstance(value, (int, float)) and not abs(value) <= (1000 if re.search('depth|layers|blocks', key) else 1e6):
+        raise ValueError(f'{key!r} in \'model_args\' is {value!r:.40}, larger than in any model.')
+
+
+def check_config(config: Any) -> None:
+    """Check what timm reads from the content of a `config.json`.
+
+    Raises:
+        ValueError: If an entry is unknown to timm, of another type, or out of range. Names the entry.
+    """
+    if not isinstance(config, dict):
+        raise ValueError(f'it holds {type(config).__name__}, expected a mapping.')
+    remedy = 'write it by python -m gkgnet_timm convert'
+    if not isinstance(config.get('pretrained_cfg'), dict):
+        raise ValueError(f"it has no 'pretrained_cfg', so it is not of a timm model: {remedy}.")
+    if not isinstance(config.get('architecture'), str) or not timm.is_model(config['architecture']):
+        raise ValueError(f'timm has no architecture {config.get("architecture")!r:.80}, see timm.list_models().')
+    for key in ('training', 'converted_from', 'model_args'):
+        if not isinstance(config.get(key, {}), dict):
+            raise ValueError(f'{key!r} must be a mapping, is {config[key]!r:.80}.')
+    cfg = dict(
+        config['pretrained_cfg'], **{key: config[key] for key in ('num_classes', 'label_names') if key in config}
+    )
+    hints = dict(get_type_hints(PretrainedCfg), **_ALSO)
+    for key, value in cfg.items():
+        if key not in hints:
+            raise ValueError(f"unknown entry {key!r:.80} in 'pretrained_cfg'.")
+        if not fits(value, hints[key]):
+            expected = str(hints[key]).replace('typing.', '').removeprefix("<class '").removesuffix("'>")
+            raise ValueError(f'{key!r} must be {expected}, is {value!r:.80}.')
+        if key in _LIMITS and value is not None:
+            low, high, length = _LIMITS[key]
+            numbers = [value] if isinstance(value, (int, float)) else value
+            if not all(low <= number <= high for number in numbers) or length not in (None, len(numbers)):
+                many = f'{length} numbers ' if length else ''
+                raise ValueError(f'{key!r} must be {many}from {low} to {high}, is {value!r:.80}.')
+        if value not in _CHOICES.get(key, (value,)):
+            raise ValueError(f'{key!r} must be one of {", ".join(_CHOICES[key])}, is {value!r:.80}.')
+    for key, value in config.get('model_args', {}).items():
+        _check_number(value, key)
 
 
 def read_config(folder: Union[str, Path]) -> Dict[str, Any]:
@@ -35,25 +94,33 @@ def read_config(folder: Union[str, Path]) -> Dict[str, Any]:
                 f'Folder {str(folder)!r} has no {name}: give one that python -m gkgnet_timm convert wrote.'
             )
     path = folder / CONFIG
-    config = read_json(path)
-    remedy = 'write it by python -m gkgnet_timm convert'
-    if not isinstance(config, dict) or not isinstance(config.get('pretrained_cfg'), dict):
-        raise ValueError(f"{str(path)!r} has no 'pretrained_cfg', so it is not of a timm model: {remedy}.")
-    if not isinstance(config.get('architecture'), str) or not timm.is_model(config['architecture']):
-        raise ValueError(
-            f'{str(path)!r}: timm has no architecture {config.get("architecture")!r}, see timm.list_models().'
-        )
-    for key in ('training', 'converted_from', 'model_args'):
-        if not isinstance(config.get(key, {}), dict):
-            raise ValueError(f'{str(path)!r}: {key!r} must be a mapping, is {config[key]!r}.')
+    config = read_model_config(path)
     num_classes = config.get('num_classes')
     if not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(f"{str(path)!r}: 'num_classes' must be at least 1, is {num_classes!r}.")
     names = config.get('label_names') or config['pretrained_cfg'].get('label_names') or ()
     if names and len(names) != num_classes:
         raise ValueError(
-            f"{str(path)!r}: {len(names)} 'label_names' for {num_classes} classes: {remedy} --class-order FILE."
+            f"{str(path)!r}: {len(names)} 'label_names' for {num_classes} classes: write it by python -m gkgnet_timm "
+            'convert --class-order FILE.'
         )
+    return config
+
+
+def read_model_config(path: Union[str, Path]) -> Dict[str, Any]:
+    """Read a `config.json` from which timm is to create a model.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: See `check_config`. Names the file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'Config {str(path)!r} of a model does not exist.')
+    config = read_json(Path(path))
+    try:
+        check_config(config)
+    except ValueError as error:
+        raise ValueError(f'{str(path)!r}: {error}') from error
     return config
 
 

@@ -4,18 +4,37 @@ import difflib
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
+import torch
 import torch.nn as nn
+from huggingface_hub import hf_hub_download
 
 import timm
 from timm.data import resolve_input_data_config
-from timm.models import is_model_in_modules, load_checkpoint, parse_model_name, resolve_model_input_args
+from timm.models import is_model_in_modules, parse_model_name
 
+from ..class_names import check_names
 from ..data.decode import reading_notes
 from ..label_rows import init_labels_by_name
-from ..runtime import one_line, read_json
-from .file import TrainedWith, read_training
+from ..runtime import UserError, one_line, read_json
+from .file import TrainedWith, load_weights, read_training
+from .folder import CONFIG, read_model_config
 
-__all__ = ['create_model', 'create_model_by_labels', 'load_model']
+__all__ = ['check_arguments', 'check_forward', 'create_model', 'create_model_by_labels', 'load_model']
+
+_NOT_OF_A_MODEL = {
+    'name': 'give --model',
+    'num_classes': 'the data set or the weights say it',
+    'pretrained': 'give --pretrained',
+    'pretrained_path': 'give --pretrained-path',
+    'checkpoint': 'give --checkpoint',
+    'checkpoint_path': 'timm takes it its own way; give --pretrained-path, or --checkpoint',
+    'use_ema': 'give --use-ema',
+    'features_only': 'it gives feature maps, not scores',
+    'out_indices': 'it gives feature maps, not scores',
+    'device': 'give --device',
+    'scriptable': 'use torch.jit.script on the model',
+    'exportable': 'use torch.export on the model',
+}
 
 
 def _stored_names(path: str) -> List[str]:
@@ -32,15 +51,26 @@ def _stored_names(path: str) -> List[str]:
     try:
         content = read_json(config)
         names = content.get('label_names') or content.get('pretrained_cfg', {}).get('label_names')
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f'{str(config)!r} beside the weights is not the config of a timm model ({error}).') from error
-    return names if isinstance(names, list) else []  # timm also has mappings that name some of the classes
+    return (
+        check_names(names, config) if isinstance(names, list) and names else []
+    )  # timm also has mappings that name some of the classes
+
+
+def _config_path(source: str, place: str) -> Path:
+    """Return where the config of a model is that is in a folder or on the Hub."""
+    if source == 'local-dir':
+        return Path(place, CONFIG)
+    repo, _, revision = place.partition('@')
+    return Path(hf_hub_download(repo, CONFIG, revision=revision or None))
 
 
 def _architecture(name: str) -> str:
     """Return the name that timm has registered for a model that may also be on the Hub or in a folder."""
-    if parse_model_name(name)[0]:
-        architecture = resolve_model_input_args(name)['model_name']
+    source, place = parse_model_name(name)
+    if source:
+        architecture = read_model_config(_config_path(source, place))['architecture']
     else:
         architecture = name.partition('.')[0]
     if not timm.is_model(architecture):
@@ -49,11 +79,34 @@ def _architecture(name: str) -> str:
     return architecture
 
 
+def check_arguments(model_kwargs: Dict[str, Any]) -> None:
+    """Raise a ValueError that names the first argument that is none of a model, but decided elsewhere."""
+    for key in model_kwargs:
+        if key in _NOT_OF_A_MODEL:
+            raise ValueError(f'Argument {key!r} of a model (--model-kwargs): {_NOT_OF_A_MODEL[key]}.')
+
+
+def check_forward(model: nn.Module) -> None:
+    """Raise a ValueError if a model does not give a score for each of its classes: arguments of it are wrong."""
+    size = resolve_input_data_config(model)['input_size']
+    was_training = model.training
+    try:
+        with torch.inference_mode():
+            scores = model.eval()(torch.zeros(1, *size))
+    except Exception as error:  # whatever operations raise for shapes that do not fit
+        raise ValueError(f'Arguments of the model (--model-kwargs) make one that fails: {one_line(error)}') from error
+    finally:
+        model.train(was_training)
+    if not isinstance(scores, torch.Tensor) or scores.shape != (1, model.num_classes):
+        raise ValueError('Arguments of the model (--model-kwargs) make one that does not give a score for each class.')
+
+
 def create_model(
     name: str,
     *,
     pretrained: bool = False,
     pretrained_path: Union[str, Path, None] = None,
+    use_ema: Optional[bool] = None,
     num_classes: Optional[int] = None,
     img_size: Union[int, Tuple[int, int], None] = None,
     pos_embed_init: str = 'resample',
@@ -67,6 +120,7 @@ def create_model(
         name: Name in timm's registry, 'hf-hub:ORG/NAME' or 'local-dir:FOLDER'.
         pretrained: Load the weights of this name.
         pretrained_path: Load the weights of this file instead; classes of another number start fresh.
+        use_ema: Take the average of the weights in this file, or the weights themselves, see `read_weights`.
         num_classes: None for those of the weights.
         img_size: Side or (height, width) in pixels, None for that of the model.
         pos_embed_init: For weights of another size, 'resample' their position embedding or start from 'zero'; our
@@ -79,6 +133,7 @@ def create_model(
         FileNotFoundError: If `pretrained_path` does not exist.
         ValueError: If timm has no such model, or the weights do not exist or do not fit.
     """
+    check_arguments(model_kwargs)
     ours = is_model_in_modules(_architecture(name), ('gkgnet', 'pvig'))
     kwargs = dict(model_kwargs, num_classes=num_classes, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
     if ours:
@@ -88,15 +143,20 @@ def create_model(
         path = str(pretrained_path)
         if not Path(path).is_file():
             raise FileNotFoundError(f'Pretrained weights {path!r} do not exist.')
-        overlay = dict(model_kwargs.get('pretrained_cfg_overlay') or {}, file=path)
+        overlay = dict(model_kwargs.get('pretrained_cfg_overlay') or {}, source='')
+        overlay['state_dict'] = load_weights(path, use_ema).tensors
         if num_classes is None and (names := _stored_names(path)):
             overlay.update(num_classes=len(names), label_names=names)
         kwargs['pretrained_cfg_overlay'], source = overlay, f' from {path!r}'
     try:
         model = timm.create_model(name, pretrained=pretrained or bool(source), **kwargs)
-    # weights without a source, tensors that do not fit, unknown arguments, files of another kind
-    except (RuntimeError, TypeError, KeyError, AttributeError, ValueError) as error:
+    except (OSError, UserError):
+        raise
+    # weights without a source, tensors that do not fit, unknown arguments, and whatever arguments of models can raise
+    except Exception as error:
         raise ValueError(f'Model {name!r}{source}: {one_line(error)}') from error
+    for cfg in (model.pretrained_cfg, model.default_cfg):
+        cfg.pop('state_dict', None)
     if img_size and not ours and hasattr(model, 'set_input_size'):
         model.set_input_size(img_size)
     return model
@@ -129,7 +189,7 @@ def _load_trained(
     trained: TrainedWith,
     name: Optional[str],
     img_size: Union[int, Tuple[int, int], None],
-    use_ema: bool,
+    use_ema: Optional[bool],
     model_kwargs: Dict[str, Any],
 ) -> nn.Module:
     """Load a checkpoint of our training into a model of its image size, then change the size."""
@@ -142,9 +202,11 @@ def _load_trained(
         kwargs['img_size'] = config['img_size']
     model = create_model(name, **kwargs)
     try:
-        load_checkpoint(model, path, use_ema=use_ema)
+        model.load_state_dict(load_weights(path, use_ema).tensors)
     except RuntimeError as error:
         raise ValueError(f'Checkpoint {path!r} does not fit {name!r}: {one_line(error, 200)}') from error
+    if model_kwargs:
+        check_forward(model)
     if img_size and img_size != config['img_size'] and hasattr(model, 'set_input_size'):
         model.set_input_size(img_size)
     _set_cfg(model, img_size or kwargs.get('img_size'), trained.class_names)
@@ -160,7 +222,7 @@ def load_model(
     pretrained: bool = False,
     num_classes: Optional[int] = None,
     img_size: Union[int, Tuple[int, int], None] = None,
-    use_ema: bool = False,
+    use_ema: Optional[bool] = None,
     **model_kwargs: Any,
 ) -> nn.Module:
     """Load a model with weights, ready for inference: `load_model('last.pth.tar')`.
@@ -175,7 +237,7 @@ def load_model(
         pretrained: Load the weights of `name`.
         num_classes: None for those of the weights.
         img_size: Side or (height, width) in pixels, None for that of the weights.
-        use_ema: Load the average of the weights in the checkpoint.
+        use_ema: Load the average of the weights in the checkpoint, or the weights themselves, see `read_weights`.
         model_kwargs: More arguments of the model; they replace those of the checkpoint.
 
     Raises:
@@ -198,7 +260,7 @@ def load_model(
         )
     if not trained and not name:
         raise ValueError(f'Checkpoint {path!r} does not say which model it is of, give --model NAME (in Python: name).')
-    if use_ema and not (trained and trained.has_ema):
+    if use_ema and (not path or trained and not trained.has_ema):
         raise ValueError(
             f'--use-ema: {path or name!r} holds no average of the weights, as a training with --model-ema leaves one.'
         )
@@ -206,11 +268,13 @@ def load_model(
         if num_classes not in (None, len(trained.class_names)):
             raise ValueError(f'Checkpoint {path!r} has {len(trained.class_names)} classes, not {num_classes}.')
         return _load_trained(path, trained, name, img_size, use_ema, model_kwargs).eval()
-    kwargs = dict(model_kwargs, pretrained=pretrained, pretrained_path=path, num_classes=num_classes)
+    kwargs = dict(model_kwargs, pretrained=pretrained, pretrained_path=path, use_ema=use_ema, num_classes=num_classes)
     if path and num_classes and not is_model_in_modules(_architecture(name), ('gkgnet', 'pvig')):
         # what timm registered for its own weights does not hold for a file; our models look at the file
         kwargs['pretrained_cfg_overlay'] = dict(num_classes=num_classes)
     model = create_model(name, img_size=img_size, **kwargs)
+    if model_kwargs:
+        check_forward(model)
     _check_classifier(model, path or name, 'give weights of these classes, or name theirs with --class-map FILE')
     _set_cfg(model, img_size)
     return model.eval()

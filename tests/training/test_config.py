@@ -48,7 +48,7 @@ def test_paths_hold_from_any_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize('name', RANGES)
 def test_ranges(name):
     low, high = RANGES[name]
-    for value in (low, min(high, 1e9)):
+    for value in (low, min(high, 10**9)):
         assert getattr(TrainConfig('demo', **{name: value}), name) == value
     for value in (low - 1, math.nan, *([high + 1] if high < math.inf else [])):
         with pytest.raises(ValueError, match=f'--{name.replace("_", "-")} must be .*got {value}'):

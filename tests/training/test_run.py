@@ -6,11 +6,12 @@ import types
 
 import pytest
 import torch
-from runs import TINY, read_summary
+from runs import TINY, check_one_line, read_summary
 
 from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.commands.train import main as train
 from gkgnet_timm.commands.validate import main as validate
+from gkgnet_timm.runtime import locked
 from gkgnet_timm.training import build, progress, run
 from gkgnet_timm.training.epoch import TrainingError
 
@@ -48,14 +49,22 @@ def test_mixing_ends_before_its_epoch(tmp_path, monkeypatch):
 
 
 def test_name_and_folder_of_a_run(tmp_path, capsys):
-    """Without a name: time, model and size. With one: nothing is left of what the folder said of bad images."""
+    """Without a name: time, model and size. With one: that is kept, and what another run has left stays."""
     flags = [*TINY, '--epochs', '1', '--output', str(tmp_path)]
     train(flags)
     (folder,) = tmp_path.iterdir()
     assert re.fullmatch(r'\d{8}-\d{6}-gkgnet_ti_224-32', folder.name)
+    left = {path.name: path.read_bytes() for path in folder.iterdir()}
+    check_one_line(['train', *flags, '--experiment', folder.name], 'has last.pth.tar of another run.*--resume', capsys)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == left
+    with locked(folder, 'train'):
+        check_one_line(['train', *flags, '--experiment', folder.name], 'Another train is at work', capsys)
+    for name in ('last.pth.tar', 'model_best.pth.tar', 'summary.csv'):
+        (folder / name).unlink()
     (folder / 'bad_images.txt').write_text('a.png\n')
+    (folder / 'tmp.pth.tar').write_text('half a checkpoint')
     train([*flags, '--experiment', folder.name])
-    assert not (folder / 'bad_images.txt').exists() and 'could not be read' not in capsys.readouterr().out
+    assert not {'bad_images.txt', 'tmp.pth.tar', '.train.lock'} & {path.name for path in folder.iterdir()}
 
 
 def test_average_that_is_not_evaluated(tmp_path, capsys):
@@ -69,8 +78,8 @@ def test_warmup_of_the_average(tmp_path):
     distances = []
     for warmup in ([], ['--model-ema-warmup']):
         flags = ['--epochs', '1', '--lr', '1e-2', '--warmup-epochs', '0', '--model-ema', '--model-ema-decay', '0.9999']
-        train([*TINY, *flags, *warmup, '--output', str(tmp_path), '--experiment', 'run'])
-        state = torch.load(tmp_path / 'run' / 'last.pth.tar', weights_only=True)
+        train([*TINY, *flags, *warmup, '--output', str(tmp_path), '--experiment', f'run{len(distances)}'])
+        state = torch.load(tmp_path / f'run{len(distances)}' / 'last.pth.tar', weights_only=True)
         weights, average = (state[name]['head_patch.weight'] for name in ('state_dict', 'state_dict_ema'))
         distances.append((weights - average).norm().item())
     assert 0 < distances[1] < 0.7 * distances[0]
@@ -103,9 +112,9 @@ def test_loss_that_is_not_finite(accum, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count('Skipped an update: the loss is nan at epoch 1') == 1
     monkeypatch.setattr(build, 'create_criterion', lambda *_: Diverging({7, 9}))
     with pytest.raises(SystemExit):
-        command(['train', *flags])
+        command(['train', *flags, '--experiment', 'second'])
     assert re.search('loss is nan at epoch 2, update .*checkpoint is kept', capsys.readouterr().err)
-    state = torch.load(tmp_path / 'run' / 'last.pth.tar', weights_only=False)
+    state = torch.load(tmp_path / 'second' / 'last.pth.tar', weights_only=False)
     assert state['epoch'] == 0 and all(value.isfinite().all() for value in state['state_dict'].values())
 
 
