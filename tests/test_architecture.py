@@ -16,8 +16,10 @@ MOST_LINES = 500
 
 LATE = {  # what a function may import, and why not the module
     'gkgnet_timm.graph.gpu_kernels': 'needs Triton, which torch brings for GPUs only',
+    'iterstrat': 'not a dependency, for stratified splits only',
     'matplotlib': 'slow, and for plots only',
     'pycocotools': 'slow, and for COCO annotations only',
+    'torch.utils.tensorboard': 'needs tensorboard, for --log-tensorboard only',
     'wandb': 'not a dependency, for --log-wandb only',
 }
 

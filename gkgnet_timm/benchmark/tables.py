@@ -52,7 +52,7 @@ def check_plot(path: str) -> None:
 def describe_machine(device: str) -> Dict[str, Any]:
     """Return versions, the number of threads and the names of the processors."""
     info = Path('/proc/cpuinfo')
-    name = re.search(r'model name\s*:\s*(.+)', info.read_text()) if info.is_file() else None
+    name = re.search(r'model name\s*:\s*(.+)', info.read_text(encoding='utf-8')) if info.is_file() else None
     machine = dict(
         torch=torch.__version__,
         timm=timm.__version__,
@@ -79,7 +79,7 @@ def markdown(rows: List[Dict[str, Any]], columns: Dict[str, str]) -> str:
 
 def write_json(path: str, machine: Dict[str, Any], rows: List[Dict[str, Any]]) -> None:
     """Write the machine and all figures of all rows to a file."""
-    Path(path).write_text(json.dumps(dict(machine=machine, rows=rows), indent=4) + '\n')
+    Path(path).write_text(json.dumps(dict(machine=machine, rows=rows), indent=4) + '\n', encoding='utf-8')
 
 
 def _lines(rows: List[Dict[str, Any]]) -> Dict[str, List[Dict[str, Any]]]:

@@ -16,9 +16,11 @@ import timm
 from timm.data import resolve_input_data_config
 from timm.utils import natural_key
 
+from ..data.check import describe
 from ..data.dataset import DATASETS, TIMM_DATASETS
+from ..data.splits import select_files
 from ..evaluation.class_report import class_report, write_class_report
-from ..evaluation.evaluate import Evaluation, evaluate_dataset, evaluate_scores
+from ..evaluation.evaluate import SAME_SPLIT, Evaluation, evaluate_dataset, evaluate_scores
 from ..evaluation.plots import draw_plots
 from ..evaluation.scores_file import save_scores
 from ..evaluation.thresholds import calibrate, load_threshold, save_thresholds
@@ -53,6 +55,8 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
         if args.dataset in (None, config['dataset']):
             defaults.update({name: config[name] for name in ('dataset', 'data_dir', *DATA_OPTIONS)})
             defaults.update(split=config['val_split'], images=config['val_images'])
+            if trained.held_out and not args.split:
+                defaults.update(split=config['train_split'], images=config['train_images'], held_out=trained.held_out)
         args = parser.parse_args(argv, argparse.Namespace(**defaults))
     check_ranges(args, RANGES)
     check_outputs(args, ('results_file', 'metrics_by_class', 'calibrate', 'scores_out'), ('plots',))
@@ -96,7 +100,7 @@ def list_jobs(args: argparse.Namespace) -> List[List[str]]:
     elif args.model.endswith('.txt'):
         if not Path(args.model).is_file():
             raise FileNotFoundError(f'List of models {args.model!r} does not exist.')
-        jobs = [['--model', name] for name in Path(args.model).read_text().split()]
+        jobs = [['--model', name] for name in Path(args.model).read_text(encoding='utf-8').split()]
     elif any(c in args.model for c in '*?['):
         jobs = [['--model', name] for name in timm.list_pretrained(args.model)]
     else:
@@ -122,6 +126,17 @@ def _print_preprocessing(
             print(f'Warning: {name} is {config[name]}, the model was trained for {expected[name]}.')
 
 
+def _is_trained_on(args: argparse.Namespace, trained: TrainedWith, dataset: Any) -> bool:
+    """Say whether a checkpoint was trained on the images of a data set."""
+    config = trained.config
+    if getattr(args, 'held_out', None) or (args.dataset, args.data_dir) != (config['dataset'], config['data_dir']):
+        return False
+    opened = dataset.split, dataset.images
+    same = [(config['train_split'], config['train_images'])]
+    same += [(config['val_split'], config['val_images'])] if trained.is_training_split else []
+    return opened in same
+
+
 def _evaluate_model(
     args: argparse.Namespace, trained: Optional[TrainedWith], process: Process
 ) -> Tuple[Dict[str, Evaluation], Result]:
@@ -131,6 +146,7 @@ def _evaluate_model(
         Evaluations by kind of weights ('raw', 'ema'), and what they are of.
     """
     class_names = trained.class_names if trained else None
+    held_out = getattr(args, 'held_out', None)
     dataset = open_selected(
         args,
         split=args.split,
@@ -140,8 +156,12 @@ def _evaluate_model(
         bad_images=os.devnull if args.on_bad_image == 'skip' else None,
         batch_size=args.batch_size,
         num_samples=args.num_samples,
-        verbose=process.is_primary,
+        verbose=process.is_primary and not held_out,
     )
+    if held_out:
+        dataset = select_files(dataset, held_out)
+        if process.is_primary:
+            print(describe(dataset, f'{dataset.split}, as held out by the training'))
     if class_names not in (None, dataset.class_names):
         raise ValueError(
             f'Checkpoint {args.checkpoint!r} knows {len(class_names)} classes ({", ".join(class_names[:3])}, ...), '
@@ -172,6 +192,8 @@ def _evaluate_model(
             print(f'Left out, as it cannot be read: {path}')
     origin = dict(model=args.model, checkpoint=args.checkpoint, dataset=args.dataset, split=dataset.split)
     origin.update(img_size=config['input_size'][-1], crop_mode=config['crop_mode'])
+    if trained and _is_trained_on(args, trained, dataset):
+        origin['warning'] = SAME_SPLIT
     return evaluations, origin
 
 
@@ -195,7 +217,7 @@ def validate(args: argparse.Namespace, trained: Optional[TrainedWith], process: 
         result: Result = dict(scores=args.scores_in)
     else:
         evaluations, result = _evaluate_model(args, trained, process)
-    headline = evaluations['ema' if args.use_ema else 'raw']
+    headline = evaluations['ema' if trained and trained.takes_average(args.use_ema) else 'raw']
     result.update(images=len(headline.targets), chance=chance_level(headline.targets), **headline.metrics)
     several = len(evaluations) > 1
     if several:
@@ -207,6 +229,10 @@ def validate(args: argparse.Namespace, trained: Optional[TrainedWith], process: 
             present = f' ({metrics["mAP_present"]:.4f} over classes with positives)'
             present = present if metrics['mAP_present'] != metrics['mAP'] else ''
             print(f'{weights}mAP {metrics["mAP"]:.4f}{present}, CF1 {metrics["CF1"]:.4f}, OF1 {metrics["OF1"]:.4f}')
+        if several:
+            print(trained.describe_weights(args.use_ema))
+        if 'warning' in result:
+            print(f'Warning: {result["warning"]}')
         _write_files(args, headline)
     return result
 
@@ -215,12 +241,12 @@ def write_results(path: str, output: Union[Result, List[Result]], form: Optional
     """Write a result or a list of them as json, or as csv with a row for each."""
     if (form or Path(path).suffix.lstrip('.')) == 'csv':
         results = output if isinstance(output, list) else [output]
-        with open(path, 'w', newline='') as file:
+        with open(path, 'w', newline='', encoding='utf-8') as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(key for result in results for key in result)))
             writer.writeheader()
             writer.writerows(results)
     else:
-        Path(path).write_text(json.dumps(output, indent=4) + '\n')
+        Path(path).write_text(json.dumps(output, indent=4) + '\n', encoding='utf-8')
 
 
 def main(argv: Optional[List[str]] = None) -> Union[Result, List[Result]]:

@@ -66,7 +66,7 @@ class MultiLabelDataset(ImageDataset):
             path = self.filename(index, absolute=True)
             if self.bad_images is None:
                 raise BadImageError(f'Cannot read image {path!r}: {error}') from error
-            with open(self.bad_images, 'a') as file:
+            with open(self.bad_images, 'a', encoding='utf-8') as file:
                 file.write(f'{path}\n')
             image = Image.new(self.input_img_mode, (32, 32))
             target = torch.full((len(self.class_names),), torch.nan)

@@ -90,7 +90,8 @@ def _write(folder: Path, model: nn.Module, config: Dict[str, Any]) -> None:
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix='.convert-', dir=folder) as draft:
         save_for_hf(model, draft, config, safe_serialization=True, data_config=data_config)
-        Path(draft, 'README.md').write_text(model_card(json.loads(Path(draft, CONFIG).read_text())))
+        card = model_card(json.loads(Path(draft, CONFIG).read_text(encoding='utf-8')))
+        Path(draft, 'README.md').write_text(card, encoding='utf-8')
         shutil.copymode(Path(draft, CONFIG), Path(draft, WEIGHTS))  # safetensors makes it private
         image = torch.randn(1, *data_config['input_size'], generator=torch.Generator().manual_seed(0))
         loaded = timm.create_model(f'local-dir:{draft}', pretrained=True)
@@ -121,7 +122,7 @@ def convert(
     *,
     model: Optional[str] = None,
     model_kwargs: Optional[Dict[str, Any]] = None,
-    use_ema: bool = False,
+    use_ema: Optional[bool] = None,
     class_order: Union[str, Path, None] = None,
     install: bool = False,
 ) -> Converted:
@@ -132,7 +133,8 @@ def convert(
         output: Folder for the three files.
         model: Name of the model; a checkpoint of train_multilabel.py has its own.
         model_kwargs: More arguments of the model.
-        use_ema: Take the average of the weights in the checkpoint.
+        use_ema: Take the average of the weights in the checkpoint, or the weights themselves (default: those with the
+            better metric in training).
         class_order: File of class names in the order of the checkpoint, one per line.
         install: Let `create_model(model, pretrained=True)` load these weights from now on, offline.
 
@@ -158,6 +160,7 @@ def convert(
     if output.exists() and not output.is_dir():
         raise ValueError(f'--output {str(output)!r} is a file, give a folder.')
 
+    use_ema = bool(trained and trained.takes_average(use_ema))
     config: Dict[str, Any] = dict(converted_from=dict(file=Path(path).name, sha256=sha256(path), ema=use_ema))
     target, known = None, {}
     if trained:
