@@ -45,11 +45,13 @@ def open_split(
     batch_size: Optional[int] = None,
     num_samples: Optional[int] = None,
     seed: Optional[int] = None,
+    group_column: Optional[str] = None,
     verbose: bool = True,
 ) -> torch.utils.data.Dataset:
     """Open a split of a data set and check that its image files exist.
 
-    Arguments that are not listed here are those of `create_dataset`, from `input_key` on for data sets of timm only.
+    Arguments that are not listed here are those of `create_dataset`. Those from `input_key` to `seed` are
+    for data sets of timm only.
 
     Args:
         name: Name of the data set.
@@ -95,6 +97,7 @@ def open_split(
         batch_size=batch_size,
         num_samples=num_samples,
         seed=seed,
+        group_column=group_column,
     )
     dataset.split, dataset.images = split, images
     if verbose:

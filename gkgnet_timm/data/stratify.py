@@ -93,17 +93,17 @@ def _keep_rare_labels(labels: np.ndarray, parts: np.ndarray, fractions: np.ndarr
         for label in np.argsort(total, kind='stable'):
             if state.spare[part, label] >= 0:
                 continue
-            found = []
+            found, can_swap = [], any(state.least_spare(row) > 0 for row in np.flatnonzero(parts == part))
             for row in np.flatnonzero(labels[:, label]):
                 donor, least = parts[row], state.least_spare(row)
-                if state.sizes[donor] > 1 and (donor > part or least > 0):
+                if (state.sizes[donor] > 1 or can_swap) and (donor > part or least > 0):
                     found.append((-least, -state.spare[donor, label], row))
             if not found:
                 continue
             row = min(found)[2]
             donor = parts[row]
             state.move(row, part)
-            if state.sizes[part] > most:
+            if state.sizes[part] > most or not state.sizes[donor]:
                 others = np.flatnonzero(parts == part)
                 others = others[:: max(1, len(others) // MOST_CANDIDATES)]
                 back = max(others, key=state.least_spare)  # a row of common labels, or of none

@@ -64,7 +64,7 @@ class LabelReader(Reader):
         """Return a reader of some of the images, in this order."""
         part = copy.copy(self)
         part.files = [self.files[row] for row in rows]
-        for name in ('targets', 'areas'):
+        for name in ('targets', 'areas', 'groups'):
             if hasattr(self, name):
                 setattr(part, name, getattr(self, name)[rows])
         return part
