@@ -14,6 +14,7 @@ COMMANDS = {
     'validate': 'evaluate a checkpoint, as validate.py',
     'predict': 'label images',
     'check-data': 'count the images and classes of a data set and read all of its images',
+    'split': 'divide a data set into tables for training, evaluation and test',
     'class-order': 'find the class names of a published .data file by comparison with COCO',
     'convert': 'turn published or trained weights into a folder that timm loads, or install them',
     'push': 'upload such a folder to the Hugging Face Hub',

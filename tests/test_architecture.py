@@ -17,8 +17,10 @@ MOST_LINES = 500
 LATE = {  # what a function may import, and why not the module
     'filelock': 'imports asyncio: a third of the time of --help',
     'gkgnet_timm.graph.gpu_kernels': 'needs Triton, which torch brings for GPUs only',
+    'iterstrat': 'not a dependency, for stratified splits only',
     'matplotlib': 'slow, and for plots only',
     'pillow_heif': 'an optional dependency, for files in HEIC format only',
+    'torch.utils.tensorboard': 'needs tensorboard, for --log-tensorboard only',
     'wandb': 'not a dependency, for --log-wandb only',
 }
 

@@ -26,7 +26,7 @@ def _rss_gb(is_peak: bool) -> float:
     status = Path('/proc/self/status')
     if status.is_file():  # Linux: getrusage there starts from the peak of the parent process
         pattern = r'VmHWM:\s+(\d+) kB' if is_peak else r'VmRSS:\s+(\d+) kB'
-        return int(re.search(pattern, status.read_text())[1]) * 1024 / 1e9
+        return int(re.search(pattern, status.read_text(encoding='utf-8'))[1]) * 1024 / 1e9
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 

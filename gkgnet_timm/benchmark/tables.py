@@ -53,7 +53,7 @@ def check_plot(path: str) -> None:
 def describe_machine(device: str) -> Dict[str, Any]:
     """Return versions, the number of threads and the names of the processors."""
     info = Path('/proc/cpuinfo')
-    name = re.search(r'model name\s*:\s*(.+)', info.read_text()) if info.is_file() else None
+    name = re.search(r'model name\s*:\s*(.+)', info.read_text(encoding='utf-8')) if info.is_file() else None
     machine = dict(
         torch=torch.__version__,
         timm=timm.__version__,

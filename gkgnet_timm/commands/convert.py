@@ -3,6 +3,7 @@
 from typing import List, Optional
 
 from ..weights.convert import convert
+from ..weights.file import read_training
 from ..weights.folder import WEIGHTS
 from .flags.convert import create_parser
 
@@ -10,6 +11,9 @@ from .flags.convert import create_parser
 def main(argv: Optional[List[str]] = None) -> None:
     args = create_parser().parse_args(argv)
     done = convert(**vars(args))
+    trained = read_training(args.checkpoint)
+    if trained and trained.has_ema:
+        print(trained.describe_weights(args.use_ema))
     size = (done.folder / WEIGHTS).stat().st_size / 1e6
     print(f'{", ".join(done.tensors)}; {done.architecture}, {done.num_classes} classes, {size:.1f} MB: {done.folder}')
     print('Loaded again, the outputs are the same bit for bit.')

@@ -134,6 +134,8 @@ def main(argv: Optional[List[str]] = None) -> None:
                 unreadable += sum('error' in row for row in rows)
                 output.write(rows)
                 bar.update(len(rows))
+    if trained and trained.has_ema:
+        print(trained.describe_weights(args.use_ema), file=sys.stdout if args.output else sys.stderr)
     if unreadable:
         print(f'{unreadable} of {len(kept.files) + len(todo)} images cannot be read.', file=sys.stderr)
         sys.exit(1)

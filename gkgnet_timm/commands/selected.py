@@ -43,7 +43,7 @@ def run_options(args: argparse.Namespace) -> Dict[str, Any]:
     return dict({name: getattr(args, name) for name in names}, amp=bool(args.amp))
 
 
-def load_selected(args: argparse.Namespace, num_classes: Optional[int], use_ema: bool) -> nn.Module:
+def load_selected(args: argparse.Namespace, num_classes: Optional[int], use_ema: Optional[bool]) -> nn.Module:
     """Load the model of the flags, see `load_model`."""
     check_arguments(args.model_kwargs)
     kwargs = dict(args.model_kwargs)

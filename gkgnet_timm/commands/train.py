@@ -27,6 +27,8 @@ def parse_flags(argv: Optional[List[str]] = None) -> Tuple[TrainConfig, Optional
     resume = given.resume
     name = given.config or ('demo' if given.dataset in (None, 'demo') and resume in (None, 'auto') else None)
     flags_of_config = read_config(name, parser) if name else {}
+    if given.no_val or given.val_fraction:
+        flags_of_config.update(dict.fromkeys(('val_split', 'val_images', 'val_num_samples')))
     parser.set_defaults(**flags_of_config)
     if resume == 'auto':
         given = parser.parse_args(argv)

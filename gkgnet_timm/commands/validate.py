@@ -16,10 +16,12 @@ import timm
 from timm.utils import natural_key
 
 from ..data import Decoder
+from ..data.check import describe
 from ..data.dataset import DATASETS, TIMM_DATASETS
 from ..data.images import describe_unreadable
+from ..data.splits import select_files
 from ..evaluation.class_report import class_report, write_class_report
-from ..evaluation.evaluate import Evaluation, evaluate_dataset, evaluate_scores
+from ..evaluation.evaluate import SAME_SPLIT, Evaluation, evaluate_dataset, evaluate_scores
 from ..evaluation.plots import draw_plots
 from ..evaluation.scores_file import save_scores
 from ..evaluation.thresholds import calibrate, load_threshold, save_thresholds
@@ -55,6 +57,9 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
         flags = {name: name for name in ('dataset', 'data_dir', 'max_pixels', *DATA_OPTIONS)}
         flags.update(split='val_split', images='val_images')
         flags = flags if args.dataset in (None, config.get('dataset')) else {}
+        if flags and trained.held_out and not args.split:
+            flags.update(split='train_split', images='train_images')
+            defaults['held_out'] = trained.held_out
         flags['batch_size'] = 'validation_batch_size'
         defaults.update({flag: config[name] for flag, name in flags.items() if name in config})
         args = parser.parse_args(argv, argparse.Namespace(**defaults))
@@ -133,6 +138,17 @@ def _print_preprocessing(
         print(f'Warning: {difference}.')
 
 
+def _is_trained_on(args: argparse.Namespace, trained: TrainedWith, dataset: Any) -> bool:
+    """Say whether a checkpoint was trained on the images of a data set."""
+    config = trained.config
+    if getattr(args, 'held_out', None) or (args.dataset, args.data_dir) != (config['dataset'], config['data_dir']):
+        return False
+    opened = dataset.split, dataset.images
+    same = [(config['train_split'], config['train_images'])]
+    same += [(config['val_split'], config['val_images'])] if trained.is_training_split else []
+    return opened in same
+
+
 def _evaluate_model(
     args: argparse.Namespace, trained: Optional[TrainedWith], process: Process
 ) -> Tuple[Dict[str, Evaluation], Result]:
@@ -142,6 +158,7 @@ def _evaluate_model(
         Evaluations by kind of weights ('raw', 'ema'), and what they are of.
     """
     class_names = trained.class_names if trained else None
+    held_out = getattr(args, 'held_out', None)
     dataset = open_selected(
         args,
         split=args.split,
@@ -151,8 +168,12 @@ def _evaluate_model(
         bad_images=os.devnull if args.on_bad_image == 'skip' else None,
         batch_size=args.batch_size,
         num_samples=args.num_samples,
-        verbose=process.is_primary,
+        verbose=process.is_primary and not held_out,
     )
+    if held_out:
+        dataset = select_files(dataset, held_out)
+        if process.is_primary:
+            print(describe(dataset, f'{dataset.split}, as held out by the training'))
     if class_names not in (None, dataset.class_names):
         raise ValueError(
             f'Checkpoint {args.checkpoint!r} knows {len(class_names)} classes ({", ".join(class_names[:3])}, ...), '
@@ -185,6 +206,8 @@ def _evaluate_model(
             print(f'{describe_unreadable(unreadable, len(dataset))}.')
     origin = dict(model=args.model, checkpoint=args.checkpoint, dataset=args.dataset, split=dataset.split)
     origin.update(img_size=config['input_size'][-1], crop_mode=config['crop_mode'])
+    if trained and _is_trained_on(args, trained, dataset):
+        origin['warning'] = SAME_SPLIT
     return evaluations, origin
 
 
@@ -208,7 +231,7 @@ def validate(args: argparse.Namespace, trained: Optional[TrainedWith], process: 
         result: Result = dict(scores=args.scores_in)
     else:
         evaluations, result = _evaluate_model(args, trained, process)
-    headline = evaluations['ema' if args.use_ema else 'raw']
+    headline = evaluations['ema' if trained and trained.takes_average(args.use_ema) else 'raw']
     result.update(images=len(headline.targets), chance=chance_level(headline.targets), **headline.metrics)
     several = len(evaluations) > 1
     if several:
@@ -220,6 +243,10 @@ def validate(args: argparse.Namespace, trained: Optional[TrainedWith], process: 
             present = f' ({metrics["mAP_present"]:.4f} over classes with positives)'
             present = present if metrics['mAP_present'] != metrics['mAP'] else ''
             print(f'{weights}mAP {metrics["mAP"]:.4f}{present}, CF1 {metrics["CF1"]:.4f}, OF1 {metrics["OF1"]:.4f}')
+        if several:
+            print(trained.describe_weights(args.use_ema))
+        if 'warning' in result:
+            print(f'Warning: {result["warning"]}')
         _write_files(args, headline)
     return result
 

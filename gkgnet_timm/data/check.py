@@ -93,21 +93,22 @@ def check_files(dataset: Any) -> None:
             )
 
 
-def check_splits(train_set: Any, val_set: Any) -> int:
+def check_splits(train_set: Any, val_set: Any, allow_same: bool = False) -> int:
     """Count the images that are in both splits.
 
     Raises:
-        ValueError: If both splits have exactly the same images.
+        ValueError: If both splits have exactly the same images, unless that is allowed.
     """
     if not all(
         isinstance(data, MultiLabelDataset) and isinstance(data.reader, LabelReader) for data in (train_set, val_set)
     ):
         return 0
     train, val = (set(data.filenames(absolute=True)) for data in (train_set, val_set))
-    if train == val:
+    if train == val and not allow_same:
         raise ValueError(
             f'Training split {train_set.reader.source!r} and evaluation split {val_set.reader.source!r} are the same '
-            f'{len(val)} images, give another --val-split.'
+            f'{len(val)} images: give another --val-split; or --val-fraction 0.2 to hold out a part of them, --no-val '
+            'to train without evaluation, or --allow-same-split.'
         )
     return len(train & val)
 

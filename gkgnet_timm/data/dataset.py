@@ -2,7 +2,7 @@
 
 from numbers import Integral
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, List, Optional, Tuple, Union
+from typing import Any, BinaryIO, Callable, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -118,6 +118,7 @@ def _create_reader(
     images: Optional[str],
     class_names: Optional[List[str]],
     drop_unlabelled: bool,
+    group_column: Optional[str],
 ) -> LabelReader:
     if name == 'voc':
         return VocReader(root, split, class_names, drop_unlabelled)
@@ -131,7 +132,27 @@ def _create_reader(
         return CocoReader(annotations, folder, drop_unlabelled)
     if name == 'gkgnet':
         return PublishedReader(annotations, folder, class_names, drop_unlabelled)
-    return CsvReader(annotations, folder, class_names)
+    return CsvReader(annotations, folder, class_names, group_column)
+
+
+def _check_options(name: str, options: Dict[str, Any]) -> None:
+    """Raise a ValueError for options that a data set has no use for."""
+    is_stream = name.startswith(('hfids/', 'wds/', 'tfds/'))
+    uses = dict(
+        images=name in ('coco', 'csv', 'demo', 'gkgnet'),
+        drop_unlabelled=name in DATASETS,
+        unknown_labels=name in DATASETS,
+        group_column=name == 'csv',
+        num_samples=is_stream,
+        **dict.fromkeys(('num_classes', 'target_format', 'input_key', 'target_key'), name not in DATASETS),
+    )
+    for option, is_used in uses.items():
+        value = options.get(option)
+        if not is_used and value not in (None, False):
+            flag = f'--{option.replace("_", "-")}'
+            if option in ('images', 'num_samples'):
+                flag += f' (in training --train-{flag[2:]}, --val-{flag[2:]})'
+            raise ValueError(f'{flag}: not used by --dataset {name}, got {value!r}. Leave it out.')
 
 
 def create_dataset(
@@ -150,6 +171,7 @@ def create_dataset(
     bit_depth: Optional[int] = None,
     background: Optional[str] = None,
     max_pixels: Optional[int] = None,
+    group_column: Optional[str] = None,
     **timm_kwargs: Any,
 ) -> torch.utils.data.Dataset:
     """Create one split of a data set. Its attribute `class_names` names the classes.
@@ -173,6 +195,7 @@ def create_dataset(
         num_classes: Number of classes of a timm data set without class names.
         target_format: 'indices' or 'multihot', for data sets of timm.
         bit_depth: See `Decoder`, as background and max_pixels.
+        group_column: Column of a table ('csv') that has no label but a group, see `CsvReader`.
         timm_kwargs: Further arguments of `timm.data.create_dataset`, for data sets of timm.
 
     Raises:
@@ -180,6 +203,10 @@ def create_dataset(
         ValueError: If the name is unknown, annotations are malformed, or the classes differ from `class_names`.
     """
     decoder = Decoder(bit_depth, background, max_pixels)
+    if name.startswith(TIMM_DATASETS) or name in DATASETS:
+        options = dict(timm_kwargs, images=images, drop_unlabelled=drop_unlabelled, group_column=group_column)
+        options.update(num_classes=num_classes, target_format=target_format)
+        _check_options(name, dict(options, unknown_labels=None if unknown == 'ignore' else unknown))
     if name.startswith(TIMM_DATASETS):
         if drop_empty_classes:
             raise ValueError(
@@ -194,6 +221,8 @@ def create_dataset(
         names = names or sorted(class_to_idx, key=class_to_idx.get)
         if not names and not num_classes:
             raise ValueError(f'Data set {name!r} does not say how many classes it has. Give --num-classes N.')
+        if names and num_classes not in (None, len(names)):
+            raise ValueError(f'--num-classes {num_classes}: {name!r} names {len(names)} classes. Leave it out.')
         names = [str(label) for label in names] or [f'class {i}' for i in range(num_classes)]
         dataset.target_transform = MultiLabelTarget(len(names), dense=target_format == 'multihot')
         if isinstance(dataset, IterableImageDataset):
@@ -211,7 +240,7 @@ def create_dataset(
         if names is None and class_map:
             names = read_class_map(class_map)
         folder = demo_root() if name == 'demo' else Path(root)
-        reader = _create_reader(name, folder, split, images, names, drop_unlabelled)
+        reader = _create_reader(name, folder, split, images, names, drop_unlabelled, group_column)
         target_transform = KnownTarget(unknown)
         if names is not None:
             reader.take_classes(names, drop_empty_classes)

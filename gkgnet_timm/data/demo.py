@@ -136,7 +136,7 @@ def _write_split(root: Path, split: str, count: int, seed: int) -> None:
     categories = [dict(id=i + 1, name=name) for i, name in enumerate(names)]
     (root / 'annotations').mkdir(exist_ok=True)
     content = dict(images=images, annotations=annotations, categories=categories)
-    (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(content))
+    (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(content), encoding='utf-8')
 
 
 def demo_root(splits: Mapping[str, int] = SPLITS) -> Path:

@@ -1,14 +1,17 @@
 """One split of a data set, opened by name and checked."""
 
 from pathlib import Path
-from typing import List, Optional, Union
+from typing import Any, Collection, List, Optional, Tuple, Union
 
+import numpy as np
 import torch.utils.data
 
 from .check import check_files, describe, notes_of
-from .dataset import create_dataset
+from .dataset import KnownTarget, MultiLabelDataset, create_dataset
+from .readers.base import LabelReader
+from .stratify import stratify
 
-__all__ = ['DEFAULT_IMAGES', 'DEFAULT_SPLITS', 'open_split']
+__all__ = ['DEFAULT_IMAGES', 'DEFAULT_SPLITS', 'hold_out', 'open_split', 'select_files']
 
 PARTS = ('train', 'val')
 
@@ -43,6 +46,7 @@ def open_split(
     batch_size: Optional[int] = None,
     num_samples: Optional[int] = None,
     seed: Optional[int] = None,
+    group_column: Optional[str] = None,
     verbose: bool = True,
     bit_depth: Optional[int] = None,
     background: Optional[str] = None,
@@ -50,8 +54,8 @@ def open_split(
 ) -> torch.utils.data.Dataset:
     """Open a split of a data set and check that its image files exist.
 
-    Arguments that are not listed here are those of `create_dataset`, from `input_key` to `seed` for data sets of timm
-    only.
+    Arguments that are not listed here are those of `create_dataset`. Those from `input_key` to `seed` are
+    for data sets of timm only.
 
     Args:
         name: Name of the data set.
@@ -101,6 +105,7 @@ def open_split(
         bit_depth=bit_depth,
         background=background,
         max_pixels=max_pixels,
+        group_column=group_column,
     )
     dataset.split, dataset.images = split, images
     if verbose:
@@ -110,3 +115,56 @@ def open_split(
     if bad_images is None:
         check_files(dataset)
     return dataset
+
+
+def select_files(dataset: Any, files: Collection[str], *, others: bool = False) -> MultiLabelDataset:
+    """Return the part of a split that has these files.
+
+    Args:
+        dataset: Data set of `open_split`, of image files.
+        files: Their names, as `dataset.filename` gives them.
+        others: Take all files but these.
+
+    Raises:
+        ValueError: If the split does not have one of the files, or the data set is one of timm.
+    """
+    if not isinstance(dataset, MultiLabelDataset) or not isinstance(dataset.reader, LabelReader):
+        raise ValueError(
+            f'Split {dataset.split!r} is of a data set of timm, of which no part can be taken: give --val-split in '
+            "place of --val-fraction, such as 'train[80%:]' for hfds."
+        )
+    chosen = set(files)
+    if missing := chosen.difference(dataset.reader.files):
+        raise ValueError(
+            f'{len(missing)} of the {len(chosen)} images that the training held out are not in split '
+            f'{dataset.split!r}, such as {min(missing)!r}: restore it, or give --split.'
+        )
+    rows = [row for row, name in enumerate(dataset.reader.files) if (name in chosen) != others]
+    part = MultiLabelDataset(dataset.reader.subset(rows), dataset.target_transform, dataset.bad_images)
+    part.split, part.images = dataset.split, dataset.images
+    return part
+
+
+def hold_out(
+    dataset: Any, fraction: float, seed: int, files: Optional[Collection[str]] = None
+) -> Tuple[MultiLabelDataset, MultiLabelDataset]:
+    """Divide a split into one to train on and one to evaluate on, stratified by label, see `stratify`.
+
+    Unknown labels are unknown in the second, whatever they are in the first.
+
+    Args:
+        dataset: Data set of `open_split`.
+        fraction: Share of the second part.
+        seed: Decides the choice.
+        files: Files of the second part, if they have been chosen before.
+
+    Raises:
+        ValueError: If there are too few images, or see `select_files`.
+    """
+    if files is None:
+        select_files(dataset, ())
+        parts = stratify(dataset.reader.targets, (1 - fraction, fraction), seed)
+        files = [dataset.reader.files[row] for row in np.flatnonzero(parts)]
+    second = select_files(dataset, files)
+    second.target_transform = KnownTarget()
+    return select_files(dataset, files, others=True), second

@@ -18,7 +18,10 @@ from ..weights.preprocessing import resolve_preprocessing
 from .scores_file import load_scores
 from .thresholds import load_threshold
 
-__all__ = ['Evaluation', 'evaluate_dataset', 'evaluate_scores']
+__all__ = ['SAME_SPLIT', 'Evaluation', 'evaluate_dataset', 'evaluate_scores']
+
+
+SAME_SPLIT = 'these are the images of training, the figures do not hold for others.'
 
 
 class Evaluation(NamedTuple):

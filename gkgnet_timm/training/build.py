@@ -2,16 +2,17 @@
 
 import copy
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Collection, Dict, Optional, Tuple
 
 import torch
 
 from timm.layers import convert_sync_batchnorm
 from timm.loss import CLASS_WEIGHT_METHODS
+from timm.optim import create_optimizer_v2, optimizer_kwargs
 
 from ..data import create_eval_loader, create_train_loader, create_train_transform
-from ..data.check import check_splits, class_counts
-from ..data.splits import open_split
+from ..data.check import check_splits, class_counts, describe
+from ..data.splits import hold_out, open_split
 from ..inference.device import Process
 from ..runtime import blame, read_json
 from ..weights.load import check_arguments, check_forward, create_model, create_model_by_labels
@@ -19,31 +20,46 @@ from .checkpoint import TrainTask
 from .config import TrainConfig
 from .criterion import create_criterion
 
-__all__ = ['check_last_batch', 'check_model', 'create_datasets', 'create_loaders', 'create_task']
+__all__ = ['check_last_batch', 'check_model', 'create_datasets', 'create_loaders', 'create_optimizer', 'create_task']
 
 
-def create_datasets(config: TrainConfig, process: Process, bad_images: Optional[Path]) -> Tuple[Any, Any]:
-    """Checked training and evaluation sets, both with the classes of the first.
+def create_datasets(
+    config: TrainConfig, process: Process, bad_images: Optional[Path], held_out: Optional[Collection[str]] = None
+) -> Tuple[Any, Any]:
+    """Checked training and evaluation sets, both with the classes of the first. The second is None for `no_val`.
 
     Args:
         config: Fields of the data sets.
         process: The primary one prints what the sets hold.
         bad_images: File that lists unreadable images, None to stop at the first.
+        held_out: Files of evaluation that a run to be resumed has chosen by `val_fraction`.
     """
     names = ('class_map', 'drop_unlabelled', 'drop_empty_classes', 'num_classes')
     names += ('input_key', 'target_key', 'target_format', 'seed')
     names += ('bit_depth', 'background', 'max_pixels')
     shared = {name: getattr(config, name) for name in names}
-    shared.update(bad_images=bad_images, verbose=process.is_primary)
+    shared.update(bad_images=bad_images)
 
     def open_part(part: str, **options: Any) -> Any:
         split, images, samples = (getattr(config, f'{part}_{name}') for name in ('split', 'images', 'num_samples'))
         options.update(shared, part=part, images=images, num_samples=samples)
+        options.setdefault('verbose', process.is_primary)
         return open_split(config.dataset, config.data_dir, split, **options)
 
-    train_set = open_part('train', unknown=config.unknown_labels, batch_size=config.batch_size)
+    options = dict(unknown=config.unknown_labels, batch_size=config.batch_size)
+    if config.val_fraction:
+        train_set = open_part('train', **options, verbose=False)
+        train_set, val_set = hold_out(train_set, config.val_fraction, config.seed, held_out)
+        if process.is_primary:
+            print(describe(train_set, f'{train_set.split}, to train on'))
+            print(describe(val_set, f'{val_set.split}, held out'))
+        return train_set, val_set
+    train_set = open_part('train', **options)
+    if config.no_val:
+        return train_set, None
     val_set = open_part('val', class_names=train_set.class_names, batch_size=config.validation_batch_size)
-    common = check_splits(train_set, val_set)
+    common = check_splits(train_set, val_set, config.allow_same_split)
+    val_set.is_training_split = common == len(train_set) == len(val_set)
     if common and process.is_primary:
         print(f'Warning: {common} images are in both splits.')
     return train_set, val_set
@@ -52,7 +68,7 @@ def create_datasets(config: TrainConfig, process: Process, bad_images: Optional[
 def create_loaders(
     config: TrainConfig, train_set: Any, val_set: Any, data_config: Dict[str, Any], process: Process
 ) -> Tuple[Any, Any]:
-    """Loaders of training and evaluation, with the preprocessing of a model's data config."""
+    """Loaders of training and evaluation, if any, with the preprocessing of a model's data config."""
     names = ('cropmix', 'reprob', 'no_aug', 'scale', 'ratio', 'hflip', 'vflip', 'color_jitter', 'train_crop_mode')
     with blame('--aa, --train-interpolation, --scale, --ratio'):
         transform = create_train_transform(
@@ -86,9 +102,11 @@ def create_loaders(
         aug_repeats=config.aug_repeats,
         mixup=mixup,
     )
-    val_loader = create_eval_loader(
-        val_set, data_config, config.validation_batch_size, process.device, config.workers, process.is_distributed
-    )
+    val_loader = None
+    if val_set is not None:
+        val_loader = create_eval_loader(
+            val_set, data_config, config.validation_batch_size, process.device, config.workers, process.is_distributed
+        )
     return train_loader, val_loader
 
 
@@ -160,6 +178,26 @@ def create_task(config: TrainConfig, train_set: Any, process: Process, is_resume
         model = convert_sync_batchnorm(model)
     criterion = _create_criterion(config, train_set)
     return TrainTask(model, criterion, process.device, dict(config.to_dict(), class_names=class_names))
+
+
+def create_optimizer(config: TrainConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of a model, after one of its kind has made a step on a single weight.
+
+    Raises:
+        ValueError: If it cannot be created, or cannot make such a step.
+    """
+    with blame('--opt, --opt-betas, --opt-kwargs'):
+        optimizer = create_optimizer_v2(model, **optimizer_kwargs(config), **config.opt_kwargs)
+        if getattr(optimizer, 'is_second_order', False):
+            raise ValueError(
+                f'{config.opt!r} needs second derivatives, which this training does not compute, give one such as adamw'
+            )
+        probe = torch.nn.Parameter(torch.ones(1, 1, device=next(model.parameters()).device))
+        options = dict(optimizer_kwargs(config), layer_decay=None)
+        trial = create_optimizer_v2([probe], **options, **config.opt_kwargs)
+        probe.sum().backward()
+        trial.step()
+    return optimizer
 
 
 def check_last_batch(loader: Any, model: torch.nn.Module, batch_size: int, input_size: Tuple[int, ...]) -> None:

@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Union
 
@@ -32,15 +32,19 @@ class TrainTask(MultiLabelClassificationTask):
         criterion: Loss of logits (B, L) and targets (B, L).
         device: Device of both.
         trained_with: Plain values: the fields of the configuration, and `class_names`.
+
+    Attributes:
+        facts: More entries of a checkpoint, such as `best_weights`: those with the better metric, 'raw' or 'average'.
     """
 
     def __init__(self, model: nn.Module, criterion: nn.Module, device: torch.device, trained_with: Dict[str, Any]):
         super().__init__(model, criterion=criterion, device=device, verbose=False)
         self.trained_with = trained_with
+        self.facts: Dict[str, Any] = {}
 
     def get_checkpoint_state(self, ema: bool = False, **kwargs: Any) -> Dict[str, Any]:
         state = super().get_checkpoint_state(ema, **kwargs)
-        return state if ema else dict(state, arch=self.trained_with['model'], args=self.trained_with)
+        return state if ema else dict(state, arch=self.trained_with['model'], args=self.trained_with, **self.facts)
 
 
 class SafeSaver(CheckpointSaver):
@@ -52,7 +56,7 @@ class SafeSaver(CheckpointSaver):
     def _save(self, save_path: str, epoch: int, metric: Optional[float] = None) -> None:
         try:
             super()._save(save_path, epoch, metric)
-            with open(save_path, 'rb') as file:
+            with open(save_path, 'r+b') as file:  # Windows syncs no file that is open for reading only
                 os.fsync(file.fileno())
         except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
             Path(save_path).unlink(missing_ok=True)
@@ -65,11 +69,12 @@ class SafeSaver(CheckpointSaver):
 
     def _replace(self, src: str, dst: str) -> None:
         os.replace(src, dst)
-        folder = os.open(os.path.dirname(dst) or '.', os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with suppress(OSError):  # Windows opens no folder, and not every file system syncs one
+            folder = os.open(os.path.dirname(dst) or '.', os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
     def _duplicate(self, src: str, dst: str) -> None:
         draft = f'{dst}.tmp'
@@ -88,10 +93,13 @@ class SafeSaver(CheckpointSaver):
         epoch, metric = saved['pending']
         numbered = self._checkpoint_path(epoch)
         full = len(self.checkpoint_files) >= self.max_history
-        if not os.path.exists(numbered) and not (full and not self.cmp(metric, self.checkpoint_files[-1][1])):
+        worst = self.checkpoint_files[-1][1] if full else None
+        if not os.path.exists(numbered) and (worst is None or (metric is not None and self.cmp(metric, worst))):
             self._cleanup_checkpoints(int(full))
             self._duplicate(path, numbered)
             self._track_checkpoint(numbered, epoch, metric, update_best_file=False)
+        if self.best_epoch is None:
+            return
         best = path if self.best_epoch == epoch else self._checkpoint_path(self.best_epoch)
         if os.path.exists(best):
             self._duplicate(best, os.path.join(self.checkpoint_dir, 'model_best' + self.extension))

@@ -81,6 +81,11 @@ class TrainConfig:
     train_num_samples: Optional[int] = option(None, 'length of a stream', 'N')
     val_num_samples: Optional[int] = option(None, 'the same for evaluation', 'N')
     drop_empty_classes: bool = option(False, 'leave out classes that no training image has')
+    val_fraction: Optional[float] = option(
+        None, 'hold out this share of the training split for evaluation, stratified by label', 'F'
+    )
+    no_val: bool = option(False, 'train without evaluation: the last checkpoint is the result')
+    allow_same_split: bool = option(False, 'evaluate on the images of training, with a warning on every report')
     unknown_labels: Optional[str] = option(
         None,
         'how to train on labels of -1: unknown ones, or difficult ones of voc (default: positive for voc, else ignore)',
@@ -102,6 +107,12 @@ class TrainConfig:
     drop: Optional[float] = option(None, 'dropout before the classifier', 'RATE')
     drop_path: Optional[float] = option(None, 'stochastic depth', 'RATE')
     model_kwargs: Dict[str, Any] = option({}, 'more model arguments')
+    freeze: str = option(
+        'none',
+        'trunk: train the classifier alone, of GKGNet the label branch; frozen norms keep their statistics',
+        choices=('trunk', 'none'),
+    )
+    freeze_epochs: Optional[int] = option(None, 'train all from then on', 'N', limits=(1, inf))
     grad_checkpointing: bool = option(False, 'less memory, more time')
     torchcompile: Optional[str] = option(None, 'compile the model', 'BACKEND', nargs='?', const='inductor')
     sync_bn: bool = option(False, 'share batch statistics between processes')
@@ -130,6 +141,7 @@ class TrainConfig:
     max_bad_steps: int = option(10, 'updates per epoch that a non-finite loss may skip', 'N')
 
     epochs: int = option(30, '', 'N', limits=(1, inf), group='schedule')
+    patience: Optional[int] = option(None, 'stop after N epochs without a better metric', 'N', limits=(1, inf))
     sched: str = option('cosine', choices=SCHEDULES)
     sched_on_updates: bool = option(True, 'step per update, not per epoch')
     warmup_epochs: int = option(1, '', 'N')
@@ -186,9 +198,13 @@ class TrainConfig:
     oversample_thr: Optional[float] = option(None, 'repeat images of classes rarer than this fraction', 'F')
     aug_repeats: float = option(0, 'augmentations of an image in an epoch', 'N', limits=(0, 100))
 
-    model_ema: bool = option(False, 'also evaluate and keep a moving average', group='average of the weights')
+    model_ema: bool = option(
+        False,
+        'also evaluate and keep a moving average; the better of both is the result',
+        group='average of the weights',
+    )
     model_ema_decay: float = option(0.9998, '', 'RATE', limits=(0, 1))
-    model_ema_warmup: bool = option(False, 'lower decay at first')
+    model_ema_warmup: bool = option(True, 'lower decay at first, so that early weights do not count for long')
     model_ema_force_cpu: bool = option(False, 'saves memory, without evaluation')
 
     output: str = option('output/train', 'folder of all runs', 'DIR', group='output')
@@ -199,6 +215,7 @@ class TrainConfig:
     seed: int = option(42, limits=(0, 2**32 - 1))
     log_wandb: bool = option(False, 'log to Weights & Biases')
     wandb_project: Optional[str] = option(None, '', 'NAME')
+    log_tensorboard: bool = option(False, 'log to TensorBoard, in the folder of the run')
 
     def __post_init__(self) -> None:
         self.unknown_labels = self.unknown_labels or ('positive' if self.dataset == 'voc' else 'ignore')
@@ -209,16 +226,41 @@ class TrainConfig:
         check_types(vars(self))
         if not 0 < self.scale[0] <= self.scale[1] or not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f'--scale and --ratio run from small to large, got {self.scale} and {self.ratio}.')
+        self._check_evaluation()
         absolute = ('data_dir', 'class_map', 'class_stats', 'pretrained_path')  # a resumed run may start elsewhere
         for name in (*absolute, 'train_split', 'val_split', 'train_images', 'val_images', 'output'):
             if getattr(self, name):
                 path = os.path.expanduser(getattr(self, name))  # no shell expands a YAML
                 setattr(self, name, os.path.abspath(path) if name in absolute else path)
 
+    def _check_evaluation(self) -> None:
+        if self.val_fraction is not None and not 0 < self.val_fraction < 1:
+            raise ValueError(f'--val-fraction must be between 0 and 1, got {self.val_fraction}.')
+        if self.no_val and self.patience:
+            raise ValueError('--patience needs the figures of an evaluation: leave out --no-val.')
+        ways = dict(
+            val_fraction=self.val_fraction is not None,
+            no_val=self.no_val,
+            val_split=bool(self.val_split or self.val_images or self.val_num_samples),
+        )
+        ways['allow_same_split'] = self.allow_same_split and not ways['val_split']
+        if sum(ways.values()) > 1:
+            flags = ' and '.join(f'--{name.replace("_", "-")}' for name, given in ways.items() if given)
+            raise ValueError(f'{flags} are different ways to evaluate, give one of them.')
+
+    def is_frozen(self, epoch: int) -> bool:
+        """Whether the trunk is frozen in an epoch, from 0."""
+        return self.freeze == 'trunk' and (self.freeze_epochs is None or epoch < self.freeze_epochs)
+
     @property
     def evaluates_average(self) -> bool:
         """Whether the average of the weights is evaluated beside the weights themselves."""
-        return self.model_ema and not self.model_ema_force_cpu
+        return self.model_ema and not self.model_ema_force_cpu and not self.no_val
+
+    @property
+    def is_lower_better(self) -> bool:
+        """Whether a lower `eval_metric` is a better one."""
+        return self.eval_metric == 'loss'
 
     def to_dict(self) -> Dict[str, Any]:
         """The fields by name, as `args.yaml` and checkpoints keep them."""

@@ -15,6 +15,7 @@ from timm.task import TrainingTask
 from ..inference.device import Process
 from ..runtime import UserError
 from .config import TrainConfig
+from .freeze import hold_statistics
 from .progress import Progress
 
 __all__ = ['CHECK_IMAGES', 'TrainingError', 'train_one_epoch', 'updates_of']
@@ -86,6 +87,8 @@ def train_one_epoch(
         TrainingError: If the loss of more than `max_bad_steps` updates was not finite, or no image could be read.
     """
     task.train()
+    if config.is_frozen(epoch):
+        hold_statistics(utils.unwrap_model(task.get_trainable_module()))
     parameters = list(task.get_clip_parameters(exclude_head=config.clip_mode == 'agc'))
     norms = [module for module in task.get_trainable_module().modules() if isinstance(module, _BatchNorm)]
     running_stats = [buffer for norm in norms for buffer in norm.buffers()]

@@ -1,32 +1,35 @@
 """A training run: the loop over the epochs, and what it leaves in its folder."""
 
 import shlex
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional
+from typing import Dict, Optional
 
 import torch
 import yaml
+from torch.nn.parallel import DistributedDataParallel
 
 from timm import utils
 from timm.models import safe_model_name
-from timm.optim import create_optimizer_v2, optimizer_kwargs
-from timm.task import evaluation_sample_limit
 
 from ..data import start_epoch
 from ..data.images import describe_unreadable
+from ..evaluation.evaluate import SAME_SPLIT
 from ..inference.device import Process, autocast_context, start_process
-from ..inference.predictor import compute_logits
-from ..metrics import MultiLabelEvaluator, chance_level
+from ..metrics import MultiLabelEvaluator
 from ..runtime import blame, replacing
+from ..weights.file import read_training
 from ..weights.preprocessing import resolve_preprocessing
-from .build import check_last_batch, check_model, create_datasets, create_loaders, create_task
-from .checkpoint import SafeSaver, TrainTask, open_run, resume_run, trim_summary_file
+from .build import check_last_batch, check_model, create_datasets, create_loaders, create_optimizer, create_task
+from .checkpoint import SafeSaver, TrainTask, open_run, resume_run
 from .config import TrainConfig
 from .curves import draw_curves
-from .epoch import CHECK_IMAGES, TrainingError, train_one_epoch, updates_of
+from .epoch import train_one_epoch, updates_of
+from .evaluate import evaluate_epoch
+from .freeze import set_frozen
+from .logs import RunLog
 from .progress import Progress
 from .schedule import create_schedule
 
@@ -44,7 +47,7 @@ def train(config: TrainConfig, resume: Optional[str] = None) -> Dict[str, float]
         resume: Checkpoint in that folder to continue from, to the same result bit for bit on one device.
 
     Returns:
-        Metrics of the last epoch, in percent.
+        Metrics of the last epoch, in percent, of the better of raw and averaged weights; none without evaluation.
 
     Raises:
         OSError, ValueError: If files or arguments are wrong. Whatever can be checked is checked before the first step.
@@ -68,87 +71,97 @@ def _train(config: TrainConfig, resume: Optional[str], process: Process, output:
     # the first process draws the demo set
     if process.is_distributed and not process.is_primary:
         torch.distributed.barrier()
-    train_set, val_set = create_datasets(config, process, bad_images if config.on_bad_image == 'skip' else None)
+    trained = read_training(resume) if resume else None
+    bad = bad_images if config.on_bad_image == 'skip' else None
+    train_set, val_set = create_datasets(config, process, bad, trained and trained.held_out)
     if process.is_distributed and process.is_primary:
         torch.distributed.barrier()
     config = replace(
         config,
         train_split=train_set.split,
         train_images=train_set.images,
-        val_split=val_set.split,
-        val_images=val_set.images,
+        **(dict(val_split=val_set.split, val_images=val_set.images) if val_set and not config.val_fraction else {}),
     )
 
     task = create_task(config, train_set, process, is_resumed=bool(resume))
+    task.facts['best_weights'] = 'raw'
+    if config.val_fraction:
+        task.facts['held_out'] = [val_set.filename(row) for row in range(len(val_set))]
+    if val_set and getattr(val_set, 'is_training_split', False):
+        task.facts['is_training_split'] = True
     model = task.get_trainable_module()
     data_config = resolve_preprocessing(model, args=config.to_dict())
     train_loader, val_loader = create_loaders(config, train_set, val_set, data_config, process)
     check_last_batch(train_loader, model, config.batch_size, data_config['input_size'])
     updates = updates_of(len(train_loader), config.grad_accum_steps)
-    with blame('--opt, --opt-betas, --opt-kwargs'):
-        optimizer = create_optimizer_v2(model, **optimizer_kwargs(config), **config.opt_kwargs)
+    optimizer = create_optimizer(config, model)
     scaler = utils.NativeScaler(process.device.type) if config.amp and config.amp_dtype == 'float16' else None
     if config.model_ema:
         ema_device = 'cpu' if config.model_ema_force_cpu else None
         task.setup_ema(config.model_ema_decay, use_warmup=config.model_ema_warmup, device=ema_device)
     first_epoch = resume_run(resume, task, optimizer, scaler) if resume else 0
+    if config.freeze == 'trunk':
+        set_frozen(model, config.is_frozen(first_epoch))
     if config.torchcompile:
         task.compile(backend=config.torchcompile)
-    if process.is_distributed:
-        # each process keeps its own running statistics until distribute_bn
-        device_ids = [process.device] if process.device.type == 'cuda' else None
-        task.prepare_distributed(device_ids=device_ids, broadcast_buffers=False)
+    _distribute(task, process)
     with blame('--sched'):
         scheduler, epochs = create_schedule(config, optimizer, updates)
     scheduler.step_update(first_epoch * updates)
     scheduler.step(first_epoch)
     autocast = autocast_context(process.device, config.amp, config.amp_dtype)
 
-    saver = progress = None
+    saver = progress = log = None
     if process.is_primary:
         saver = SafeSaver(
             model,
             optimizer,
             amp_scaler=scaler,
             checkpoint_dir=str(output),
-            decreasing=config.eval_metric == 'loss',
+            decreasing=config.is_lower_better,
             max_history=config.checkpoint_hist,
             task=task,
         )
         if resume:
             saver.resume(resume)
-        trim_summary_file(output / 'summary.csv', first_epoch)
+        log = RunLog(config, output, first_epoch, trained and trained.wandb_id)
         with replacing(output / 'args.yaml') as file:
             yaml.safe_dump(config.to_dict(), file, sort_keys=False)
-        if config.log_wandb:
-            _start_wandb(config)
+        if log.wandb_id:
+            task.facts['wandb_id'] = log.wandb_id
         progress = Progress(epochs, first_epoch, updates, config.log_interval)
         parameters = sum(p.numel() for p in model.parameters()) / 1e6
         print(f'{config.model}, {parameters:.1f} M parameters, {data_config["input_size"][-1]} px, to {output}')
         if resume:
             print(f'Resumed after epoch {first_epoch} of {resume}.')
 
-    metrics: Dict[str, float] = {}
+    result = None
     for epoch in range(first_epoch, epochs):
+        if _has_stalled(config, epoch, saver, process):
+            break
+        if config.freeze == 'trunk' and epoch == config.freeze_epochs:
+            set_frozen(model, False)
+            _distribute(task, process)
         start_epoch(train_loader, config.seed, epoch, process.rank)
         if config.mixup_off_epoch and epoch >= config.mixup_off_epoch:
             train_loader.loader.collate_fn.mixup = None
         train_metrics = train_one_epoch(
             epoch, task, train_loader, optimizer, scheduler, scaler, autocast, config, process, progress
         )
-        for ema in (False, True) if config.evaluates_average else (False,):
-            metrics = _evaluate_epoch(epoch, task, val_loader, autocast, config, process, ema)
+        if val_loader is not None:
+            result = evaluate_epoch(epoch, task, val_loader, autocast, config, process)
+            task.facts['best_weights'] = result.weights
         scheduler.step(epoch + 1)
         if process.is_primary:
             lr = train_metrics.pop('lr')
-            summary = output / 'summary.csv'
-            utils.update_summary(epoch, train_metrics, metrics, summary, lr=lr, log_wandb=config.log_wandb)
-            saver.save_checkpoint(epoch, metric=metrics[config.eval_metric])
+            log.write(epoch, train_metrics, result, lr)
+            saver.save_checkpoint(epoch, metric=result and result.metrics[config.eval_metric])
     if process.is_primary:
-        _announce_end(config, output, saver, len(train_set) + len(val_set))
+        log.close()
+        _announce_end(config, task, output, saver, len(train_set) + len(val_set or ()))
     if process.is_distributed:
         torch.distributed.destroy_process_group()
-    return metrics
+    return result.metrics if result else {}
 
 
 def _check(config: TrainConfig, resume: Optional[str]) -> None:
@@ -160,6 +173,8 @@ def _check(config: TrainConfig, resume: Optional[str]) -> None:
     if config.torchcompile and config.torchcompile not in torch.compiler.list_backends(exclude_tags=()):
         backends = ', '.join(torch.compiler.list_backends())
         raise ValueError(f'--torchcompile {config.torchcompile!r} is not one of {backends}.')
+    if config.freeze_epochs and config.freeze == 'none':
+        raise ValueError('--freeze-epochs says for how long to freeze: give --freeze trunk as well.')
     if config.init_labels_by_name and not (config.pretrained or config.pretrained_path or resume):
         raise ValueError('--init-labels-by-name needs pretrained weights: give --pretrained or --pretrained-path FILE.')
 
@@ -175,42 +190,47 @@ def _name_run(config: TrainConfig, process: Process) -> TrainConfig:
     return replace(config, experiment=names[0])
 
 
-def _evaluate_epoch(
-    epoch: int,
-    task: TrainTask,
-    loader: Any,
-    autocast: Callable[[], AbstractContextManager],
-    config: TrainConfig,
-    process: Process,
-    ema: bool,
-) -> Dict[str, float]:
-    """Metrics of the model, or of the average of its weights."""
-    model = task.get_eval_model(ema=ema)
-    model = getattr(model, 'module', model)  # without DistributedDataParallel or averaging
-    if process.is_distributed and config.dist_bn:
-        utils.distribute_bn(model, process.world_size, reduce=config.dist_bn == 'reduce')
-    evaluator = MultiLabelEvaluator(process.device, max_samples=evaluation_sample_limit(loader))
-    try:
-        for logits, target in compute_logits(model, loader, autocast, channels_last=config.channels_last):
-            evaluator.update(logits, target)
-        metrics = evaluator.compute(distributed=process.is_distributed)
-    except ValueError as error:  # scores of nan
-        if evaluator.gathered is not None and not len(evaluator.gathered[1]):
-            raise TrainingError(f'None of the evaluation images could be read: {CHECK_IMAGES}.') from error
-        problem = f'Epoch {epoch + 1} cannot be evaluated: {error}'
-        raise TrainingError(f'{problem} The last checkpoint is kept, a lower --lr may help.') from error
-    if process.is_primary:
-        what, chance = ', average of the weights' if ema else '', chance_level(evaluator.gathered[1])
-        print(f'epoch {epoch + 1}{what}: mAP {metrics["mAP"]:.2f} (chance {chance:.2f})', flush=True)
-    return metrics
+def _distribute(task: TrainTask, process: Process) -> None:
+    """Wrap the model for a distributed run, again if its trainable parameters are others."""
+    if not process.is_distributed:
+        return
+    module = task.get_trainable_module()
+    task.trainable_module = module.module if isinstance(module, DistributedDataParallel) else module
+    # each process keeps its own running statistics until distribute_bn
+    device_ids = [process.device] if process.device.type == 'cuda' else None
+    task.prepare_distributed(device_ids=device_ids, broadcast_buffers=False)
 
 
-def _announce_end(config: TrainConfig, output: Path, saver: SafeSaver, images: int) -> None:
+def _has_stalled(config: TrainConfig, epoch: int, saver: Optional[SafeSaver], process: Process) -> bool:
+    """Whether the metric has not become better for `patience` epochs before this one."""
+    if not config.patience:
+        return False
+    stalled = [bool(saver) and saver.best_epoch is not None and epoch - 1 - saver.best_epoch >= config.patience]
+    if process.is_distributed:
+        torch.distributed.broadcast_object_list(stalled, src=0)
+    if stalled[0] and process.is_primary:
+        print(f'Stopped after epoch {epoch}: no better {config.eval_metric} for {config.patience} epochs (--patience).')
+    return stalled[0]
+
+
+def _announce_end(config: TrainConfig, task: TrainTask, output: Path, saver: SafeSaver, images: int) -> None:
     """Say what came out of a run on a number of images, and where it is."""
-    checkpoint = output / 'model_best.pth.tar'
-    print(f'Best {config.eval_metric} {saver.best_metric:.4f} after epoch {saver.best_epoch + 1}: {checkpoint}')
-    use_ema = ' --use-ema' if config.evaluates_average else ''
-    print(f'To reproduce it: python validate.py --checkpoint {shlex.quote(str(checkpoint))}{use_ema}')
+    checkpoint, split = output / 'model_best.pth.tar', ''
+    if config.no_val:
+        checkpoint, split = output / 'last.pth.tar', ' --split NAME'
+        print(f'Trained without evaluation, the result is the last checkpoint: {checkpoint}')
+        if config.model_ema:
+            print('It is taken with its raw weights, and with their average by --use-ema.')
+    else:
+        weights = ''
+        if config.evaluates_average:
+            better = {'raw': 'raw weights', 'average': 'average of the weights'}
+            weights = f', {better[read_training(checkpoint).best_weights]}'
+        best = f'Best {config.eval_metric} {saver.best_metric:.4f} after epoch {saver.best_epoch + 1}{weights}'
+        print(f'{best}: {checkpoint}')
+    if task.facts.get('is_training_split'):
+        print(f'Warning: {SAME_SPLIT}')
+    print(f'To reproduce it: python validate.py --checkpoint {shlex.quote(str(checkpoint))}{split}')
     if (output / 'summary.csv').is_file():
         draw_curves(output / 'summary.csv', output / 'curves.png', config.eval_metric)
         print(f'Curves: {output / "curves.png"}')
@@ -218,18 +238,3 @@ def _announce_end(config: TrainConfig, output: Path, saver: SafeSaver, images: i
     if bad_images.is_file():
         listed = bad_images.read_text(encoding='utf-8', errors='surrogateescape')
         print(f'{describe_unreadable(len(set(listed.splitlines())), images)}; {bad_images} lists them.')
-
-
-def _start_wandb(config: TrainConfig) -> None:
-    """Begin a run at Weights & Biases."""
-    try:
-        import wandb
-    except ImportError:
-        raise ValueError('--log-wandb needs the package: pip install wandb.') from None
-    wandb.init(
-        project=config.wandb_project,
-        name=config.experiment,
-        id=config.experiment,  # so that a resumed run continues there
-        resume='allow',
-        config=config.to_dict(),
-    )

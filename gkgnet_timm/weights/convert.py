@@ -157,7 +157,7 @@ def convert(
     if output.exists() and not output.is_dir():
         raise ValueError(f'--output {str(output)!r} is a file, give a folder.')
 
-    weights = load_weights(path, use_ema)
+    weights = load_weights(path, trained.takes_average(use_ema) if trained else use_ema)
     origin = dict(file=Path(path).name, sha256=sha256(path), ema=weights.is_average)
     config: Dict[str, Any] = dict(converted_from=origin)
     target, known = None, {}

@@ -170,10 +170,8 @@ def read_results(path: Union[str, Path], config: Dict[str, Any]) -> Dict[str, An
             raise ValueError(f'{str(path)!r}: {name!r} must be a percentage, is {value!r}.')
     kind = 'ema' if (config.get('converted_from') or {}).get('ema') else 'raw'
     if 'converted_from' in config and result.get(f'mAP_{kind}', result['mAP']) != result['mAP']:
-        flag = 'with' if kind == 'ema' else 'without'
-        raise ValueError(
-            f'{str(path)!r} is not of the {kind} weights, as the folder is: run validate.py {flag} --use-ema.'
-        )
+        flag = '--use-ema' if kind == 'ema' else '--no-use-ema'
+        raise ValueError(f'{str(path)!r} is not of the {kind} weights, as the folder is: run validate.py with {flag}.')
     return result
 
 

@@ -237,7 +237,8 @@ def load_model(
         pretrained: Load the weights of `name`.
         num_classes: None for those of the weights.
         img_size: Side or (height, width) in pixels, None for that of the weights.
-        use_ema: Load the average of the weights in the checkpoint, or the weights themselves, see `read_weights`.
+        use_ema: Load the average of the weights in the checkpoint, or the weights themselves (default: those with the
+            better metric in training, see `read_weights`).
         model_kwargs: More arguments of the model; they replace those of the checkpoint.
 
     Raises:
@@ -267,7 +268,7 @@ def load_model(
     if trained:
         if num_classes not in (None, len(trained.class_names)):
             raise ValueError(f'Checkpoint {path!r} has {len(trained.class_names)} classes, not {num_classes}.')
-        return _load_trained(path, trained, name, img_size, use_ema, model_kwargs).eval()
+        return _load_trained(path, trained, name, img_size, trained.takes_average(use_ema), model_kwargs).eval()
     kwargs = dict(model_kwargs, pretrained=pretrained, pretrained_path=path, use_ema=use_ema, num_classes=num_classes)
     if path and num_classes and not is_model_in_modules(_architecture(name), ('gkgnet', 'pvig')):
         # what timm registered for its own weights does not hold for a file; our models look at the file

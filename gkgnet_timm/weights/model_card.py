@@ -145,7 +145,8 @@ def _metrics(results: Dict[str, Any]) -> str:
     rows = [f'| {title} | {results[name]:.2f} |' for name, title in titles.items() if name in results]
     if isinstance(results.get('chance'), float):
         rows.append(f'| mAP by chance | {results["chance"]:.2f} |')
-    return '\n'.join([f'{", ".join(facts)}.', '', '| | % |', '|---|---:|', *rows])
+    warning = [f'**Warning**: {_text(results["warning"])}', ''] if results.get('warning') else []
+    return '\n'.join([f'{", ".join(facts)}.', '', *warning, '| | % |', '|---|---:|', *rows])
 
 
 def _preprocessing(cfg: Dict[str, Any]) -> str:

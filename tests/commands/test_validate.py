@@ -40,10 +40,12 @@ def checkpoint(run):
 
 
 def test_raw_and_average_side_by_side(run, checkpoint, capsys):
-    raw, ema = validate(checkpoint), validate([*checkpoint, '--use-ema'])
+    best, raw, ema = (validate([*checkpoint, *flags]) for flags in ([], ['--no-use-ema'], ['--use-ema']))
     assert raw['mAP'] == raw['mAP_raw'] == ema['mAP_raw'] and ema['mAP'] == ema['mAP_ema'] == raw['mAP_ema']
     last = list(csv.DictReader((run / 'summary.csv').open()))[-1]
-    assert float(last['eval_mAP']) == ema['mAP'] and float(last['eval_loss']) == ema['loss']
+    assert raw['mAP'] != ema['mAP'] and best == max(raw, ema, key=lambda result: result['mAP'])
+    assert float(last['eval_mAP']) == best['mAP'] and float(last['eval_loss']) == best['loss']
+    assert last['eval_weights'] == ('average' if best == ema else 'raw')
     printed = capsys.readouterr().out
     assert 'val: 11 images' in printed and 'raw weights: mAP' in printed and 'ema weights: mAP' in printed
     assert "crop_mode squash" in printed and 'Warning' not in printed
@@ -87,8 +89,8 @@ def test_calibration_raises_f1(checkpoint, tmp_path):
 
 def test_flip_takes_the_mean_of_both_logits(run, checkpoint, tmp_path, small_demo):
     paths = [str(tmp_path / f'{name}.npz') for name in ('plain', 'flipped')]
-    validate([*checkpoint, '--scores-out', paths[0]])
-    validate([*checkpoint, '--flip', '--scores-out', paths[1]])
+    validate([*checkpoint, '--no-use-ema', '--scores-out', paths[0]])
+    validate([*checkpoint, '--no-use-ema', '--flip', '--scores-out', paths[1]])
     model = timm.create_model('gkgnet_ti_224', num_classes=8, img_size=32, **eval_kwargs())
     model.load_state_dict(torch.load(run / 'last.pth.tar', weights_only=False)['state_dict'])
     model.eval()
@@ -240,7 +242,8 @@ def test_weights_of_other_origin(run, tmp_path):
     kwargs = [f'{key}={value}' for key, value in eval_kwargs().items()]
     flags = ['--model', 'gkgnet_ti_224', '--model-kwargs', *kwargs, '--img-size', '32', '--dataset', 'demo', '-j', '0']
     result = validate(['--checkpoint', str(tmp_path / 'plain.pth'), *flags])
-    assert result['mAP'] == validate(['--checkpoint', str(run / 'last.pth.tar'), '-j', '0'])['mAP']
+    raw = validate(['--checkpoint', str(run / 'last.pth.tar'), '-j', '0', '--no-use-ema'])
+    assert result['mAP'] == raw['mAP']
 
 
 def test_errors_are_one_line(run, checkpoint, tmp_path, capsys):

@@ -123,3 +123,32 @@ def test_streams_by_themselves(shards):
     assert reader.input_key == 'jpg;png;webp' and dataset.class_names == ['class 0', 'class 1', 'class 2']
     with pytest.raises(ValueError, match='--on-bad-image skip does not apply to the stream'):
         open_split('wds/x', str(shards), 'x-{0..1}.tar|10', num_classes=3, bad_images=os.devnull)
+
+
+@pytest.mark.parametrize(
+    'name, options, flag',
+    [
+        *((name, dict(num_classes=2), '--num-classes') for name in ('csv', 'coco', 'voc', 'gkgnet', 'demo')),
+        ('csv', dict(target_format='multihot'), '--target-format'),
+        ('csv', dict(target_key='labels'), '--target-key'),
+        ('coco', dict(input_key='jpg'), '--input-key'),
+        ('voc', dict(num_samples=5), '--num-samples'),
+        ('voc', dict(images='JPEGImages'), '--images'),
+        ('demo', dict(group_column='patient'), '--group-column'),
+        ('hfds/x', dict(num_samples=5), '--num-samples'),
+        ('wds/x', dict(images='x'), '--images'),
+        ('wds/x', dict(drop_unlabelled=True), '--drop-unlabelled'),
+        ('wds/x', dict(unknown='positive'), '--unknown-labels'),
+    ],
+)
+def test_options_that_a_data_set_has_no_use_for(name, options, flag, tmp_path):
+    with pytest.raises(ValueError, match=f'^{flag}( .*)?: not used by --dataset {name}, got .*Leave it out'):
+        open_split(name, tmp_path, 'some split', **options)
+
+
+def test_number_of_classes_that_are_named(shards):
+    options = dict(target_key='indices', target_format='indices', class_map=str(shards / 'classes.txt'), verbose=False)
+    dataset = open_split('wds/x', shards, 'x-{0..1}.tar|10', num_classes=3, **options)
+    assert dataset.class_names == ['cat', 'dog', 'cow']
+    with pytest.raises(ValueError, match='--num-classes 4: .* names 3 classes'):
+        open_split('wds/x', shards, 'x-{0..1}.tar|10', num_classes=4, **options)

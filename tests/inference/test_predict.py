@@ -112,14 +112,18 @@ def test_paths_globs_folders_and_lists(photos):
             find_images(['a', argument])
 
 
-@pytest.mark.parametrize('flags', [[], ['--use-ema'], ['--amp', '--channels-last'], ['-j', '2', '-b', '5']])
+@pytest.mark.parametrize(
+    'flags', [['--no-use-ema'], ['--use-ema'], [], ['--amp', '--channels-last'], ['-j', '2', '-b', '5']]
+)
 def test_scores_are_those_of_the_evaluation(flags, trained, photos):
     checkpoint, folder = trained
     run(folder, '--output', 'o.jsonl', '--threshold', '1e-9', *flags, checkpoint=checkpoint)
     rows = {Path(row['file']).name: row['labels'] for row in rows_of('o.jsonl')}
     dataset = create_dataset('demo', None, 'val')
     model = timm.create_model('gkgnet_ti_224', num_classes=8, img_size=32, **NARROW).eval()
-    timm.models.load_checkpoint(model, checkpoint, use_ema='--use-ema' in flags)
+    better = torch.load(checkpoint, weights_only=False)['best_weights'] == 'average'
+    average = '--use-ema' in flags or ('--no-use-ema' not in flags and better)
+    timm.models.load_checkpoint(model, checkpoint, use_ema=average)
     config = timm.data.resolve_input_data_config(model, args=dict(img_size=32))
     batch = 5 if '-b' in flags else 2
     loader = create_eval_loader(dataset, config, batch, torch.device('cpu'), 0)
@@ -279,7 +283,8 @@ def test_format_by_suffix_and_by_terminal(trained, photos, monkeypatch, capsys):
     checkpoint = trained[0]
     run('a', checkpoint=checkpoint)
     printed = capsys.readouterr()
-    assert len([json.loads(line) for line in printed.out.splitlines()]) == 7 and not printed.err
+    assert len([json.loads(line) for line in printed.out.splitlines()]) == 7
+    assert re.fullmatch(r'Weights: (raw|average), which had the better metric in training; .*\n', printed.err)
     monkeypatch.setattr(sys.stdout, 'isatty', lambda: True, raising=False)
     monkeypatch.setattr(sys.stderr, 'isatty', lambda: True, raising=False)
     run('a', checkpoint=checkpoint)

@@ -67,7 +67,7 @@ def test_two_processes(data, tmp_path, server):
 
     # one process evaluates the checkpoint to the same metrics: no image is counted twice, none is missing
     last = [row for row in csv.DictReader((folder / 'summary.csv').open())][-1]
-    checkpoint = ['--checkpoint', str(folder / 'last.pth.tar'), '--use-ema', '--on-bad-image', 'skip']
+    checkpoint = ['--checkpoint', str(folder / 'last.pth.tar'), '--on-bad-image', 'skip']
     result = validate([*checkpoint, '-j', '0'])
     assert result['images'] == 6
     for name in MultiLabelEvaluator.metric_names:

@@ -76,7 +76,7 @@ def test_average_that_is_not_evaluated(tmp_path, capsys):
 def test_warmup_of_the_average(tmp_path):
     """Its decay starts at a low value, so that the average soon leaves the weights of the start behind."""
     distances = []
-    for warmup in ([], ['--model-ema-warmup']):
+    for warmup in (['--no-model-ema-warmup'], []):
         flags = ['--epochs', '1', '--lr', '1e-2', '--warmup-epochs', '0', '--model-ema', '--model-ema-decay', '0.9999']
         train([*TINY, *flags, *warmup, '--output', str(tmp_path), '--experiment', f'run{len(distances)}'])
         state = torch.load(tmp_path / f'run{len(distances)}' / 'last.pth.tar', weights_only=True)

@@ -164,9 +164,24 @@ def trained(tmp_path_factory, small_demo):
     return folder / 'run' / 'last.pth.tar'
 
 
+@pytest.mark.parametrize('best', ['raw', 'average'])
+def test_better_weights_are_converted(best, trained, tmp_path, capsys):
+    state = torch.load(trained, weights_only=False)
+    torch.save(dict(state, best_weights=best), tmp_path / 'last.pth.tar')
+    command(['convert', str(tmp_path / 'last.pth.tar'), '--output', str(tmp_path / 'out')])
+    assert f'Weights: {best}, which had the better metric' in capsys.readouterr().out
+    weights = load_file(tmp_path / 'out' / 'model.safetensors')
+    stored = state['state_dict' if best == 'raw' else 'state_dict_ema']
+    assert all(torch.equal(weights[key], value) for key, value in stored.items())
+    config = json.loads((tmp_path / 'out' / 'config.json').read_text())
+    assert config['converted_from']['ema'] == (best == 'average')
+
+
 @pytest.mark.parametrize('kind', ['state_dict', 'state_dict_ema'])
 def test_own_checkpoint(trained, tmp_path, capsys, kind):
-    argv = ['convert', str(trained), '--output', str(tmp_path / 'out')] + ['--use-ema'] * (kind != 'state_dict')
+    argv = ['convert', str(trained), '--output', str(tmp_path / 'out')] + [
+        '--use-ema' if kind == 'state_dict_ema' else '--no-use-ema'
+    ]
     command(argv)
     stored = torch.load(trained, weights_only=False)
     weights = load_file(tmp_path / 'out' / 'model.safetensors')
@@ -219,7 +234,7 @@ def test_errors_are_one_line(trained, tmp_path, monkeypatch, capsys):
         (['good.pth', '--model', 'resnet18'], "'resnet18' is not one that weights can be converted to: gkgnet_224"),
         (['good.pth', '--model', 'gkgnet_577'], "'gkgnet_577' is not one"),
         (['good.pth', '--model', 'gkgnet_576.nope'], "'gkgnet_576.nope' is not one"),
-        (['own_nan.pth'], "'own_nan.pth': tensor 'stem.conv1.conv.weight' has nan"),
+        (['own_nan.pth', '--no-use-ema'], "'own_nan.pth': tensor 'stem.conv1.conv.weight' has nan"),
         (['good.pth', '--model', 'pvig_ti_224', *small], 'good.pth'),
         (['good.pth', '--model', 'gkgnet_ti_224'], 'good.pth'),
         (['good.pth', '--model', 'gkgnet_ti_224', *small, '--use-ema'], 'no average'),

@@ -96,6 +96,39 @@ def test_checkpoint_that_cannot_be_read(checkpoint, tmp_path):
         read_training(path)
 
 
+@pytest.mark.parametrize(
+    'best, use_ema, average',
+    [
+        (None, None, False),
+        ('raw', None, False),
+        ('average', None, True),
+        ('average', False, False),
+        ('raw', True, True),
+    ],
+)
+def test_better_weights_are_loaded_unless_asked_for_others(best, use_ema, average, checkpoint):
+    path, content = checkpoint
+    if best:
+        torch.save(dict(content, best_weights=best), path)
+    assert torch.equal(logits(load_model(path, use_ema=use_ema)), logits(create(seed=int(average))))
+    trained = read_training(path)
+    assert trained.takes_average(use_ema) == average
+    reason = 'which had the better metric in training' if use_ema is None else 'as asked for'
+    other = '--no-use-ema takes the raw ones' if average else '--use-ema takes their average'
+    expected = f'Weights: {"average" if average else "raw"}, {reason}; {other}.'
+    assert trained.describe_weights(use_ema) == expected
+
+
+@pytest.mark.parametrize(
+    'entry', [dict(best_weights='both'), dict(held_out=[3]), dict(is_training_split='no'), dict(wandb_id=1)]
+)
+def test_damaged_entries_are_named(entry, checkpoint):
+    path, content = checkpoint
+    torch.save(dict(content, **entry), path)
+    with pytest.raises(ValueError, match=f'last.pth.tar. is damaged: its {next(iter(entry))} is'):
+        read_training(path)
+
+
 @pytest.mark.parametrize('use_ema', [False, True])
 def test_own_checkpoint(checkpoint, use_ema):
     model = load_model(checkpoint[0], use_ema=use_ema)

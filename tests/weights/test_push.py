@@ -466,7 +466,7 @@ def test_result_of_this_model_is_found_among_others(folder, tmp_path):
     assert read(both, converted_from=dict(file='x', ema=False))['mAP'] == 5.0
     with pytest.raises(ValueError, match='not of the ema weights, as the folder is: run validate.py with --use-ema'):
         read(both, converted_from=dict(file='x', ema=True))
-    with pytest.raises(ValueError, match='validate.py without --use-ema'):
+    with pytest.raises(ValueError, match='validate.py with --no-use-ema'):
         read({**both, 'mAP': 6.0}, converted_from=dict(file='x', ema=False))
 
 

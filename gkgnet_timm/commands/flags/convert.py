@@ -2,7 +2,7 @@
 
 import argparse
 
-from .groups import FlagParser, KeyValues
+from .groups import FlagParser, KeyValues, add_ema_flag
 
 
 def create_parser() -> argparse.ArgumentParser:
@@ -15,7 +15,7 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument('--output', required=True, metavar='DIR', help='folder for the three files')
     parser.add_argument('--model', metavar='NAME', help='model of the weights; train_multilabel.py stores it itself')
     parser.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')
-    parser.add_argument('--use-ema', action='store_true', help='take the average of the weights in the checkpoint')
+    add_ema_flag(parser)
     parser.add_argument(
         '--class-order', metavar='FILE', help='class names in the order of the checkpoint, one per line'
     )

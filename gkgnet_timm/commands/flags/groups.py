@@ -5,7 +5,8 @@ import ast
 import os
 from typing import Any, List, NoReturn
 
-__all__ = ['FlagParser', 'KeyValues', 'add_data_flags', 'add_device_flags', 'add_reading_flags', 'add_workers_flag']
+__all__ = ['FlagParser', 'KeyValues', 'add_data_flags', 'add_device_flags', 'add_ema_flag', 'add_reading_flags']
+__all__ += ['add_workers_flag']
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -84,3 +85,13 @@ def add_device_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--amp', action=argparse.BooleanOptionalAction, default=None, help='automatic mixed precision')
     group.add_argument('--amp-dtype', choices=('bfloat16', 'float16'), help='(default: bfloat16)')
     group.add_argument('--channels-last', action='store_true', help='memory layout')
+
+
+def add_ema_flag(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        '--use-ema',
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help='take the averaged weights of the checkpoint, or the raw ones (default: those with the better metric in '
+        'training)',
+    )

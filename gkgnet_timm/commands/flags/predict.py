@@ -3,7 +3,7 @@
 import argparse
 
 from ...inference.prediction_file import FORMATS
-from .groups import FlagParser, KeyValues, add_device_flags, add_reading_flags, add_workers_flag
+from .groups import FlagParser, KeyValues, add_device_flags, add_ema_flag, add_reading_flags, add_workers_flag
 
 _DESCRIPTION = (
     'Label images, highest score first. Every image gets a row: csv has the columns file, labels and scores, separated '
@@ -30,7 +30,7 @@ def create_parser() -> argparse.ArgumentParser:
         help='checkpoint of train_multilabel.py, from which all else about the model is read; or weights for --model, '
         'such as the published ones',
     )
-    group.add_argument('--use-ema', action='store_true', help='take the averaged weights of the checkpoint')
+    add_ema_flag(group)
     group.add_argument('--model', metavar='NAME', help='any timm model')
     group.add_argument('--pretrained', action='store_true', help='take the pretrained weights of --model')
     group.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')

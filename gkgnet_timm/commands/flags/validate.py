@@ -2,7 +2,7 @@
 
 import argparse
 
-from .groups import FlagParser, KeyValues, add_data_flags, add_device_flags
+from .groups import FlagParser, KeyValues, add_data_flags, add_device_flags, add_ema_flag
 
 
 def create_parser() -> argparse.ArgumentParser:
@@ -18,7 +18,7 @@ def create_parser() -> argparse.ArgumentParser:
     add_device_flags(parser)
     group = parser.add_argument_group('model')
     group.add_argument('--checkpoint', metavar='FILE', help='checkpoint of train_multilabel.py, or a folder of them')
-    group.add_argument('--use-ema', action='store_true', help='report the averaged weights first')
+    add_ema_flag(group)
     group.add_argument('--model', metavar='NAME', help='timm model; several by wildcards or a text file of names')
     group.add_argument('--pretrained', action='store_true', help='evaluate pretrained weights')
     group.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')

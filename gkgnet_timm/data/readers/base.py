@@ -1,5 +1,6 @@
 """Base of the readers of labelled image files."""
 
+import copy
 import os
 from pathlib import Path
 from typing import BinaryIO, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
@@ -156,6 +157,15 @@ class LabelReader(Reader):
     def iter_targets(self) -> Iterator[List[int]]:
         """Yield the indices of the classes in each image."""
         return (np.flatnonzero(target > 0).tolist() for target in self.targets)
+
+    def subset(self, rows: Sequence[int]) -> 'LabelReader':
+        """Return a reader of some of the images, in this order."""
+        part = copy.copy(self)
+        part.files = [self.files[row] for row in rows]
+        for name in ('targets', 'areas', 'groups'):
+            if hasattr(self, name):
+                setattr(part, name, getattr(self, name)[rows])
+        return part
 
     def missing_files(self) -> List[str]:
         """List the files that do not exist. Reads each folder once."""

@@ -3,7 +3,7 @@
 import csv
 import io
 from pathlib import Path, PurePosixPath
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -48,13 +48,23 @@ class CsvReader(LabelReader):
         table: Text file.
         images: Folder that the file names start from.
         class_names: Classes in the order wanted. The first form needs them if it has no header.
+        group_column: Column, by its name in the header, that has no label but a group, such as a patient.
+
+    Attributes:
+        groups: (N,) group of each image, if there is such a column.
 
     Raises:
         FileNotFoundError: If there is no such table or folder.
         ValueError: If the table is malformed. The message names file and line.
     """
 
-    def __init__(self, table: Union[str, Path], images: Union[str, Path], class_names: Optional[Sequence[str]] = None):
+    def __init__(
+        self,
+        table: Union[str, Path],
+        images: Union[str, Path],
+        class_names: Optional[Sequence[str]] = None,
+        group_column: Optional[str] = None,
+    ):
         if not Path(table).is_file():
             raise FileNotFoundError(f'Table {str(table)!r} does not exist.')
         if not Path(images).is_dir():
@@ -62,6 +72,9 @@ class CsvReader(LabelReader):
         names = None if class_names is None else check_names(class_names, table)
         try:
             rows = _read_rows(Path(table).read_bytes())
+            if group_column is not None:
+                rows, group_of_line = _take_column(rows, group_column)
+                self.groups = np.array([group_of_line[line] for line, _ in rows[1:]])
             header = rows.pop(0)[1][1:] if _has_header(rows) else None
             files = _read_files(rows, ImageFolder(images))
             cells = [(line, row[1:]) for line, row in rows]
@@ -98,6 +111,22 @@ def _read_rows(data: bytes) -> _Rows:
     if not rows[_has_header(rows) :]:
         raise _LineError(line, 'the table has no images. Give a file name and its labels on each line.')
     return rows
+
+
+def _take_column(rows: _Rows, name: str) -> Tuple[_Rows, Dict[int, str]]:
+    """Return the rows without a column, and its cells by line number."""
+    header = rows[0][1] if _has_header(rows) else []
+    if header.count(name) != 1:
+        found = ', '.join(map(repr, header)) or 'no header'
+        raise _LineError(1, f'one column {name!r} is expected for --group-column, there is {found}. Correct its name.')
+    if len(header) < 3:
+        raise _LineError(1, f'no column of labels beside that of the files and {name!r}. Add one.')
+    column = header.index(name)
+    cells = {line: row[column] for line, row in rows[1:]}
+    for line, group in cells.items():
+        if not group:
+            raise _LineError(line, f'no group in column {name!r}. Give each image one, its own if it is alone.')
+    return [(line, row[:column] + row[column + 1 :]) for line, row in rows], cells
 
 
 def _has_header(rows: _Rows) -> bool:

@@ -1,0 +1,102 @@
+"""Where the figures of each epoch go: summary.csv, and Weights & Biases or TensorBoard if asked for."""
+
+import csv
+import os
+import uuid
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from .checkpoint import trim_summary_file
+from .config import TrainConfig
+from .evaluate import EpochResult
+
+__all__ = ['RunLog']
+
+
+def _start_wandb(config: TrainConfig, run_id: str) -> Any:
+    """Begin a run at Weights & Biases, or continue that of the id."""
+    try:
+        import wandb
+    except ImportError:
+        raise ValueError('--log-wandb needs the package: pip install wandb.') from None
+    wandb.init(
+        project=config.wandb_project,
+        name=config.experiment,
+        id=run_id,
+        resume='allow',
+        config=config.to_dict(),
+    )
+    return wandb
+
+
+def _start_tensorboard(folder: Path, first_epoch: int) -> Any:
+    """Begin event files, or continue those of a folder, without what they have from an epoch on."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError('--log-tensorboard needs the package: pip install tensorboard.') from None
+    return SummaryWriter(str(folder), purge_step=first_epoch)
+
+
+def _append(path: Path, row: Dict[str, Any]) -> None:
+    """Add a row to a csv. If its columns are others, the file gets those of both."""
+    rows, columns = [], list(row)
+    if path.is_file():
+        with open(path, newline='', encoding='utf-8') as file:
+            reader = csv.DictReader(file)
+            columns, rows = list(reader.fieldnames or row), list(reader)
+    if row.keys() <= set(columns) and rows:
+        with open(path, 'a', newline='', encoding='utf-8') as file:
+            csv.DictWriter(file, columns).writerow(row)
+        return
+    draft = path.with_suffix('.tmp')
+    with open(draft, 'w', newline='', encoding='utf-8') as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys([*columns, *row])))
+        writer.writeheader()
+        writer.writerows([*rows, row])
+    os.replace(draft, path)
+
+
+class RunLog:
+    """The figures of each epoch of a run.
+
+    Args:
+        config: Fields `log_wandb`, `wandb_project`, `log_tensorboard` and `experiment`.
+        folder: Folder of the run.
+        first_epoch: Epoch that the run continues with: what is noted from there on is dropped.
+        wandb_id: Run at Weights & Biases to continue; None for a fresh one.
+
+    Attributes:
+        wandb_id: The run there, None without.
+
+    Raises:
+        ValueError: If a package is missing.
+    """
+
+    def __init__(self, config: TrainConfig, folder: Path, first_epoch: int, wandb_id: Optional[str] = None):
+        self.summary = folder / 'summary.csv'
+        self.wandb_id = (wandb_id or uuid.uuid4().hex[:8]) if config.log_wandb else None
+        self.wandb = _start_wandb(config, self.wandb_id) if config.log_wandb else None
+        self.tensorboard = _start_tensorboard(folder / 'tensorboard', first_epoch) if config.log_tensorboard else None
+        trim_summary_file(self.summary, first_epoch)
+
+    def write(self, epoch: int, train_metrics: Dict[str, float], result: Optional[EpochResult], lr: float) -> None:
+        """Note an epoch: metrics of its training, of its evaluation if any, and its last learning rate."""
+        row: Dict[str, Any] = dict(epoch=epoch, **{f'train_{name}': value for name, value in train_metrics.items()})
+        if result:
+            row.update({f'eval_{name}': value for name, value in result.metrics.items()})
+            row.update(eval_criterion=result.criterion, eval_weights=result.weights)
+        row['lr'] = lr
+        _append(self.summary, row)
+        if self.wandb:
+            self.wandb.log(row)
+        if self.tensorboard:
+            for name, value in row.items():
+                if isinstance(value, float):
+                    self.tensorboard.add_scalar(name.replace('_', '/', 1), value, epoch)
+            self.tensorboard.flush()
+
+    def close(self) -> None:
+        """End the logs that are services of their own."""
+        if self.tensorboard:
+            self.tensorboard.close()
