@@ -37,6 +37,7 @@ def test_own_classes_are_found_in_the_xml_files(devkit, tmp_path):
     devkit(a=[('zebu', ''), (' apple ', HARD)], b=[('apple', HARD), ('apple', EASY)], c=[])
     reader = VocReader(tmp_path, '2020/train')
     assert reader.class_names == ['apple', 'zebu'] and reader.targets.tolist() == [[-1, 1], [1, 0], [0, 0]]
+    assert reader.notes == ["The classes are those of the XML files: 'apple', 'zebu'."]
 
 
 def test_usual_classes_stay(devkit, tmp_path):
@@ -89,7 +90,7 @@ def test_classes_are_those_of_the_training_split(devkit, tmp_path, capsys):
     val = open_split('voc', tmp_path, '2020/val', class_names=train.class_names)
     assert val.class_names == ['apple', 'zebu'] and val.targets().tolist() == [[0, 1]]
     devkit('val', c=[('pear', '')])
-    with pytest.raises(ValueError, match="c.xml': object 1 has name 'pear'"):
+    with pytest.raises(ValueError, match="c.xml': object 1 has name 'pear', expected .*: 'apple', 'zebu'. "):
         open_split('voc', tmp_path, '2020/val', class_names=train.class_names)
 
 

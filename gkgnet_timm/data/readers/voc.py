@@ -9,7 +9,7 @@ import numpy as np
 
 from ...class_names import VOC_CLASSES
 from ...runtime import quoted, read_bytes
-from .base import LabelReader
+from .base import LabelReader, first_names
 from .names import ImageFolder
 
 __all__ = ['VocReader']
@@ -77,14 +77,18 @@ class VocReader(LabelReader):
                     raise ValueError(f'VOC split {split!r}: image {file!r} is {both}. Give lists without overlap.')
                 files[file] = part
             parts.append(_Part(path, image_ids, class_names))
+        notes = []
         if class_names is None:
             found = {name for part in parts for annotation in part.annotations.values() for name in annotation.targets}
             own = found and not found & set(VOC_CLASSES) and not any(part.has_lists for part in parts)
             class_names = sorted(found) if own else VOC_CLASSES
+            if own:
+                notes = [f'The classes are those of the XML files: {first_names(class_names)}.']
         targets = np.concatenate([part.targets(class_names) for part in parts])
         names = [part.image(image_id) for part in parts for image_id in part.image_ids]
         labelled = targets.any(axis=1) if drop_unlabelled else None
         super().__init__(root, names, targets, class_names, f'{root} {split}', labelled)
+        self.notes += notes
 
 
 class _Part:
@@ -105,11 +109,12 @@ class _Part:
         for row, (image_id, annotation) in zip(targets, self.annotations.items()):
             for name, target in annotation.targets.items():
                 if name not in index:
-                    usual = set(class_names) == set(VOC_CLASSES)
-                    expected = 'the 20 VOC classes' if usual else 'the classes of the training split or --class-map'
+                    expected = f'one of the training split or --class-map: {first_names(class_names)}'
+                    if set(class_names) == set(VOC_CLASSES):
+                        expected = 'one of the 20 VOC classes'
                     raise ValueError(
                         f'{str(self._xml_of(image_id))!r}: object {annotation.numbers[name]} has name {name!r}, '
-                        f'expected one of {expected}. Correct it, or list all classes in a --class-map FILE.'
+                        f'expected {expected}. Correct it, or list all classes in a --class-map FILE.'
                     )
                 row[index[name]] = target
         return targets
@@ -134,7 +139,7 @@ class _Part:
         return _read_xml(self._xml_of(image_id))
 
     def _list_of(self, class_name: str) -> Path:
-        return self.path.with_name(f'{class_name}_{self.path.name}')
+        return self.path.parent / f'{class_name}_{self.path.name}'  # a name may have a slash
 
     def _read_list(self, class_name: str) -> List[int]:
         path = self._list_of(class_name)
