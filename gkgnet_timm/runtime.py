@@ -59,17 +59,22 @@ def read_bytes(path: Union[str, Path], limit: int) -> bytes:
 
     Raises:
         OSError: If it does not exist or cannot be read.
-        ValueError: If it is not a regular file, such as a pipe, or has more bytes than the limit.
+        ValueError: If it is not a regular file, such as a pipe, has more bytes than the limit, or begins with zeros.
     """
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f'{str(path)!r} is not a regular file.')
     if status.st_size > limit:
         raise ValueError(f'{str(path)!r} has {status.st_size:,} bytes, expected at most {limit:,}.')
-    return Path(path).read_bytes()
+    with open(path, 'rb') as file:
+        start = file.read(1 << 12)
+        if len(start) == 1 << 12 and not start.strip(b'\0'):  # so may be all the rest, which takes no room on the disk
+            raise ValueError(f'{str(path)!r} begins with zeros, as a damaged download does.')
+        file.seek(0)
+        return file.read()
 
 
-def read_json(path: Union[str, Path], limit: int = 1 << 26, what: str = 'a JSON file') -> Any:
+def read_json(path: Union[str, Path], limit: int = 1 << 24, what: str = 'a JSON file') -> Any:
     """Read a JSON file of any origin, in UTF-8, UTF-16 or UTF-32, with a byte order mark or without.
 
     Args:

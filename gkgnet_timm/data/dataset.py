@@ -234,6 +234,12 @@ def create_dataset(
         else:
             dataset = MultiLabelDataset(dataset.reader, dataset.target_transform, bad_images, decoder)
         dataset.class_names = names
+        if class_names is not None and names != list(class_names):
+            other = next((b for a, b in zip(class_names, names) if a != b), None)
+            raise ValueError(
+                f'Split {split!r} has {len(names)} classes, expected {len(class_names)}'
+                + (f'; the first that differs is {other!r}.' if other else '.')
+            )
     elif name in DATASETS:
         # annotations of a training that dropped classes list them still
         names = None if drop_empty_classes else class_names
@@ -252,10 +258,4 @@ def create_dataset(
         dataset = MultiLabelDataset(reader, target_transform, bad_images, decoder)
     else:
         raise ValueError(f'Unknown data set {name!r}, expected {", ".join(DATASETS + TIMM_DATASETS)}.')
-    if class_names is not None and dataset.class_names != class_names:
-        other = next((b for a, b in zip(class_names, dataset.class_names) if a != b), None)
-        raise ValueError(
-            f'Split {split!r} has {len(dataset.class_names)} classes, expected {len(class_names)}'
-            + (f'; the first that differs is {other!r}.' if other else '.')
-        )
     return dataset

@@ -37,6 +37,7 @@ def test_own_classes_are_found_in_the_xml_files(devkit, tmp_path):
     devkit(a=[('zebu', ''), (' apple ', HARD)], b=[('apple', HARD), ('apple', EASY)], c=[])
     reader = VocReader(tmp_path, '2020/train')
     assert reader.class_names == ['apple', 'zebu'] and reader.targets.tolist() == [[-1, 1], [1, 0], [0, 0]]
+    assert reader.notes == ["The classes are those of the XML files: 'apple', 'zebu'."]
 
 
 def test_usual_classes_stay(devkit, tmp_path):
@@ -73,13 +74,14 @@ def test_lists_of_own_classes(devkit, tmp_path):
     assert reader.class_names == ['zebu', 'apple'] and reader.targets.tolist() == [[1, 0], [0, -1]]
 
 
-def test_own_classes_beside_lists_of_others(voc_folder):
-    folder = voc_folder / 'VOCdevkit' / 'VOC2007' / 'Annotations'
-    folder.mkdir()
-    for image_id, name in (('000001', 'zebu'), ('000002', 'apple')):
-        (folder / f'{image_id}.xml').write_text(f'<annotation><object><name>{name}</name></object></annotation>')
-    assert VocReader(voc_folder, '2007/test', ['apple', 'zebu']).targets.tolist() == [[0, 1], [1, 0]]
+def test_lists_of_other_classes(voc_folder):
+    """As when the checkpoint is of another data set."""
     assert VocReader(voc_folder, '2007/test', ['person', 'dog']).targets.tolist() == [[-1, 1], [1, 0]]
+    for names in (['circle', 'star'], ['person', 'truck']):
+        with pytest.raises(
+            ValueError, match="does not know: 'aeroplane', .*Only known there: '(circle', 'star|truck)'"
+        ):
+            create_dataset('voc', voc_folder, '2007/test', class_names=names)
 
 
 def test_classes_are_those_of_the_training_split(devkit, tmp_path, capsys):
@@ -89,7 +91,7 @@ def test_classes_are_those_of_the_training_split(devkit, tmp_path, capsys):
     val = open_split('voc', tmp_path, '2020/val', class_names=train.class_names)
     assert val.class_names == ['apple', 'zebu'] and val.targets().tolist() == [[0, 1]]
     devkit('val', c=[('pear', '')])
-    with pytest.raises(ValueError, match="c.xml': object 1 has name 'pear'"):
+    with pytest.raises(ValueError, match="c.xml': object 1 has name 'pear', expected .*: 'apple', 'zebu'. "):
         open_split('voc', tmp_path, '2020/val', class_names=train.class_names)
 
 

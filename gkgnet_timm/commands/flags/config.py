@@ -17,8 +17,8 @@ __all__ = ['packaged_configs', 'read_config']
 
 CONFIGS = resources.files('gkgnet_timm') / 'configs'
 LISTS = {item.name for item in fields(TrainConfig) if 'List' in str(item.type)}  # flags of several values
-_LARGEST = 1 << 20  # bytes of a file
-_MOST_VALUES = 100_000
+_LARGEST = 1 << 18  # bytes of a file, a few seconds
+_MOST_VALUES = 50_000
 
 
 def packaged_configs() -> List[str]:
@@ -75,7 +75,8 @@ def read_config(name: str, parser: argparse.ArgumentParser) -> Dict[str, Any]:
     try:
         content = _load(data) or {}
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f'Config {name!r} is not YAML: {one_line(error)}.') from error
+        reason = 'it is nested too deep' if isinstance(error, RecursionError) else one_line(error)
+        raise ValueError(f'Config {name!r} is not YAML: {reason}.') from error
     if not isinstance(content, dict):
         raise ValueError(f'Config {name!r} holds {type(content).__name__}, expected flags and values.')
     defaults = vars(parser.parse_args([]))

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...class_names import VOC_CLASSES
 from ...runtime import quoted, read_bytes
-from .base import LabelReader
+from .base import LabelReader, first_names
 from .names import ImageFolder
 
 __all__ = ['VocReader']
@@ -43,7 +43,8 @@ class VocReader(LabelReader):
     Args:
         root: The `VOCdevkit` folder, or its parent.
         split: Year and list, such as '2007/trainval', or several joined by '+'.
-        class_names: Classes to read (default: the 20 of VOC, or if no XML file has one of them, all that they have).
+        class_names: Classes to read, unless there are lists of the 20 of VOC in their place (default: these 20, or if
+            no XML file has one of them, all that they have).
         drop_unlabelled: Leave out images without objects.
 
     Raises:
@@ -76,25 +77,46 @@ class VocReader(LabelReader):
                     both = f'in {files[file]!r} and in {part!r}'
                     raise ValueError(f'VOC split {split!r}: image {file!r} is {both}. Give lists without overlap.')
                 files[file] = part
-            parts.append(_Part(path, image_ids, class_names))
+            parts.append(_Part(path, image_ids))
+        if class_names is not None and any(
+            part.count_lists(VOC_CLASSES) == len(VOC_CLASSES) and part.count_lists(class_names) < len(class_names)
+            for part in parts
+        ):
+            class_names = VOC_CLASSES  # of another data set: the difference is an error that names both
+        for part in parts:
+            part.read(class_names or VOC_CLASSES)
+        notes = []
         if class_names is None:
             found = {name for part in parts for annotation in part.annotations.values() for name in annotation.targets}
             own = found and not found & set(VOC_CLASSES) and not any(part.has_lists for part in parts)
             class_names = sorted(found) if own else VOC_CLASSES
+            if own:
+                notes = [f'The classes are those of the XML files: {first_names(class_names)}.']
         targets = np.concatenate([part.targets(class_names) for part in parts])
         names = [part.image(image_id) for part in parts for image_id in part.image_ids]
         labelled = targets.any(axis=1) if drop_unlabelled else None
         super().__init__(root, names, targets, class_names, f'{root} {split}', labelled)
+        self.notes += notes
 
 
 class _Part:
     """A list of images, and where their labels are."""
 
-    def __init__(self, path: Path, image_ids: List[str], class_names: Optional[Sequence[str]]):
+    def __init__(self, path: Path, image_ids: List[str]):
         self.path, self.image_ids, self.folder = path, image_ids, path.parents[2]
         self.images = ImageFolder(self.folder / 'JPEGImages')
-        self.has_lists = any(self._list_of(name).is_file() for name in class_names or VOC_CLASSES)
-        self.annotations = {} if self.has_lists else {image_id: self._read(image_id) for image_id in image_ids}
+        self.has_lists = False
+        self.annotations: Dict[str, _Annotation] = {}
+
+    def count_lists(self, class_names: Sequence[str]) -> int:
+        """Number of classes that have a list."""
+        return sum(self._list_of(name).is_file() for name in class_names)
+
+    def read(self, class_names: Sequence[str]) -> None:
+        """Read the XML files unless there are lists of some of these classes."""
+        self.has_lists = self.count_lists(class_names) > 0
+        if not self.has_lists:
+            self.annotations = {image_id: self._read(image_id) for image_id in self.image_ids}
 
     def targets(self, class_names: Sequence[str]) -> np.ndarray:
         """Labels (N, L) of the images."""
@@ -105,11 +127,12 @@ class _Part:
         for row, (image_id, annotation) in zip(targets, self.annotations.items()):
             for name, target in annotation.targets.items():
                 if name not in index:
-                    usual = set(class_names) == set(VOC_CLASSES)
-                    expected = 'the 20 VOC classes' if usual else 'the classes of the training split or --class-map'
+                    expected = f'one of the training split or --class-map: {first_names(class_names)}'
+                    if set(class_names) == set(VOC_CLASSES):
+                        expected = 'one of the 20 VOC classes'
                     raise ValueError(
                         f'{str(self._xml_of(image_id))!r}: object {annotation.numbers[name]} has name {name!r}, '
-                        f'expected one of {expected}. Correct it, or list all classes in a --class-map FILE.'
+                        f'expected {expected}. Correct it, or list all classes in a --class-map FILE.'
                     )
                 row[index[name]] = target
         return targets
@@ -134,7 +157,7 @@ class _Part:
         return _read_xml(self._xml_of(image_id))
 
     def _list_of(self, class_name: str) -> Path:
-        return self.path.with_name(f'{class_name}_{self.path.name}')
+        return self.path.parent / f'{class_name}_{self.path.name}'  # a name may have a slash
 
     def _read_list(self, class_name: str) -> List[int]:
         path = self._list_of(class_name)
