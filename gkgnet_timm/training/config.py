@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field, fields
 from math import inf
-from typing import Any, Dict, List, Optional, Tuple, get_args, get_type_hints
+from typing import Any, Dict, List, Optional, Tuple, get_type_hints
 
 from ..runtime import check_ranges, fits
 
@@ -46,7 +46,8 @@ def check_types(values: Dict[str, Any]) -> None:
     """Raise a ValueError that names the first value that is not of the type of its field. Numbers are finite."""
     for name, hint in get_type_hints(TrainConfig).items():
         if name in values and not fits(values[name], hint):
-            expected = str(getattr(hint, '__name__', hint) if not get_args(hint) else hint).replace('typing.', '')
+            expected = str(hint).replace('typing.', '').removeprefix("<class '").removesuffix("'>")
+            expected = expected.replace('float', 'a finite number')
             raise ValueError(f'--{name.replace("_", "-")} must be {expected}, got {values[name]!r:.80}.')
 
 

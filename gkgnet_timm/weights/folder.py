@@ -72,6 +72,10 @@ def check_config(config: Any) -> None:
                 raise ValueError(f'{key!r} must be {many}from {low} to {high}, is {value!r:.80}.')
         if value not in _CHOICES.get(key, (value,)):
             raise ValueError(f'{key!r} must be one of {", ".join(_CHOICES[key])}, is {value!r:.80}.')
+    channels = cfg.get('input_size', (3,))[0]
+    for key in ('mean', 'std'):
+        if len(cfg.get(key, (0,))) not in (1, channels):
+            raise ValueError(f'{key!r} must have {channels} numbers, is {cfg[key]!r:.80}.')
     for key, value in config.get('model_args', {}).items():
         _check_number(value, key)
 

@@ -200,7 +200,10 @@ def _load_trained(
     kwargs = {**config['model_kwargs'], **model_kwargs, 'num_classes': len(trained.class_names)}
     if config['img_size']:
         kwargs['img_size'] = config['img_size']
-    model = create_model(name, **kwargs)
+    try:
+        model = create_model(name, **kwargs)
+    except ValueError as error:
+        raise ValueError(f'Checkpoint {path!r}: {error}') from error
     try:
         model.load_state_dict(load_weights(path, use_ema).tensors)
     except RuntimeError as error:
