@@ -36,6 +36,8 @@ def main(argv: Optional[List[str]] = None) -> None:
     if sys.stdout is None:  # the next file to be opened would take its place, and printed text would end up in it
         print('error: stdout is closed, send it to a file or to /dev/null', file=sys.stderr)
         sys.exit(2)
+    if hasattr(sys.stdout, 'reconfigure'):
+        sys.stdout.reconfigure(errors='backslashreplace')  # class names need not fit into the encoding of a terminal
     if not argv or argv[0] in ('-h', '--help'):
         print('usage: python -m gkgnet_timm COMMAND [--help]\n')
         print('\n'.join(f'  {name:<11}  {what}' for name, what in COMMANDS.items()))
