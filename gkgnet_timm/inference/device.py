@@ -36,6 +36,12 @@ def default_device() -> str:
     return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
+def _check_mps(name: str) -> None:
+    """Raise a ValueError in place of the long one of PyTorch, if this machine has no Metal."""
+    if name.partition(':')[0] == 'mps' and not torch.backends.mps.is_available():
+        raise ValueError(f'--device {name!r}: this machine or this PyTorch has no MPS, give cpu.')
+
+
 def check_device(device: Union[None, str, torch.device]) -> torch.device:
     """Return a device after checking that it can hold numbers; None means the default device.
 
@@ -43,6 +49,7 @@ def check_device(device: Union[None, str, torch.device]) -> torch.device:
         ValueError: If there is no such device.
     """
     name = str(device or default_device())
+    _check_mps(name)
     with blame(f'--device {name!r}'):
         checked = torch.device(name)
         torch.zeros(1, device=checked).item()
@@ -57,6 +64,7 @@ def start_process(device: Union[None, str, torch.device] = None) -> Process:
     """
     name = str(device or default_device())
     found = SimpleNamespace(device=name)
+    _check_mps(name)
     with blame(f'--device {name!r}'):
         device = init_distributed_device(found)
     return Process(check_device(device), found.rank, found.world_size)

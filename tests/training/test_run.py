@@ -11,9 +11,13 @@ from runs import TINY, check_one_line, read_summary
 from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.commands.train import main as train
 from gkgnet_timm.commands.validate import main as validate
+from gkgnet_timm.inference.device import check_device, start_process
 from gkgnet_timm.runtime import locked
 from gkgnet_timm.training import build, progress, run
+from gkgnet_timm.training.config import TrainConfig
 from gkgnet_timm.training.epoch import TrainingError
+from gkgnet_timm.training.evaluate import EpochResult
+from gkgnet_timm.training.logs import RunLog
 
 pytestmark = pytest.mark.usefixtures('small_demo')
 
@@ -152,15 +156,85 @@ def test_progress_bar_on_a_terminal(tmp_path, monkeypatch, capsys):
     assert not re.search(r'^epoch 1/1 \[', printed, re.M)
 
 
+def start_wandb(monkeypatch):
+    """Replace Weights & Biases; returns the arguments of its runs and the rows that it gets."""
+    rows, runs = [], []
+    wandb = types.SimpleNamespace(init=lambda **kwargs: runs.append(kwargs), log=rows.append)
+    monkeypatch.setitem(sys.modules, 'wandb', wandb)
+    return runs, rows
+
+
 def test_wandb_by_flag(tmp_path, monkeypatch):
     flags = [*TINY, '--output', str(tmp_path), '--experiment', 'run', '--log-wandb', '--wandb-project', 'shapes']
     monkeypatch.setitem(sys.modules, 'wandb', None)
     with pytest.raises(ValueError, match='pip install wandb'):
         train(flags)
-    rows, runs = [], []
-    wandb = types.SimpleNamespace(init=lambda **kwargs: runs.append(kwargs), log=rows.append)
-    monkeypatch.setitem(sys.modules, 'wandb', wandb)
-    monkeypatch.setattr('timm.utils.summary.wandb', wandb, raising=False)
+    runs, rows = start_wandb(monkeypatch)
     train(flags)
     assert runs[0]['project'] == 'shapes' and runs[0]['name'] == 'run' and runs[0]['config']['epochs'] == 2
     assert [row['epoch'] for row in rows] == [0, 1] and 'eval_mAP' in rows[0]
+
+
+def test_wandb_run_is_fresh_unless_resumed(tmp_path, monkeypatch):
+    runs, rows = start_wandb(monkeypatch)
+    flags = [*TINY, '--output', str(tmp_path), '--experiment', 'run', '--log-wandb']
+    train(flags)
+    train(flags)
+    last = tmp_path / 'run' / 'last.pth.tar'
+    train(['--resume', str(last), '--epochs', '3', '--device', 'cpu'])
+    train([*flags, '--experiment', 'other'])
+    first, second, resumed, other = (run['id'] for run in runs)
+    assert second == resumed == torch.load(last, weights_only=True)['wandb_id']
+    assert len({first, second, other}) == 3 and all(run['resume'] == 'allow' for run in runs)
+    assert [row['epoch'] for row in rows] == [0, 1, 0, 1, 2, 0, 1]
+
+
+def test_tensorboard_by_flag(tmp_path, monkeypatch):
+    pytest.importorskip('tensorboard')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    flags = [*TINY, '--output', str(tmp_path), '--experiment', 'run', '--log-tensorboard', '--epochs', '3']
+    train([*flags, '--model-ema'])
+    train(['--resume', str(tmp_path / 'run' / 'checkpoint-1.pth.tar'), '--device', 'cpu'])  # epoch 3 once more
+    events = EventAccumulator(str(tmp_path / 'run' / 'tensorboard')).Reload()
+    rows = read_summary(tmp_path / 'run')
+    for tag, column in (('train/loss', 'train_loss'), ('eval/mAP', 'eval_mAP'), ('eval/criterion', 'eval_criterion')):
+        expected = [(epoch, pytest.approx(float(row[column]), rel=1e-6)) for epoch, row in enumerate(rows)]
+        assert [(event.step, event.value) for event in events.Scalars(tag)] == expected
+    assert [event.step for event in events.Scalars('lr')] == [0, 1, 2]
+    monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
+    with pytest.raises(ValueError, match='pip install tensorboard'):
+        train(flags)
+
+
+def test_summary_takes_columns_of_another_version(tmp_path):
+    """A run that goes on with other columns than it had keeps every value under its name."""
+    path = tmp_path / 'summary.csv'
+    path.write_text('epoch,train_loss,lr\n0,9.0,0.1\n')
+    log = RunLog(TrainConfig('demo'), tmp_path, first_epoch=1)
+    log.write(1, dict(loss=8.0), EpochResult('raw', dict(mAP=50.0), 7.0), lr=0.2)
+    log.write(2, dict(loss=6.0), EpochResult('average', dict(mAP=60.0), 5.0), lr=0.3)
+    assert [list(row.values()) for row in read_summary(tmp_path)] == [
+        ['0', '9.0', '0.1', '', '', ''],
+        ['1', '8.0', '0.2', '50.0', '7.0', 'raw'],
+        ['2', '6.0', '0.3', '60.0', '5.0', 'average'],
+    ]
+
+
+@pytest.mark.parametrize('name', ['adahessian', 'lookahead_adahessian'])
+def test_optimizer_of_second_order(name, tmp_path, capsys):
+    message = f"--opt, .*'{name}' needs second derivatives, .* give one such as adamw"
+    check_one_line(['train', *TINY, '--opt', name, '--output', str(tmp_path)], message, capsys)
+
+
+@pytest.mark.parametrize('choose', [check_device, start_process])
+def test_device_that_is_not_here(choose, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: False)
+    with pytest.raises(ValueError, match="^--device 'mps': this machine or this PyTorch has no MPS, give cpu.$"):
+        choose('mps')
+
+
+def test_training_on_a_device_that_is_not_here(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: False)
+    check_one_line(['train', *TINY, '--device', 'mps', '--output', str(tmp_path / 'out')], 'has no MPS', capsys)
+    assert not (tmp_path / 'out').exists()
