@@ -17,6 +17,7 @@ from timm.data import resolve_input_data_config
 from timm.utils import natural_key
 
 from ..data.dataset import DATASETS, TIMM_DATASETS
+from ..data.readers.table_cells import Meaning
 from ..evaluation.class_report import class_report, write_class_report
 from ..evaluation.evaluate import Evaluation, evaluate_dataset, evaluate_scores
 from ..evaluation.plots import draw_plots
@@ -51,8 +52,11 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
         config = trained.config
         defaults = dict(model_defaults(trained), batch_size=config['validation_batch_size'])
         if args.dataset in (None, config['dataset']):
-            defaults.update({name: config[name] for name in ('dataset', 'data_dir', *DATA_OPTIONS)})
+            # checkpoints of earlier versions lack some
+            defaults.update({name: config.get(name) for name in ('dataset', 'data_dir', *DATA_OPTIONS)})
             defaults.update(split=config['val_split'], images=config['val_images'])
+            if args.split in (None, config['val_split']):
+                defaults.update(where=config.get('val_where'))
         args = parser.parse_args(argv, argparse.Namespace(**defaults))
     check_ranges(args, RANGES)
     check_outputs(args, ('results_file', 'metrics_by_class', 'calibrate', 'scores_out'), ('plots',))
@@ -122,6 +126,12 @@ def _print_preprocessing(
             print(f'Warning: {name} is {config[name]}, the model was trained for {expected[name]}.')
 
 
+def _meaning(args: argparse.Namespace, trained: Optional[TrainedWith]) -> Optional[Meaning]:
+    """Return how the table of the training was understood, if it was on one."""
+    record = trained.config.get('table') if trained and args.dataset == 'csv' else None
+    return None if record is None else Meaning.from_record(record)
+
+
 def _evaluate_model(
     args: argparse.Namespace, trained: Optional[TrainedWith], process: Process
 ) -> Tuple[Dict[str, Evaluation], Result]:
@@ -137,6 +147,7 @@ def _evaluate_model(
         images=args.images,
         # annotations of these need not have labels of all classes
         class_names=class_names if args.dataset in ('csv', 'gkgnet') else None,
+        meaning=_meaning(args, trained),
         bad_images=os.devnull if args.on_bad_image == 'skip' else None,
         batch_size=args.batch_size,
         num_samples=args.num_samples,

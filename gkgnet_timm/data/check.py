@@ -1,6 +1,7 @@
 """Checks and counts of a data set before a model sees it."""
 
-from typing import Any, List, Tuple
+from pathlib import Path
+from typing import Any, List, Tuple, Union
 
 import numpy as np
 import torch
@@ -10,7 +11,16 @@ from .dataset import MultiLabelDataset
 from .images import BadImageError
 from .readers.base import LabelReader
 
-__all__ = ['check_files', 'check_splits', 'class_counts', 'class_table', 'decode_all', 'describe', 'describe_sizes']
+__all__ = [
+    'check_files',
+    'check_negatives',
+    'check_splits',
+    'class_counts',
+    'class_table',
+    'decode_all',
+    'describe',
+    'describe_sizes',
+]
 
 
 def class_counts(dataset: Any) -> Tuple[torch.Tensor, int]:
@@ -60,6 +70,16 @@ def check_files(dataset: Any) -> None:
                 f'{len(missing)} of {len(dataset)} images of {dataset.reader.source!r} do not exist, the first is '
                 f'{missing[0]!r}. Check the image folder, or leave them out with --on-bad-image skip.'
             )
+
+
+def check_negatives(targets: np.ndarray, source: Union[str, Path]) -> None:
+    """Raise a ValueError if targets (N, L) have no 0: then any scores would rank every class without fault."""
+    if not (targets == 0).any():
+        raise ValueError(
+            f'{str(source)!r}: no label of any class is known to be absent, all are present or unknown. Nothing can be '
+            'learned or measured without negatives: write 0 for labels that are absent, or say what unknown ones are '
+            'with --unknown-labels negative.'
+        )
 
 
 def check_splits(train_set: Any, val_set: Any) -> int:

@@ -2,7 +2,7 @@
 
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from .images import DECODE_ERRORS, BadImageError, decode
 from .readers.base import LabelReader
 from .readers.coco import CocoReader
 from .readers.gkgnet import PublishedReader
-from .readers.table import CsvReader
+from .readers.table import TABLE_OPTIONS, CsvReader
 from .readers.voc import VocReader
 
 __all__ = ['KnownTarget', 'MultiLabelDataset', 'create_dataset']
@@ -105,6 +105,7 @@ def _create_reader(
     images: Optional[str],
     class_names: Optional[List[str]],
     drop_unlabelled: bool,
+    table_options: Dict[str, Any],
 ) -> LabelReader:
     if name == 'voc':
         return VocReader(root, split)
@@ -116,7 +117,9 @@ def _create_reader(
         folder = _find(root, images, 'Image folder')
     if name in ('coco', 'demo'):
         return CocoReader(annotations, folder, drop_unlabelled)
-    return (PublishedReader if name == 'gkgnet' else CsvReader)(annotations, folder, class_names)
+    if name == 'gkgnet':
+        return PublishedReader(annotations, folder, class_names)
+    return CsvReader(annotations, folder, class_names, drop_unlabelled=drop_unlabelled, **table_options)
 
 
 def create_dataset(
@@ -126,12 +129,12 @@ def create_dataset(
     images: Optional[str] = None,
     class_map: Optional[str] = None,
     class_names: Optional[List[str]] = None,
-    unknown: str = 'ignore',
+    unknown: Optional[str] = None,
     drop_unlabelled: bool = False,
     bad_images: Optional[Union[str, Path]] = None,
     num_classes: Optional[int] = None,
     target_format: Optional[str] = None,
-    **timm_kwargs: Any,
+    **options: Any,
 ) -> torch.utils.data.Dataset:
     """Create one split of a data set. Its attribute `class_names` names the classes.
 
@@ -145,23 +148,27 @@ def create_dataset(
         images: Folder of the images, unless the split determines it (default: `root`).
         class_map: Text file with one class name a line, for annotations without class names.
         class_names: Classes that the split must have, as the training split has them.
-        unknown: How to treat unknown labels (-1), in VOC those of difficult objects only: 'ignore', 'positive' or
-            'negative'.
-        drop_unlabelled: Leave out images without annotations ('coco').
+        unknown: How to treat unknown labels (-1), in VOC those of difficult objects only: 'ignore' (default),
+            'positive' or 'negative'. If given, -1 and empty cells of a table are unknown whatever else it has.
+        drop_unlabelled: Leave out images without annotations ('coco', 'csv').
         bad_images: See `MultiLabelDataset`.
         num_classes: Number of classes of a timm data set without class names.
         target_format: 'indices' or 'multihot', for data sets of timm.
-        timm_kwargs: Further arguments of `timm.data.create_dataset`, for data sets of timm.
+        options: Further arguments of `CsvReader`, for 'csv', and of `timm.data.create_dataset`, for data sets of timm.
 
     Raises:
         FileNotFoundError: If an annotation file or image folder does not exist.
         ValueError: If the name is unknown, annotations are malformed, or the classes differ from `class_names`.
     """
+    table_options = {key: options.pop(key) for key in (*TABLE_OPTIONS, 'where', 'meaning') if key in options}
+    given = [f'--{key.replace("_", "-")}' for key, value in table_options.items() if value not in (None, False)]
+    if given and name != 'csv':
+        raise ValueError(f'{", ".join(given)}: for --dataset csv only, not {name}. Leave it out.')
     if name.startswith(TIMM_DATASETS):
         names = read_class_map(class_map) if class_map else []
         by_name = None if target_format == 'multihot' else _ClassMap((label, i) for i, label in enumerate(names))
         dataset = timm.data.create_dataset(
-            name, root=root, split=split, class_map=by_name, target_format=target_format, **timm_kwargs
+            name, root=root, split=split, class_map=by_name, target_format=target_format, **options
         )
         class_to_idx = dataset.reader.class_to_idx or {}
         names = names or sorted(class_to_idx, key=class_to_idx.get)
@@ -181,8 +188,12 @@ def create_dataset(
         if class_names is None and class_map:
             class_names = read_class_map(class_map)
         folder = demo_root() if name == 'demo' else Path(root)
-        reader = _create_reader(name, folder, split, images, class_names, drop_unlabelled)
-        dataset = MultiLabelDataset(reader, KnownTarget(unknown), bad_images)
+        if name == 'csv':
+            if unknown is None and table_options.get('meaning'):
+                unknown = table_options['meaning'].unknown
+            table_options['unknown'] = unknown
+        reader = _create_reader(name, folder, split, images, class_names, drop_unlabelled, table_options)
+        dataset = MultiLabelDataset(reader, KnownTarget(unknown or 'ignore'), bad_images)
     else:
         raise ValueError(f'Unknown data set {name!r}, expected {", ".join(DATASETS + TIMM_DATASETS)}.')
     if class_names is not None and dataset.class_names != class_names:

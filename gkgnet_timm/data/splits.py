@@ -1,7 +1,7 @@
 """One split of a data set, opened by name and checked."""
 
 from pathlib import Path
-from typing import List, Optional, Union
+from typing import Any, List, Optional, Union
 
 import torch.utils.data
 
@@ -32,7 +32,7 @@ def open_split(
     images: Optional[str] = None,
     class_map: Optional[str] = None,
     class_names: Optional[List[str]] = None,
-    unknown: str = 'ignore',
+    unknown: Optional[str] = None,
     drop_unlabelled: bool = False,
     bad_images: Union[str, Path, None] = None,
     num_classes: Optional[int] = None,
@@ -43,6 +43,7 @@ def open_split(
     num_samples: Optional[int] = None,
     seed: Optional[int] = None,
     verbose: bool = True,
+    **table_options: Any,
 ) -> torch.utils.data.Dataset:
     """Open a split of a data set and check that its image files exist.
 
@@ -56,7 +57,8 @@ def open_split(
         images: Folder of the images (default: the usual one, where the split has its default, too).
         bad_images: File that lists images that are missing or cannot be read, and are then skipped. None: the first
             of them is an error.
-        verbose: Print a line about images and labels.
+        verbose: Print a line about images and labels, and how a table was understood.
+        table_options: Further arguments of `CsvReader`, for 'csv'.
 
     Returns:
         The data set, with the attributes `class_names`, `split` and `images`: the split and folder that were opened.
@@ -92,10 +94,11 @@ def open_split(
         batch_size=batch_size,
         num_samples=num_samples,
         seed=seed,
+        **table_options,
     )
     dataset.split, dataset.images = split, images
     if verbose:
-        print(describe(dataset, split))
+        print('\n'.join([describe(dataset, split), *getattr(dataset.reader, 'notes', ())]))
     if bad_images is None:
         check_files(dataset)
     return dataset

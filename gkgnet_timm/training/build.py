@@ -9,8 +9,11 @@ import torch
 from timm.layers import convert_sync_batchnorm
 from timm.loss import CLASS_WEIGHT_METHODS, load_class_stats
 
-from ..data import create_eval_loader, create_train_loader, create_train_transform
-from ..data.check import check_splits, class_counts
+from ..data import MultiLabelDataset, create_eval_loader, create_train_loader, create_train_transform
+from ..data.check import check_negatives, check_splits, class_counts
+from ..data.readers.base import LabelReader
+from ..data.readers.table import TABLE_OPTIONS
+from ..data.readers.table_columns import quote_names
 from ..data.splits import open_split
 from ..inference.device import Process
 from ..runtime import blame
@@ -31,16 +34,24 @@ def create_datasets(config: TrainConfig, process: Process, bad_images: Optional[
         bad_images: File that lists unreadable images, None to stop at the first.
     """
     names = ('class_map', 'drop_unlabelled', 'num_classes', 'input_key', 'target_key', 'target_format', 'seed')
-    shared = {name: getattr(config, name) for name in names}
+    shared = {name: getattr(config, name) for name in (*names, *TABLE_OPTIONS)}
     shared.update(bad_images=bad_images, verbose=process.is_primary)
 
     def open_part(part: str, **options: Any) -> Any:
-        split, images, samples = (getattr(config, f'{part}_{name}') for name in ('split', 'images', 'num_samples'))
-        options.update(shared, part=part, images=images, num_samples=samples)
+        fields = ('split', 'images', 'num_samples', 'where')
+        split, images, samples, where = (getattr(config, f'{part}_{name}') for name in fields)
+        options.update(shared, part=part, images=images, num_samples=samples, where=where)
         return open_split(config.dataset, config.data_dir, split, **options)
 
     train_set = open_part('train', unknown=config.unknown_labels, batch_size=config.batch_size)
-    val_set = open_part('val', class_names=train_set.class_names, batch_size=config.validation_batch_size)
+    class_names = train_set.class_names
+    if process.is_primary:
+        print(f'{len(class_names)} classes: {quote_names(class_names)}')
+    options = dict(class_names=class_names, meaning=getattr(train_set.reader, 'meaning', None))
+    val_set = open_part('val', batch_size=config.validation_batch_size, **options)
+    for dataset in (train_set, val_set):
+        if isinstance(dataset, MultiLabelDataset) and isinstance(dataset.reader, LabelReader):
+            check_negatives(dataset.targets(), dataset.reader.source)
     common = check_splits(train_set, val_set)
     if common and process.is_primary:
         print(f'Warning: {common} images are in both splits.')
@@ -132,7 +143,9 @@ def create_task(config: TrainConfig, train_set: Any, process: Process, is_resume
             raise ValueError(f'--sync-bn works on CUDA devices only, not on {str(process.device)!r}.')
         model = convert_sync_batchnorm(model)
     criterion = _create_criterion(config, train_set)
-    return TrainTask(model, criterion, process.device, dict(config.to_dict(), class_names=class_names))
+    meaning = getattr(train_set.reader, 'meaning', None)
+    table = meaning and meaning.to_record()
+    return TrainTask(model, criterion, process.device, dict(config.to_dict(), class_names=class_names, table=table))
 
 
 def check_last_batch(loader: Any, model: torch.nn.Module, batch_size: int, input_size: Tuple[int, ...]) -> None:

@@ -24,6 +24,9 @@ class LabelReader(Reader):
         class_names: L names.
         source: Annotation file or split, for messages.
 
+    Attributes:
+        notes: How the annotations were understood, a sentence each.
+
     Raises:
         ValueError: If there are no images.
     """
@@ -44,6 +47,7 @@ class LabelReader(Reader):
         self.files = list(files)
         self.targets = targets
         self.source = str(source)
+        self.notes: List[str] = []
 
     @property
     def class_to_idx(self) -> Dict[str, int]:
