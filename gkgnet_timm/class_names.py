@@ -32,6 +32,8 @@ VOC_CLASSES = tuple(
 
 def clean_name(name: str) -> str:
     """Return a class name in one form: without outer blanks, inner ones single, accents in Unicode's composed form."""
+    if name.isascii() and '  ' not in name and name.isprintable():
+        return name.strip()
     return unicodedata.normalize('NFC', re.sub(r'[^\S\t]+', ' ', name.strip()))
 
 

@@ -12,7 +12,7 @@ from timm.data import resolve_input_data_config
 from timm.task import evaluation_sample_limit
 
 from ..data import MultiLabelDataset, create_eval_loader
-from ..data.check import check_negatives
+from ..data.check import check_labels, check_negatives
 from ..inference.device import autocast_context, check_device
 from ..inference.predictor import compute_logits
 from ..metrics import MultiLabelEvaluator, Threshold, multilabel_metrics
@@ -64,8 +64,7 @@ def evaluate_dataset(
         BadImageError: If an image cannot be read and the data set does not skip such images.
         ValueError: If no label is known to be absent, or scores are not finite or not as many as the classes.
     """
-    if isinstance(dataset, MultiLabelDataset):
-        check_negatives(dataset.targets(), getattr(dataset, 'split', 'the data set'))
+    check_labels(dataset)
     device = check_device(device)
     config = data_config or resolve_input_data_config(model)
     workers = min(4, os.cpu_count() or 1) if workers is None else workers

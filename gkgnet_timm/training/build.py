@@ -9,9 +9,8 @@ import torch
 from timm.layers import convert_sync_batchnorm
 from timm.loss import CLASS_WEIGHT_METHODS, load_class_stats
 
-from ..data import MultiLabelDataset, create_eval_loader, create_train_loader, create_train_transform
-from ..data.check import check_negatives, check_splits, class_counts
-from ..data.readers.base import LabelReader
+from ..data import create_eval_loader, create_train_loader, create_train_transform
+from ..data.check import check_splits, class_counts
 from ..data.readers.table import TABLE_OPTIONS
 from ..data.readers.table_columns import quote_names
 from ..data.splits import open_split
@@ -49,9 +48,6 @@ def create_datasets(config: TrainConfig, process: Process, bad_images: Optional[
         print(f'{len(class_names)} classes: {quote_names(class_names)}')
     options = dict(class_names=class_names, meaning=getattr(train_set.reader, 'meaning', None))
     val_set = open_part('val', batch_size=config.validation_batch_size, **options)
-    for dataset in (train_set, val_set):
-        if isinstance(dataset, MultiLabelDataset) and isinstance(dataset.reader, LabelReader):
-            check_negatives(dataset.targets(), dataset.reader.source)
     common = check_splits(train_set, val_set)
     if common and process.is_primary:
         print(f'Warning: {common} images are in both splits.')

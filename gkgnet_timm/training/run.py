@@ -17,6 +17,7 @@ from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.task import evaluation_sample_limit
 
 from ..data import start_epoch
+from ..data.check import check_labels, check_negatives
 from ..inference.device import Process, autocast_context, start_process
 from ..inference.predictor import compute_logits
 from ..metrics import MultiLabelEvaluator, chance_level
@@ -74,6 +75,8 @@ def train(config: TrainConfig, resume: Optional[str] = None) -> Dict[str, float]
     )
 
     task = create_task(config, train_set, process, is_resumed=bool(resume))
+    for dataset in (train_set, val_set):
+        check_labels(dataset)
     model = task.get_trainable_module()
     data_config = resolve_input_data_config(model, args=config.to_dict())
     train_loader, val_loader = create_loaders(config, train_set, val_set, data_config, process)
@@ -187,7 +190,8 @@ def _evaluate_epoch(
         for logits, target in compute_logits(model, loader, autocast, channels_last=config.channels_last):
             evaluator.update(logits, target)
         metrics = evaluator.compute(distributed=process.is_distributed)
-    except ValueError as error:  # scores of nan
+        check_negatives(evaluator.gathered[1], 'the evaluation split')  # a stream is known only now
+    except ValueError as error:  # scores of nan, too
         problem = f'Epoch {epoch + 1} cannot be evaluated: {error}'
         raise TrainingError(f'{problem} The last checkpoint is kept, a lower --lr may help.') from error
     if process.is_primary:
