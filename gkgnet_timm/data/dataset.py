@@ -78,9 +78,8 @@ class MultiLabelDataset(ImageDataset):
         """Return the targets (N, L) that training sees, without reading an image."""
         if isinstance(self.reader, LabelReader):
             targets = self.reader.targets
-            if (
-                self.target_transform.value < 0 or targets.min(initial=0) == 0
-            ):  # a large matrix is not copied for nothing
+            # a large matrix is not copied for nothing
+            if self.target_transform.value < 0 or targets.min(initial=0) == 0:
                 return targets
             return np.where(targets < 0, self.target_transform.value, targets)
         return np.stack([self.target_transform(labels).numpy() for labels in self.reader.iter_targets()])

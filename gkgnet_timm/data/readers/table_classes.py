@@ -305,9 +305,12 @@ class ClassParser(NamedTuple):
             ]
         else:
             memo: Dict[str, List[str]] = {}
+            whole = set(self.class_names or ())  # a name may have the separator in it
             for line, cell in cells:
                 if cell not in memo:
-                    memo[cell] = self._names(line, cell.split(separator) if separator else [cell])
+                    memo[cell] = self._names(
+                        line, cell.split(separator) if separator and clean_name(cell) not in whole else [cell]
+                    )
             labels = [(line, memo[cell]) for line, cell in cells]
         labels = [row for row, keep in zip(labels, kept) if keep]
         is_certain = lists is not None or self.separator is not None

@@ -141,11 +141,10 @@ def find_columns(
         header, rows = head[1], rows[1:]
     if not rows:
         raise LineError(head[0], 'the table has no images. Give a file name and its labels on each line.')
+    other = [] if other_column is None else [_of_header(head, other_column, 'COLUMN of --where')]
     labels = named
     if labels is None:
-        others = {image, *_leading_index(header, rows, image)}
-        if other_column is not None:
-            others.add(_of_header(head, other_column, '--where COLUMN=VALUE'))
+        others = {image, *other, *_leading_index(header, rows, image)}
         labels = [column for column in range(len(head[1])) if column not in others]
     if not labels or image in labels:
         raise LineError(

@@ -3,7 +3,7 @@
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from .table_cells import ABSENT, PRESENT, LineError, code_of, is_no_label
-from .table_columns import Columns, quote_names
+from .table_columns import Columns
 
 __all__ = ['Pairs', 'find_long', 'gather']
 
@@ -52,22 +52,19 @@ def find_long(columns: Columns, is_wanted: bool) -> Optional[Long]:
     Raises:
         LineError: If it has this form, but it is not clear which column has the labels.
     """
-    labels = columns.labels
     confidence = next(iter(_by_header(columns, _OF_CONFIDENCE, range(len(columns.header or ())))), None)
-    labels = [column for column in labels if column != confidence]
-    if len(labels) > 1:
-        labels = _by_header(columns, _OF_LABELS, labels)[:1] or labels
-    if not is_wanted:
-        cells = {row[labels[0]] for _, row in columns.rows} if len(labels) == 1 else set()
+    labels = [column for column in columns.labels if column != confidence]
+    named = _by_header(columns, _OF_LABELS, labels)
+    if len(labels) > 1 and named:
+        labels = named[:1]
+    if not is_wanted and not (confidence is not None and named):
+        cells = {row[labels[0]] for _, row in columns.rows}
         is_single = all(map(_is_single, cells)) and not all(map(is_no_label, cells))
-        files = {row[columns.image] for _, row in columns.rows}
-        is_repeated = len(files) < len(columns.rows)
-        if not is_single or not (is_repeated or confidence is not None):
-            return None
-        if len(columns.labels) > 2 and confidence is None:
+        is_repeated = len({row[columns.image] for _, row in columns.rows}) < len(columns.rows)
+        if len(columns.labels) > 1 or not is_single or not is_repeated:
             return None
     if len(labels) != 1:
-        shown = quote_names([columns.name(column) for column in labels])
+        shown = ', '.join(map(columns.name, labels))
         raise LineError(
             columns.rows[0][0], f'the names of labels may be in any column of {shown}. Give --label-column.'
         )

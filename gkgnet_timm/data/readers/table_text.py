@@ -6,8 +6,7 @@ import io
 import re
 from typing import List, Optional, Tuple
 
-from timm.data import is_img_extension
-
+from ..images import EXTENSIONS
 from .table_cells import LineError, code_of
 
 __all__ = ['DELIMITERS', 'Row', 'decode_table', 'is_image_name', 'read_rows', 'suffix']
@@ -34,7 +33,7 @@ def suffix(name: str) -> str:
 
 def is_image_name(name: str) -> bool:
     """Tell whether a cell ends as the name of an image file."""
-    return is_img_extension(suffix(name) or '.')
+    return name.lower().endswith(EXTENSIONS)
 
 
 def decode_table(data: bytes, encoding: Optional[str] = None) -> str:
