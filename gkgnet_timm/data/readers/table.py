@@ -126,8 +126,9 @@ class CsvReader(LabelReader):
             raise ValueError(f'{str(table)!r}, line {error.args[0]}: {error.args[1]}') from error
         except ValueError as error:
             raise ValueError(f'{str(table)!r}: {error}') from error
-        targets, names, self.meaning = understood[:3]
-        notes += understood.notes
+        targets, names, meaning, more = understood
+        self.meaning = meaning._replace(unknown=unknown)
+        notes += more
         if drop_unlabelled:
             labelled = (targets > 0).any(axis=1)
             if dropped := len(files) - int(labelled.sum()):

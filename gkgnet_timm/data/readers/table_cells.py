@@ -51,7 +51,7 @@ class Meaning(NamedTuple):
         blank: What an empty cell means in a column of a class, likewise.
         unlisted: What a label without a row means in a table with a row for each image and label, likewise.
         separator: What separates names in a cell.
-        unknown: `--unknown-labels`, where it decides on a table in which no label is known to be absent.
+        unknown: `--unknown-labels`, if it was given; then it holds in evaluation, too.
     """
 
     minus: Optional[str] = None
@@ -128,12 +128,12 @@ def check_meaning(mine: Meaning, training: Meaning, cells: Iterable[str]) -> Mea
         here, there = getattr(mine, name), getattr(training, name)
         if here and there and here != there:
             raise ValueError(
-                f'{what} means {there} in the training split, but {here} in this one, by the other values of each '
-                f'({_describe(codes)} here). Write both alike, or decide with --unknown-labels.'
+                f'{what} means {there} in the training split, but {here} in this one by its values, '
+                f'{_describe(codes)}. Write both alike, or decide with --unknown-labels.'
             )
     return training._replace(minus=training.minus or mine.minus, blank=training.blank or mine.blank)
 
 
 def _describe(codes: Set[Optional[int]]) -> str:
-    names = {PRESENT: 'present', ABSENT: 'absent', MINUS: '-1', BLANK: 'empty', NAN: 'nan'}
+    names = {PRESENT: '1', ABSENT: '0', MINUS: '-1', NAN: 'nan', BLANK: 'nothing'}
     return ', '.join(name for code, name in names.items() if code in codes)

@@ -205,8 +205,6 @@ class ClassParser(NamedTuple):
         values = {PRESENT: 1, ABSENT: 0, NAN: -1, MINUS: states[meaning.minus], BLANK: states[meaning.blank]}
         of_cell = {cell: values[code_of(cell)] for cell in cells}
         targets = np.array([[of_cell[cell] for cell in row] for row, keep in zip(rows, kept) if keep], dtype=np.int8)
-        if self.unknown is not None and 0 not in of_cell.values():
-            meaning = meaning._replace(unknown=self.unknown)
         if self.class_names:
             column = {name: i for i, name in enumerate(names)}
             targets, names = targets[:, [column[name] for name in self.class_names]], self.class_names
@@ -225,7 +223,7 @@ class ClassParser(NamedTuple):
                 state = getattr(meaning, name) or 'unknown'
                 reason = why.get((name, state), '')
                 if self.unknown is not None:
-                    reason = 'by --unknown-labels'
+                    reason = f'by --unknown-labels {self.unknown}'
                 elif getattr(self.training, name):
                     reason = 'as in the training split'
                 notes.append(f'{what} means {state}{", " + reason if reason else ""}.')
