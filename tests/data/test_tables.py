@@ -92,6 +92,14 @@ def test_spellings(read, present, absent):
     fails("line 3: column 3 has 'maybe'...--label-columns", read, odd)
 
 
+def test_letters_as_names(read):
+    check(read(table('x', 'y', header='file,axis')), ['x', 'y'], [[1, 0], [0, 1]])
+    check(read(table('x', 'x', header='file,axis')), ['axis'], [[1], [1]])
+    ids = names('0 1', '0', '1')
+    fails("'0 1' may be...--label-separator ' '", read, ids)
+    check(read(ids, label_separator=' '), ['0', '1'], [[1, 1], [1, 0], [0, 1]])
+
+
 def test_numbers_as_names_are_listed(read):
     content = table('1', '0', '2', header='file,kind')
     fails("line 4: '2' is neither", read, content)
@@ -330,6 +338,7 @@ def test_header_of_names_without_extension(read):
         ('cat\tdog\na.jpg\t1\t0\nb.jpg\t0\t1\n', ['a.jpg', 'b.jpg'], ['cat', 'dog']),
         ('file,cat,dog,\na.jpg,1,0,\nb.jpg,0,1,\n', ['a.jpg', 'b.jpg'], ['cat', 'dog']),
         ('file,cat,dog\na.jpg,1,0,\nb.jpg,0,1,\n', ['a.jpg', 'b.jpg'], ['cat', 'dog']),
+        ('sep=;\r\nfile;cat;dog\r\na.jpg;1;0\r\nb.jpg;0;1\r\n', ['a.jpg', 'b.jpg'], ['cat', 'dog']),
         ('my photo.jpg,cat\nb.jpg,dog\n', ['my photo.jpg', 'b.jpg'], ['cat', 'dog']),
         ('a.jpg;cat,x\nb.jpg;dog,x\n', ['a.jpg', 'b.jpg'], ['cat', 'dog', 'x']),
         ('a.jpg\tcat,x\nb.jpg\tdog,x\n', ['a.jpg', 'b.jpg'], ['cat', 'dog', 'x']),
@@ -397,6 +406,10 @@ def test_long_is_recognised(read):
     check(read(content, unlisted='unknown'), ['cat', 'dog'], [[1, 1], [1, -1], [-1, -1]])
     fails("line 3: 'a.jpg' is also on line 2", read, content, table_format='wide')
     check(read(content, ['dog', 'cat'], meaning=reader.meaning), ['dog', 'cat'], [[1, 1], [0, 1], [0, 0]])
+    fails('--unlisted is for a row for each image and label', read, names('cat|dog'), unlisted='absent')
+    several = names('cat|dog', 'cat')
+    fails("'cat|dog' may be...--label-separator '|'", read, several + 'c.jpg,dog\n', table_format='long')
+    check(read(several, table_format='long', label_separator='|'), ['cat', 'dog'], [[1, 1], [1, 0]])
     numbers = 'file,label\na.jpg,1\na.jpg,3\nb.jpg,1\n'
     check(read(numbers, table_format='long'), ['1', '3'], [[1, 1], [1, 0]])
     columns = 'file,source,kind\na.jpg,v,cat\na.jpg,v,dog\n'

@@ -114,8 +114,12 @@ class CsvReader(LabelReader):
             if condition is not None:
                 notes.append(f'{sum(kept)} of {len(kept)} rows have {where}.')
             chosen = columns._replace(rows=[row for row, keep in zip(columns.rows, kept) if keep])
-            is_long = table_format == 'long' or bool(unlisted or training.unlisted)
+            is_long = table_format == 'long' or training.unlisted is not None
             long = None if table_format == 'wide' else find_long(chosen, is_long)
+            if unlisted and not long:
+                raise ValueError(
+                    '--unlisted is for a row for each image and label: if it has that, give --table-format long.'
+                )
             if long:
                 lines, files, understood = parser.read_long(columns, chosen, long, unlisted)
             else:

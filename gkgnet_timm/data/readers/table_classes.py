@@ -20,9 +20,9 @@ from .table_cells import (
     present_marks,
 )
 from .table_columns import Columns, quote_names
-from .table_lists import Item, parse_list
+from .table_lists import Item, find_multi_hot, parse_lists
 from .table_long import Long, gather
-from .table_names import check_case, find_separator, name_classes, to_targets
+from .table_names import are_names, check_case, find_separator, name_classes, to_targets
 
 __all__ = ['ClassParser', 'Understood']
 
@@ -68,9 +68,9 @@ class ClassParser(NamedTuple):
         cells = [(line, row[column]) for line, row in columns.rows]
         if self._is_class(cells, columns.header and columns.header[column]):
             return self._read_columns(columns, kept)
-        lists = self._parse_lists(cells)
+        lists = parse_lists(cells)
         if lists is not None and not any(item.is_text for items in lists for item in items or ()):
-            hot = self._find_multi_hot(cells, lists)
+            hot = find_multi_hot(cells, lists, self.class_names)
             if hot is not None:
                 understood = self._read_codes(hot, kept, self.class_names, columns.rows)
                 return understood._replace(notes=['Lists have a number for each class.', *understood.notes])
@@ -90,7 +90,7 @@ class ClassParser(NamedTuple):
         Returns:
             First lines and names of the files, and the rest.
         """
-        pairs = gather(chosen, long, lambda line, cell: self._names(line, [cell]))
+        pairs = gather(chosen, long, self._split)
         has_absent = long.confidence is not None and any(
             code_of(row[long.confidence]) == ABSENT for _, row in columns.rows
         )
@@ -102,7 +102,9 @@ class ClassParser(NamedTuple):
                 f'{"some" if has_absent else "no"} labels of confidence 0. Decide with --unlisted for both.'
             )
         present, absent = ([*zip(pairs.lines, names)] for names in (pairs.present, pairs.absent))
-        names = self.class_names or name_classes(present + absent, None, self.ignore_case, is_certain=True)
+        names = self.class_names or name_classes(
+            present + absent, self.separator, self.ignore_case, is_certain=self.separator is not None
+        )
         targets = to_targets(present, names, self.ignore_case)
         if state == 'unknown':
             known = (targets > 0) | (to_targets(absent, names, self.ignore_case) > 0)
@@ -128,14 +130,16 @@ class ClassParser(NamedTuple):
             return False
         if self.class_names is not None and marks <= set(self.class_names):
             return False
-        if None not in codes.values():
-            return True
+        if self.separator and any(self.separator in cell for cell in codes):
+            return False
+        if None not in codes.values():  # x and y are two names
+            return set(codes.values()) & {ABSENT, MINUS} != set() or len(present_marks(codes)) == 1
         found = {codes[cell] for cell in marks}
         names = self.class_names or ()
         if len(found) == 1 or any(cell in names for cell, code in codes.items() if code is None):
             return False
         line, cell = next((line, cell) for line, cell in cells if codes[cell] is None)
-        if any(find_separator([cell]) or cell.startswith('[') for cell, code in codes.items() if code is None):
+        if any(cell.startswith('[') or are_names(cell, codes) for cell, code in codes.items() if code is None):
             return False
         raise LineError(
             line,
@@ -232,51 +236,6 @@ class ClassParser(NamedTuple):
             notes.append(f'Cells of {quote_names(written)} mean unknown.')
         return notes
 
-    def _parse_lists(self, cells: Sequence[Tuple[int, str]]) -> Optional[List[Optional[List[Item]]]]:
-        """Return the lists in a column, None for empty cells, or None if it has no lists."""
-        parsed: Dict[str, Optional[List[Item]]] = {}
-        for line, cell in cells:
-            if cell not in parsed:
-                try:
-                    parsed[cell] = parse_list(cell)
-                except ValueError as error:
-                    raise LineError(
-                        line, f'the list {cell[:80]!r} {error}. Write it as ["a", "b"] or [1, 0].'
-                    ) from error
-        if all(items is None for items in parsed.values()):
-            return None
-        for line, cell in cells:
-            if parsed[cell] is None and not is_no_label(cell):
-                if all(items is None or cell_of[0] == '(' for cell_of, items in parsed.items()):
-                    return None  # names in brackets
-                raise LineError(line, f'{cell!r} is not a list, as other cells are. Write it as ["a", "b"] or [1, 0].')
-        return [parsed[cell] for _, cell in cells]
-
-    def _find_multi_hot(
-        self, cells: Sequence[Tuple[int, str]], lists: Sequence[Optional[List[Item]]]
-    ) -> Optional[List[List[str]]]:
-        """Return the numbers of multi-hot lists, None if they are ids of classes."""
-        full = [(line, [item.value for item in items]) for (line, _), items in zip(cells, lists) if items]
-        if not full:
-            return None
-        line, first = full[0]
-        values = {value for _, row in full for value in row}
-        if None in map(code_of, values) or (self.class_names and values <= set(self.class_names)):
-            return None
-        if odd := next(((line, row) for line, row in full if len(row) != len(first)), None):
-            if any(len(set(row)) < len(row) for _, row in full):
-                problem = f'a list of {len(odd[1])} numbers, expected {len(first)} as on line {line}'
-                raise LineError(odd[0], f'{problem}. Correct it.')
-            return None
-        if len(first) == 1 and not (self.class_names and len(self.class_names) == 1):
-            raise LineError(
-                line,
-                f'lists of one number may be a class each, or present and absent of one class. Name the classes with '
-                f'--class-map FILE: {quote_names(sorted(values))}, or the one class.',
-            )
-        blank = [''] * len(first)
-        return [[item.value for item in items] if items else blank for items in lists]
-
     def _names(self, line: int, parts: Iterable[str]) -> List[str]:
         """Names of classes in the parts of a cell, by their ids if there is a table of names."""
         names = [clean_name(part) for part in parts]
@@ -288,6 +247,9 @@ class ClassParser(NamedTuple):
             if name not in self.names_by_id:
                 raise LineError(line, f'id {name!r} has no name in the table of --label-names. Add it there.')
         return [self.names_by_id[name] for name in names]
+
+    def _split(self, line: int, cell: str) -> List[str]:
+        return self._names(line, cell.split(self.separator) if self.separator else [cell])
 
     def _read_names(
         self, cells: Sequence[Tuple[int, str]], lists: Optional[Sequence[Optional[List[Item]]]], kept: Sequence[bool]

@@ -3,9 +3,12 @@
 import ast
 import json
 import re
-from typing import List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-__all__ = ['Item', 'is_list', 'parse_list']
+from .table_cells import LineError, code_of, is_no_label
+from .table_columns import quote_names
+
+__all__ = ['Item', 'find_multi_hot', 'parse_list', 'parse_lists']
 
 _WRAPPED = re.compile(r'(?:np\.|numpy\.)?(?:array|set|frozenset|tuple|list)\((.*?)(?:,\s*dtype=[^\])}]*)?\)', re.S)
 _SCALAR = re.compile(r'(?:np|numpy)\.(?:str_|bool_?|u?int\d*|float\d*)\(([^()]*)\)|(?:np|numpy)\.(?=True_?|False_?)')
@@ -70,9 +73,46 @@ def parse_list(cell: str) -> Optional[List[Item]]:
     return items
 
 
-def is_list(cell: str) -> bool:
-    """Tell whether a cell is or claims to be a list."""
-    try:
-        return parse_list(cell) is not None
-    except ValueError:
-        return True
+def parse_lists(cells: Sequence[Tuple[int, str]]) -> Optional[List[Optional[List[Item]]]]:
+    """Return the lists in a column, None for empty cells, or None if it has no lists."""
+    parsed: Dict[str, Optional[List[Item]]] = {}
+    for line, cell in cells:
+        if cell not in parsed:
+            try:
+                parsed[cell] = parse_list(cell)
+            except ValueError as error:
+                raise LineError(line, f'the list {cell[:80]!r} {error}. Write it as ["a", "b"] or [1, 0].') from error
+    if all(items is None for items in parsed.values()):
+        return None
+    for line, cell in cells:
+        if parsed[cell] is None and not is_no_label(cell):
+            if all(items is None or cell_of[0] == '(' for cell_of, items in parsed.items()):
+                return None  # names in brackets
+            raise LineError(line, f'{cell!r} is not a list, as other cells are. Write it as ["a", "b"] or [1, 0].')
+    return [parsed[cell] for _, cell in cells]
+
+
+def find_multi_hot(
+    cells: Sequence[Tuple[int, str]], lists: Sequence[Optional[List[Item]]], class_names: Optional[Sequence[str]]
+) -> Optional[List[List[str]]]:
+    """Return the numbers of multi-hot lists, None if they are ids of classes."""
+    full = [(line, [item.value for item in items]) for (line, _), items in zip(cells, lists) if items]
+    if not full:
+        return None
+    line, first = full[0]
+    values = {value for _, row in full for value in row}
+    if None in map(code_of, values) or (class_names and values <= set(class_names)):
+        return None
+    if odd := next(((line, row) for line, row in full if len(row) != len(first)), None):
+        if any(len(set(row)) < len(row) for _, row in full):
+            problem = f'a list of {len(odd[1])} numbers, expected {len(first)} as on line {line}'
+            raise LineError(odd[0], f'{problem}. Correct it.')
+        return None
+    if len(first) == 1 and not (class_names and len(class_names) == 1):
+        raise LineError(
+            line,
+            f'lists of one number may be a class each, or present and absent of one class. Name the classes with '
+            f'--class-map FILE: {quote_names(sorted(values))}, or the one class.',
+        )
+    blank = [''] * len(first)
+    return [[item.value for item in items] if items else blank for items in lists]

@@ -1,13 +1,13 @@
 """Class names in the cells of a table."""
 
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Container, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from .table_cells import LineError, code_of
 from .table_text import is_image_name
 
-__all__ = ['Labels', 'check_case', 'find_separator', 'name_classes', 'to_targets']
+__all__ = ['Labels', 'are_names', 'check_case', 'find_separator', 'name_classes', 'to_targets']
 
 Labels = Tuple[int, List[str]]  # line number and names
 _SEPARATORS = ('|', ';', ',')  # the first that occurs anywhere
@@ -18,6 +18,13 @@ _JOINING = ('_', '-')  # parts of ordinary names, too
 def find_separator(cells: Sequence[str]) -> Optional[str]:
     """Return what separates names in the cells of a column, None if nothing does."""
     return next((sign for sign in _SEPARATORS if any(sign in cell for cell in cells)), None)
+
+
+def are_names(cell: str, known: Container[str]) -> bool:
+    """Tell whether a cell looks like several of other cells, or has what usually separates names."""
+    if find_separator([cell]):
+        return True
+    return any(sign in cell and all(part.strip() in known for part in cell.split(sign)) for sign in _COMBINING)
 
 
 def _first_lines(labels: Sequence[Labels]) -> Dict[str, int]:
@@ -81,7 +88,8 @@ def name_classes(labels: Sequence[Labels], separator: Optional[str], ignore_case
             f'label {names[0]!r} is the name of a file. Name the columns of files and '
             'labels with --image-column, --label-columns.',
         )
-    if len(names) > 1 and all(name not in ('', '-') and code_of(name) is not None for name in names):
+    codes = {code_of(name) for name in names}
+    if not is_certain and None not in codes and len(codes) > 1:
         raise LineError(
             lines[names[0]],
             f'{names} are no class names but 1 and 0 in a cell. Put each into a column of its class, or in brackets as '

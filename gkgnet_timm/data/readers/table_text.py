@@ -63,9 +63,10 @@ def decode_table(data: bytes, encoding: Optional[str] = None) -> str:
             remedy = 'The table is damaged: save it again'
         raise LineError(data.count(b'\n', 0, error.start) + 1, f'not in {shown}. {remedy}.') from error
     if '\0' in text:
-        remedy = 'If the table is in UTF-16 without a byte order mark, give --encoding utf-16-le'
+        order = 'be' if text.startswith('\0') else 'le'
+        remedy = f'If the table is in UTF-16 without a byte order mark, give --encoding utf-16-{order}'
         raise LineError(text.count('\n', 0, text.index('\0')) + 1, f'a character that is no text. {remedy}.')
-    return text
+    return re.sub(r'\A"?sep=."?(?=\r?\n)', '', text)  # a hint for Excel
 
 
 def _parse(text: str, delimiter: str) -> List[Row]:
