@@ -22,7 +22,7 @@ from .table_cells import (
 from .table_columns import Columns, quote_names
 from .table_lists import Item, find_multi_hot, parse_lists
 from .table_long import Long, gather
-from .table_names import are_names, check_case, find_separator, name_classes, to_targets
+from .table_names import are_names, check_case, find_cells, find_separator, name_classes
 
 __all__ = ['ClassParser', 'Understood']
 
@@ -66,7 +66,7 @@ class ClassParser(NamedTuple):
             return self._read_columns(columns, kept)
         column = columns.labels[0]
         cells = [(line, row[column]) for line, row in columns.rows]
-        if self._is_class(cells, columns.header and columns.header[column]):
+        if self._is_class(cells):
             return self._read_columns(columns, kept)
         lists = parse_lists(cells)
         if lists is not None and not any(item.is_text for items in lists for item in items or ()):
@@ -105,24 +105,20 @@ class ClassParser(NamedTuple):
         names = self.class_names or name_classes(
             present + absent, self.separator, self.ignore_case, is_certain=self.separator is not None
         )
-        targets = to_targets(present, names, self.ignore_case)
-        if state == 'unknown':
-            known = (targets > 0) | (to_targets(absent, names, self.ignore_case) > 0)
-            targets[~known] = -1
-        reason = (
-            ''
-            if unlisted
-            else ', as in training'
-            if self.training.unlisted
-            else (f', as {"some" if has_absent else "no"} rows have confidence 0')
-        )
+        shape = len(pairs.files), len(names)
+        targets = np.full(shape, -1 if state == 'unknown' else 0, dtype=np.int8)
+        for value, labels in enumerate((absent, present)):
+            targets[find_cells(labels, names, self.ignore_case)] = value
+        reason = f', as {"some" if has_absent else "no"} rows have confidence 0'
+        if unlisted or self.training.unlisted:
+            reason = ' by --unlisted' if unlisted else ', as in the training split'
         notes = [
             f'A row for each image and label: {len(chosen.rows)} rows of {len(pairs.files)} images; a label without a '
             f'row is {state}{reason}.'
         ]
         return pairs.lines, pairs.files, Understood(targets, names, self.training._replace(unlisted=state), notes)
 
-    def _is_class(self, cells: Sequence[Tuple[int, str]], header: Optional[str]) -> bool:
+    def _is_class(self, cells: Sequence[Tuple[int, str]]) -> bool:
         """Tell whether a single column says of one class where it is, rather than to have names."""
         codes = {cell: code_of(cell) for _, cell in cells}
         marks = {cell for cell, code in codes.items() if code in (PRESENT, ABSENT, MINUS)}
@@ -149,17 +145,15 @@ class ClassParser(NamedTuple):
 
     def _read_columns(self, columns: Columns, kept: Sequence[bool]) -> Understood:
         """Read a column for each class."""
-        line = columns.rows[0][0]
         names = self.class_names
         if columns.header is not None:
-            line = 1
             names = [clean_name(columns.header[column]) for column in columns.labels]
             if self.ignore_case and self.class_names is not None:
                 known = {name.casefold(): name for name in self.class_names}
                 names = [known.get(name.casefold(), name) for name in names]
             if problem := find_problem(names):
-                raise LineError(line, f'the header {problem}.')
-            check_case(dict.fromkeys(names, line))
+                raise LineError(1, f'the header {problem}.')
+            check_case(dict.fromkeys(names, 1))
         if names is None:
             raise LineError(1, 'no header. Add one with the class names, or give them with --class-map FILE.')
         if len(names) != len(columns.labels):
@@ -168,8 +162,12 @@ class ClassParser(NamedTuple):
         if odd := set(names) ^ set(self.class_names or names):
             place = 'header' if min(odd) in names else 'class names of --class-map'
             raise LineError(1, f'class {min(odd)!r} is only in the {place}. Have the same classes in both.')
-        rows = [[row[column] for column in columns.labels] for _, row in columns.rows]
-        codes = {cell: code_of(cell) for row in rows for cell in row}
+        first, last = columns.labels[0], columns.labels[-1]
+        if columns.labels == list(range(first, last + 1)):  # a slice is faster
+            rows = [row[first : last + 1] for _, row in columns.rows]
+        else:
+            rows = [[row[column] for column in columns.labels] for _, row in columns.rows]
+        codes = {cell: code_of(cell) for cell in set().union(*rows)}
         if None in codes.values():
             self._fail(columns, codes)
         return self._read_codes(rows, kept, names, columns.rows)
@@ -275,7 +273,8 @@ class ClassParser(NamedTuple):
         labels = [row for row, keep in zip(labels, kept) if keep]
         is_certain = lists is not None or self.separator is not None
         names = self.class_names or name_classes(labels, separator, self.ignore_case, is_certain)
-        targets = to_targets(labels, names, self.ignore_case)
+        targets = np.zeros((len(labels), len(names)), dtype=np.int8)
+        targets[find_cells(labels, names, self.ignore_case)] = 1
         if lists is not None:
             notes = ['Names are in lists.']
         else:

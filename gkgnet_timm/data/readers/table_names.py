@@ -2,12 +2,10 @@
 
 from typing import Container, Dict, List, Optional, Sequence, Tuple
 
-import numpy as np
-
 from .table_cells import LineError, code_of
 from .table_text import is_image_name
 
-__all__ = ['Labels', 'are_names', 'check_case', 'find_separator', 'name_classes', 'to_targets']
+__all__ = ['Labels', 'are_names', 'check_case', 'find_separator', 'name_classes', 'find_cells']
 
 Labels = Tuple[int, List[str]]  # line number and names
 _SEPARATORS = ('|', ';', ',')  # the first that occurs anywhere
@@ -107,8 +105,8 @@ def name_classes(labels: Sequence[Labels], separator: Optional[str], ignore_case
     return names
 
 
-def to_targets(labels: Sequence[Labels], class_names: Sequence[str], ignore_case: bool) -> np.ndarray:
-    """Return targets (N, L): 1 for the classes of each row, else 0.
+def find_cells(labels: Sequence[Labels], class_names: Sequence[str], ignore_case: bool) -> Tuple[List[int], List[int]]:
+    """Return rows and columns of the names in a matrix of rows and classes.
 
     Raises:
         LineError: If a name is not that of a class.
@@ -123,9 +121,7 @@ def to_targets(labels: Sequence[Labels], class_names: Sequence[str], ignore_case
                 raise LineError(line, _describe_unknown(name, class_names, index, folded))
             rows.append(row)
             columns.append(column)
-    targets = np.zeros((len(labels), len(class_names)), dtype=np.int8)
-    targets[rows, columns] = 1
-    return targets
+    return rows, columns
 
 
 def _describe_unknown(name: str, class_names: Sequence[str], index: Dict[str, int], folded: Dict[str, int]) -> str:

@@ -94,9 +94,11 @@ def _without_extras(rows: List[Row]) -> List[Row]:
     if len(rows[0][1]) == 1 and rows[0][1][0] in (str(len(rows) - 1), str(len(rows) - 2)) and len(rows) > 2:
         rows = rows[1:]
     width = max(len(row) for _, row in rows)
+    full = width
     while width > 2 and not any(any(row[width - 1 :]) for _, row in rows):
         width -= 1
-    rows = [(line, row[:width]) for line, row in rows]
+    if width < full:
+        rows = [(line, row[:width]) for line, row in rows]
     (first, header), (_, second) = rows[0], rows[min(1, len(rows) - 1)]
     if len(header) == len(second) - 1 and is_image_name(second[0]) and not is_image_name(header[0]):
         if None not in map(code_of, second[1:]):  # the column of files has no name
