@@ -1,9 +1,12 @@
 """Class names of COCO and VOC in their fixed order, and class-map files."""
 
+import re
+import unicodedata
+from collections import Counter
 from pathlib import Path
-from typing import List, Sequence, Union
+from typing import List, Optional, Sequence, Union
 
-__all__ = ['COCO_CLASSES', 'VOC_CLASSES', 'check_names', 'read_class_map']
+__all__ = ['COCO_CLASSES', 'VOC_CLASSES', 'check_names', 'clean_name', 'find_problem', 'read_class_map']
 
 # in ascending category id
 COCO_CLASSES = tuple(
@@ -27,6 +30,13 @@ VOC_CLASSES = tuple(
 )
 
 
+def clean_name(name: str) -> str:
+    """Return a class name in one form: without outer blanks, inner ones single, accents in Unicode's composed form."""
+    if name.isascii() and '  ' not in name and name.isprintable():
+        return name.strip()
+    return unicodedata.normalize('NFC', re.sub(r'[^\S\t]+', ' ', name.strip()))
+
+
 def check_names(names: Sequence[str], source: Union[str, Path]) -> List[str]:
     """Return class names as a list.
 
@@ -34,13 +44,17 @@ def check_names(names: Sequence[str], source: Union[str, Path]) -> List[str]:
         ValueError: If there are none, or one is empty or occurs twice.
     """
     names = [str(name) for name in names]
-    twice = {name for name in names if names.count(name) > 1}
-    if not names or twice or not all(names):
-        problem = (
-            f'names class {min(twice)!r} twice' if twice else 'has an empty class name' if names else 'names no class'
-        )
+    if problem := find_problem(names):
         raise ValueError(f'{str(source)!r}: {problem}.')
     return names
+
+
+def find_problem(names: Sequence[str]) -> Optional[str]:
+    """Say what is wrong with class names, None if nothing is."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        return f'names class {min(twice)!r} twice'
+    return None if all(names) and names else 'has an empty class name' if names else 'names no class'
 
 
 def read_class_map(path: Union[str, Path]) -> List[str]:
@@ -56,4 +70,4 @@ def read_class_map(path: Union[str, Path]) -> List[str]:
         lines = Path(path).read_text(encoding='utf-8-sig').splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f'Class map {str(path)!r} is not UTF-8 text with one class name a line.') from error
-    return check_names([line.strip() for line in lines if line.strip()], path)
+    return check_names([clean_name(line) for line in lines if line.strip()], path)

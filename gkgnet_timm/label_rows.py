@@ -1,7 +1,7 @@
 """Give a model other classes and keep what it knows about those it already has."""
 
 import re
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, Iterable, List, Optional, Sequence
 
 import torch
 import torch.nn as nn
@@ -15,16 +15,24 @@ def _plain(name: str) -> str:
     return re.sub(r'[\s_-]', '', name.casefold())
 
 
+def _positions(names: Sequence[str], among: Iterable[int]) -> Dict[str, List[int]]:
+    positions: Dict[str, List[int]] = {}
+    for i in among:
+        positions.setdefault(names[i], []).append(i)
+    return positions
+
+
 def _match_names(class_names: Sequence[str], source_names: Sequence[str]) -> Dict[int, int]:
     """Return the index in the source of each class that the source has."""
     rows: Dict[int, int] = {}
     for key in (str, _plain):  # exact names first
         mine, theirs = ([key(name) for name in names] for names in (class_names, source_names))
         left = [i for i in range(len(mine)) if i not in rows]
-        free = [j for j in range(len(theirs)) if j not in rows.values()]
+        taken = set(rows.values())
+        free = _positions(theirs, (j for j in range(len(theirs)) if j not in taken))
+        wanted = _positions(mine, left)
         for i in left:
-            found = [j for j in free if theirs[j] == mine[i]]
-            rivals = [k for k in left if mine[k] == mine[i]]
+            found, rivals = free.get(mine[i], []), wanted[mine[i]]
             if found and len(found) + len(rivals) > 2:
                 names, others = ', '.join(repr(class_names[k]) for k in rivals), [source_names[j] for j in found]
                 raise ValueError(

@@ -4,7 +4,7 @@ import os
 from typing import Dict, List, Optional
 
 from ..data import MultiLabelDataset
-from ..data.check import class_table, decode_all, describe_sizes
+from ..data.check import check_labels, class_table, decode_all, describe_sizes
 from ..data.splits import DEFAULT_SPLITS
 from .flags.check_data import create_parser
 from .selected import open_selected
@@ -37,6 +37,10 @@ def main(argv: Optional[List[str]] = None) -> Dict[str, List[str]]:
         if not isinstance(dataset, MultiLabelDataset):
             continue
         print(class_table(dataset))
+        try:
+            check_labels(dataset)
+        except ValueError as error:  # the images are read all the same
+            print(f'Warning: {error}')
         sizes, bad[dataset.split] = decode_all(dataset, args.workers)
         if len(sizes):
             print(describe_sizes(sizes))

@@ -7,6 +7,7 @@ import torch.nn as nn
 from torch.utils.data import Dataset
 
 from ..data import open_split
+from ..data.readers.table import TABLE_OPTIONS
 from ..training.config import check_types
 from ..weights.file import TrainedWith
 from ..weights.load import check_arguments, load_model
@@ -15,11 +16,13 @@ __all__ = ['load_selected', 'model_defaults', 'open_selected', 'run_options']
 
 READING_OPTIONS = ('bit_depth', 'background', 'max_pixels')
 DATA_OPTIONS = ('class_map', 'drop_unlabelled', 'num_classes', 'input_key', 'target_key', 'target_format')
+DATA_OPTIONS += TABLE_OPTIONS
 
 
 def open_selected(args: argparse.Namespace, **options: Any) -> Dataset:
     """Open the data set of the flags, see `open_split`."""
     options.update({name: getattr(args, name) for name in (*DATA_OPTIONS, *READING_OPTIONS)})
+    options.update(unknown=args.unknown_labels, where=args.where)
     return open_split(args.dataset, args.data_dir, **options)
 
 

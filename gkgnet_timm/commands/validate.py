@@ -19,6 +19,7 @@ from ..data import Decoder
 from ..data.check import describe
 from ..data.dataset import DATASETS, TIMM_DATASETS
 from ..data.images import describe_unreadable
+from ..data.readers.table_cells import Meaning
 from ..data.splits import select_files
 from ..evaluation.class_report import class_report, write_class_report
 from ..evaluation.evaluate import SAME_SPLIT, Evaluation, evaluate_dataset, evaluate_scores
@@ -57,8 +58,10 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
         flags = {name: name for name in ('dataset', 'data_dir', 'max_pixels', *DATA_OPTIONS)}
         flags.update(split='val_split', images='val_images')
         flags = flags if args.dataset in (None, config.get('dataset')) else {}
+        if flags and args.split in (None, config.get('val_split')):
+            flags['where'] = 'val_where'
         if flags and trained.held_out and not args.split:
-            flags.update(split='train_split', images='train_images')
+            flags.update(split='train_split', images='train_images', where='train_where')
             defaults['held_out'] = trained.held_out
         flags['batch_size'] = 'validation_batch_size'
         defaults.update({flag: config[name] for flag, name in flags.items() if name in config})
@@ -149,6 +152,12 @@ def _is_trained_on(args: argparse.Namespace, trained: TrainedWith, dataset: Any)
     return opened in same
 
 
+def _meaning(args: argparse.Namespace, trained: Optional[TrainedWith]) -> Optional[Meaning]:
+    """Return how the table of the training was understood, if it was on one."""
+    record = trained.config.get('table') if trained and args.dataset == 'csv' else None
+    return None if record is None else Meaning.from_record(record)
+
+
 def _evaluate_model(
     args: argparse.Namespace, trained: Optional[TrainedWith], process: Process
 ) -> Tuple[Dict[str, Evaluation], Result]:
@@ -165,6 +174,7 @@ def _evaluate_model(
         images=args.images,
         class_names=class_names if args.dataset in DATASETS else None,
         drop_empty_classes=bool(trained and trained.config.get('drop_empty_classes')) and args.dataset in DATASETS,
+        meaning=_meaning(args, trained),
         bad_images=os.devnull if args.on_bad_image == 'skip' else None,
         batch_size=args.batch_size,
         num_samples=args.num_samples,

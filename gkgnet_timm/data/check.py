@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 from math import inf
-from typing import Any, List, Tuple
+from pathlib import Path
+from typing import Any, List, Tuple, Union
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from .readers.base import LabelReader, first_names
 
 __all__ = [
     'check_files',
+    'check_labels',
+    'check_negatives',
     'check_splits',
     'class_counts',
     'class_table',
@@ -33,7 +36,7 @@ def class_counts(dataset: Any) -> Tuple[torch.Tensor, int]:
     if not isinstance(dataset, MultiLabelDataset):
         raise ValueError('A stream has no class counts, give --class-stats FILE.')
     targets = dataset.targets()
-    return torch.from_numpy((targets > 0).sum(axis=0)), len(targets)
+    return torch.from_numpy(np.count_nonzero(targets > 0, axis=0)), len(targets)
 
 
 def describe(dataset: Any, split: str) -> str:
@@ -41,9 +44,10 @@ def describe(dataset: Any, split: str) -> str:
     if not isinstance(dataset, MultiLabelDataset):
         return f'{split}: a stream of about {len(dataset)} images, {len(dataset.class_names)} classes'
     targets = dataset.targets()
-    counts = (targets > 0).sum(axis=0)
-    empty = int((~(targets > 0).any(axis=1)).sum())
-    unknown = int((targets < 0).sum())
+    positive = targets > 0
+    counts = np.count_nonzero(positive, axis=0)
+    empty = len(targets) - np.count_nonzero(positive.any(axis=1))
+    unknown = np.count_nonzero(targets < 0)
     return (
         f'{split}: {len(targets)} images, {empty} of them without a label, {counts.sum() / len(targets):.2f} labels an '
         f'image; {len(counts)} classes of {counts.min()} to {counts.max()} images'
@@ -91,6 +95,22 @@ def check_files(dataset: Any) -> None:
                 f'{missing[0]!r}{dataset.reader.hint(missing[0])}. Check the image folder, or leave them out with '
                 '--on-bad-image skip.'
             )
+
+
+def check_negatives(targets: np.ndarray, source: Union[str, Path]) -> None:
+    """Raise a ValueError if targets (N, L) have no 0: then any scores would rank every class without fault."""
+    if not (targets == 0).any():
+        raise ValueError(
+            f'{str(source)!r}: no label of any class is known to be absent, all are present or unknown. Nothing can be '
+            'learned or measured without negatives: write 0 for labels that are absent, or say what unknown ones are '
+            'with --unknown-labels negative.'
+        )
+
+
+def check_labels(dataset: Any) -> None:
+    """Raise a ValueError if no label of a split is known to be absent. Streams are not read."""
+    if isinstance(dataset, MultiLabelDataset) and isinstance(dataset.reader, LabelReader):
+        check_negatives(dataset.targets(), dataset.reader.source)
 
 
 def check_splits(train_set: Any, val_set: Any, allow_same: bool = False) -> int:

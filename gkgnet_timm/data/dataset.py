@@ -18,7 +18,7 @@ from .images import BadImageError
 from .readers.base import LabelReader
 from .readers.coco import CocoReader
 from .readers.gkgnet import PublishedReader
-from .readers.table import CsvReader
+from .readers.table import TABLE_OPTIONS, CsvReader
 from .readers.voc import VocReader
 
 __all__ = ['KnownTarget', 'MultiLabelDataset', 'create_dataset']
@@ -26,6 +26,7 @@ __all__ = ['KnownTarget', 'MultiLabelDataset', 'create_dataset']
 DATASETS = ('demo', 'coco', 'voc', 'gkgnet', 'csv')
 TIMM_DATASETS = ('hfds/', 'hfids/', 'wds/', 'tfds/')
 _UNKNOWN = dict(ignore=-1, positive=1, negative=0)
+_TABLE = (*TABLE_OPTIONS, 'where', 'meaning', 'group_column')
 
 
 class KnownTarget:
@@ -41,6 +42,9 @@ class KnownTarget:
 
     def known(self, labels: np.ndarray) -> np.ndarray:
         """Replace unknown labels."""
+        # a large matrix is not copied for nothing
+        if self.value < 0 or labels.min(initial=0) == 0:
+            return labels
         return np.where(labels < 0, self.value, labels)
 
 
@@ -118,7 +122,7 @@ def _create_reader(
     images: Optional[str],
     class_names: Optional[List[str]],
     drop_unlabelled: bool,
-    group_column: Optional[str],
+    table_options: Dict[str, Any],
 ) -> LabelReader:
     if name == 'voc':
         return VocReader(root, split, class_names, drop_unlabelled)
@@ -132,7 +136,7 @@ def _create_reader(
         return CocoReader(annotations, folder, drop_unlabelled)
     if name == 'gkgnet':
         return PublishedReader(annotations, folder, class_names, drop_unlabelled)
-    return CsvReader(annotations, folder, class_names, group_column)
+    return CsvReader(annotations, folder, class_names, drop_unlabelled=drop_unlabelled, **table_options)
 
 
 def _check_options(name: str, options: Dict[str, Any]) -> None:
@@ -142,15 +146,15 @@ def _check_options(name: str, options: Dict[str, Any]) -> None:
         images=name in ('coco', 'csv', 'demo', 'gkgnet'),
         drop_unlabelled=name in DATASETS,
         unknown_labels=name in DATASETS,
-        group_column=name == 'csv',
         num_samples=is_stream,
+        **dict.fromkeys(_TABLE, name == 'csv'),
         **dict.fromkeys(('num_classes', 'target_format', 'input_key', 'target_key'), name not in DATASETS),
     )
     for option, is_used in uses.items():
         value = options.get(option)
         if not is_used and value not in (None, False):
             flag = f'--{option.replace("_", "-")}'
-            if option in ('images', 'num_samples'):
+            if option in ('images', 'num_samples', 'where'):
                 flag += f' (in training --train-{flag[2:]}, --val-{flag[2:]})'
             raise ValueError(f'{flag}: not used by --dataset {name}, got {value!r}. Leave it out.')
 
@@ -162,7 +166,7 @@ def create_dataset(
     images: Optional[str] = None,
     class_map: Optional[str] = None,
     class_names: Optional[List[str]] = None,
-    unknown: str = 'ignore',
+    unknown: Optional[str] = None,
     drop_unlabelled: bool = False,
     drop_empty_classes: bool = False,
     bad_images: Optional[Union[str, Path]] = None,
@@ -171,8 +175,7 @@ def create_dataset(
     bit_depth: Optional[int] = None,
     background: Optional[str] = None,
     max_pixels: Optional[int] = None,
-    group_column: Optional[str] = None,
-    **timm_kwargs: Any,
+    **options: Any,
 ) -> torch.utils.data.Dataset:
     """Create one split of a data set. Its attribute `class_names` names the classes.
 
@@ -187,26 +190,26 @@ def create_dataset(
         class_map: Text file with one class name a line: names for annotations without them, else the order to have.
         class_names: Classes in the order to have, those of the training split. Annotations that name their classes are
             matched by name: another order or a subset will do.
-        unknown: How to treat unknown labels (-1), in VOC those of difficult objects only: 'ignore', 'positive' or
-            'negative'.
+        unknown: How to treat unknown labels (-1), in VOC those of difficult objects only: 'ignore' (default),
+            'positive' or 'negative'. If given, -1 and empty cells of a table are unknown whatever else it has.
         drop_unlabelled: Leave out images without a label.
         drop_empty_classes: Leave out classes that no image has; of those in `class_names` all are kept.
         bad_images: See `MultiLabelDataset`.
         num_classes: Number of classes of a timm data set without class names.
         target_format: 'indices' or 'multihot', for data sets of timm.
         bit_depth: See `Decoder`, as background and max_pixels.
-        group_column: Column of a table ('csv') that has no label but a group, see `CsvReader`.
-        timm_kwargs: Further arguments of `timm.data.create_dataset`, for data sets of timm.
+        options: Further arguments of `CsvReader`, for 'csv', and of `timm.data.create_dataset`, for data sets of timm.
 
     Raises:
         FileNotFoundError: If an annotation file or image folder does not exist.
         ValueError: If the name is unknown, annotations are malformed, or the classes differ from `class_names`.
     """
     decoder = Decoder(bit_depth, background, max_pixels)
+    table_options = {key: options.pop(key) for key in _TABLE if key in options}
     if name.startswith(TIMM_DATASETS) or name in DATASETS:
-        options = dict(timm_kwargs, images=images, drop_unlabelled=drop_unlabelled, group_column=group_column)
-        options.update(num_classes=num_classes, target_format=target_format)
-        _check_options(name, dict(options, unknown_labels=None if unknown == 'ignore' else unknown))
+        uses = dict(options, **table_options, images=images, drop_unlabelled=drop_unlabelled, num_classes=num_classes)
+        uses.update(target_format=target_format, unknown_labels=None if unknown == 'ignore' else unknown)
+        _check_options(name, uses)
     if name.startswith(TIMM_DATASETS):
         if drop_empty_classes:
             raise ValueError(
@@ -215,7 +218,7 @@ def create_dataset(
         names = read_class_map(class_map) if class_map else []
         by_name = None if target_format == 'multihot' else _ClassMap((label, i) for i, label in enumerate(names))
         dataset = timm.data.create_dataset(
-            name, root=root, split=split, class_map=by_name, target_format=target_format, **timm_kwargs
+            name, root=root, split=split, class_map=by_name, target_format=target_format, **options
         )
         class_to_idx = dataset.reader.class_to_idx or {}
         names = names or sorted(class_to_idx, key=class_to_idx.get)
@@ -246,8 +249,12 @@ def create_dataset(
         if names is None and class_map:
             names = read_class_map(class_map)
         folder = demo_root() if name == 'demo' else Path(root)
-        reader = _create_reader(name, folder, split, images, names, drop_unlabelled, group_column)
-        target_transform = KnownTarget(unknown)
+        if name == 'csv':
+            if unknown is None and table_options.get('meaning'):
+                unknown = table_options['meaning'].unknown
+            table_options['unknown'] = unknown
+        reader = _create_reader(name, folder, split, images, names, drop_unlabelled, table_options)
+        target_transform = KnownTarget(unknown or 'ignore')
         if names is not None:
             reader.take_classes(names, drop_empty_classes)
         if class_names is None and drop_empty_classes:

@@ -35,7 +35,7 @@ def open_split(
     images: Optional[str] = None,
     class_map: Optional[str] = None,
     class_names: Optional[List[str]] = None,
-    unknown: str = 'ignore',
+    unknown: Optional[str] = None,
     drop_unlabelled: bool = False,
     drop_empty_classes: bool = False,
     bad_images: Union[str, Path, None] = None,
@@ -46,11 +46,11 @@ def open_split(
     batch_size: Optional[int] = None,
     num_samples: Optional[int] = None,
     seed: Optional[int] = None,
-    group_column: Optional[str] = None,
     verbose: bool = True,
     bit_depth: Optional[int] = None,
     background: Optional[str] = None,
     max_pixels: Optional[int] = None,
+    **table_options: Any,
 ) -> torch.utils.data.Dataset:
     """Open a split of a data set and check that its image files exist.
 
@@ -66,6 +66,7 @@ def open_split(
         bad_images: File that lists images that are missing or cannot be read, and are then skipped. None: the first
             of them is an error.
         verbose: Print a line about images and labels, and what else the user should know of.
+        table_options: Further arguments of `CsvReader`, for 'csv'.
 
     Returns:
         The data set, with the attributes `class_names`, `split` and `images`: the split and folder that were opened.
@@ -105,7 +106,7 @@ def open_split(
         bit_depth=bit_depth,
         background=background,
         max_pixels=max_pixels,
-        group_column=group_column,
+        **table_options,
     )
     dataset.split, dataset.images = split, images
     if verbose:

@@ -11,6 +11,7 @@ import torch.nn as nn
 from timm.task import evaluation_sample_limit
 
 from ..data import MultiLabelDataset, create_eval_loader
+from ..data.check import check_labels, check_negatives
 from ..inference.device import autocast_context, check_device
 from ..inference.predictor import compute_logits
 from ..metrics import MultiLabelEvaluator, Threshold, multilabel_metrics
@@ -64,8 +65,9 @@ def evaluate_dataset(
 
     Raises:
         BadImageError: If an image cannot be read and the data set does not skip such images.
-        ValueError: If scores are not finite, or their number is not that of the classes.
+        ValueError: If no label is known to be absent, or scores are not finite or not as many as the classes.
     """
+    check_labels(dataset)
     device = check_device(device)
     config = data_config or resolve_preprocessing(model)
     workers = min(4, os.cpu_count() or 1) if workers is None else workers
@@ -80,6 +82,7 @@ def evaluate_dataset(
         evaluator.update(logits, target)
     metrics = evaluator.compute(distributed=distributed)
     logits, targets, positions = evaluator.gathered
+    check_negatives(targets, getattr(dataset, 'split', 'the data set'))
     with np.errstate(over='ignore'):  # exp of a large number is inf, and 1 / inf is the right score
         scores = 1 / (1 + np.exp(-logits.astype(np.float64)))  # float32 would make large logits tie
     files, unreadable = [str(position) for position in positions], []
@@ -106,6 +109,7 @@ def evaluate_scores(path: Union[str, Path], threshold: Union[str, float, Path] =
         ValueError: If the file of scores or the threshold is malformed.
     """
     scores, targets, files, class_names = load_scores(path)
+    check_negatives(targets, path)
     threshold = load_threshold(threshold, class_names)
     # as for a model: probabilities in float32 are compared with the threshold, more digits are ranked
     metrics = multilabel_metrics(scores.astype(np.float32), targets, threshold)

@@ -12,6 +12,8 @@ from timm.optim import create_optimizer_v2, optimizer_kwargs
 
 from ..data import create_eval_loader, create_train_loader, create_train_transform
 from ..data.check import check_splits, class_counts, describe
+from ..data.readers.base import first_names
+from ..data.readers.table import TABLE_OPTIONS
 from ..data.splits import hold_out, open_split
 from ..inference.device import Process
 from ..runtime import blame, read_json
@@ -37,12 +39,13 @@ def create_datasets(
     names = ('class_map', 'drop_unlabelled', 'drop_empty_classes', 'num_classes')
     names += ('input_key', 'target_key', 'target_format', 'seed')
     names += ('bit_depth', 'background', 'max_pixels')
-    shared = {name: getattr(config, name) for name in names}
+    shared = {name: getattr(config, name) for name in (*names, *TABLE_OPTIONS)}
     shared.update(bad_images=bad_images)
 
     def open_part(part: str, **options: Any) -> Any:
-        split, images, samples = (getattr(config, f'{part}_{name}') for name in ('split', 'images', 'num_samples'))
-        options.update(shared, part=part, images=images, num_samples=samples)
+        fields = ('split', 'images', 'num_samples', 'where')
+        split, images, samples, where = (getattr(config, f'{part}_{name}') for name in fields)
+        options.update(shared, part=part, images=images, num_samples=samples, where=where)
         options.setdefault('verbose', process.is_primary)
         return open_split(config.dataset, config.data_dir, split, **options)
 
@@ -55,9 +58,12 @@ def create_datasets(
             print(describe(val_set, f'{val_set.split}, held out'))
         return train_set, val_set
     train_set = open_part('train', **options)
+    if process.is_primary:
+        print(f'{len(train_set.class_names)} classes: {first_names(train_set.class_names)}')
     if config.no_val:
         return train_set, None
-    val_set = open_part('val', class_names=train_set.class_names, batch_size=config.validation_batch_size)
+    options = dict(class_names=train_set.class_names, meaning=getattr(train_set.reader, 'meaning', None))
+    val_set = open_part('val', batch_size=config.validation_batch_size, **options)
     common = check_splits(train_set, val_set, config.allow_same_split)
     val_set.is_training_split = common == len(train_set) == len(val_set)
     if common and process.is_primary:
@@ -177,7 +183,9 @@ def create_task(config: TrainConfig, train_set: Any, process: Process, is_resume
             raise ValueError(f'--sync-bn works on CUDA devices only, not on {str(process.device)!r}.')
         model = convert_sync_batchnorm(model)
     criterion = _create_criterion(config, train_set)
-    return TrainTask(model, criterion, process.device, dict(config.to_dict(), class_names=class_names))
+    meaning = getattr(train_set.reader, 'meaning', None)
+    table = meaning and meaning.to_record()
+    return TrainTask(model, criterion, process.device, dict(config.to_dict(), class_names=class_names, table=table))
 
 
 def create_optimizer(config: TrainConfig, model: torch.nn.Module) -> torch.optim.Optimizer:

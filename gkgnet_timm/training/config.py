@@ -73,12 +73,23 @@ class TrainConfig:
     bit_depth: Optional[int] = None
     background: Optional[str] = None
     max_pixels: Optional[int] = None
+    unknown_labels: Optional[str] = None
+    image_column: Optional[str] = None
+    label_columns: Optional[str] = None
+    label_separator: Optional[str] = None
+    ignore_case: bool = False
+    table_format: Optional[str] = None
+    unlisted: Optional[str] = None
+    label_names: Optional[str] = None
+    encoding: Optional[str] = None
     workers: int = field(default=min(4, os.cpu_count() or 1), metadata=dict(limits=(0, inf)))
 
     train_split: Optional[str] = option(None, 'name, or path of an annotation file', 'NAME', group='splits')
     val_split: Optional[str] = option(None, 'the same for evaluation', 'NAME')
     train_images: Optional[str] = option(None, 'folder of the images, unless the split implies it', 'DIR')
     val_images: Optional[str] = option(None, 'the same for evaluation', 'DIR')
+    train_where: Optional[str] = option(None, 'csv: rows of the split', 'COLUMN=VALUE')
+    val_where: Optional[str] = option(None, 'the same for evaluation, by default of the same table', 'COLUMN=VALUE')
     train_num_samples: Optional[int] = option(None, 'length of a stream', 'N')
     val_num_samples: Optional[int] = option(None, 'the same for evaluation', 'N')
     drop_empty_classes: bool = option(False, 'leave out classes that no training image has')
@@ -87,11 +98,6 @@ class TrainConfig:
     )
     no_val: bool = option(False, 'train without evaluation: the last checkpoint is the result')
     allow_same_split: bool = option(False, 'evaluate on the images of training, with a warning on every report')
-    unknown_labels: Optional[str] = option(
-        None,
-        'how to train on labels of -1: unknown ones, or difficult ones of voc (default: positive for voc, else ignore)',
-        choices=('ignore', 'positive', 'negative'),
-    )
 
     model: str = option('gkgnet_224', 'any timm model', 'NAME', group='model')
     pretrained: bool = option(False, 'start from the pretrained weights of its tag')
@@ -219,7 +225,10 @@ class TrainConfig:
     log_tensorboard: bool = option(False, 'log to TensorBoard, in the folder of the run')
 
     def __post_init__(self) -> None:
-        self.unknown_labels = self.unknown_labels or ('positive' if self.dataset == 'voc' else 'ignore')
+        if self.unknown_labels is None and self.dataset != 'csv':  # a table decides by itself
+            self.unknown_labels = 'positive' if self.dataset == 'voc' else 'ignore'
+        if self.val_where and not self.val_split:
+            self.val_split = self.train_split
         self.loss = self.loss or ('gkgnet' if self.model.rpartition(':')[2].startswith('gkgnet') else 'bce')
         if self.validation_batch_size is None:
             self.validation_batch_size = self.batch_size
@@ -228,7 +237,8 @@ class TrainConfig:
         if not 0 < self.scale[0] <= self.scale[1] or not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f'--scale and --ratio run from small to large, got {self.scale} and {self.ratio}.')
         self._check_evaluation()
-        absolute = ('data_dir', 'class_map', 'class_stats', 'pretrained_path')  # a resumed run may start elsewhere
+        # a resumed run may start elsewhere
+        absolute = ('data_dir', 'class_map', 'label_names', 'class_stats', 'pretrained_path')
         for name in (*absolute, 'train_split', 'val_split', 'train_images', 'val_images', 'output'):
             if getattr(self, name):
                 path = os.path.expanduser(getattr(self, name))  # no shell expands a YAML

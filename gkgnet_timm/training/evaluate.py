@@ -10,6 +10,7 @@ import torch
 from timm import utils
 from timm.task import evaluation_sample_limit
 
+from ..data.check import check_negatives
 from ..inference.device import Process
 from ..inference.predictor import compute_logits
 from ..metrics import MultiLabelEvaluator, chance_level
@@ -64,7 +65,8 @@ def _evaluate(
         for logits, target in compute_logits(model, loader, autocast, channels_last=config.channels_last):
             evaluator.update(logits, target)
         metrics = evaluator.compute(distributed=process.is_distributed)
-    except ValueError as error:  # scores of nan
+        check_negatives(evaluator.gathered[1], 'the evaluation split')  # a stream is known only now
+    except ValueError as error:  # scores of nan, too
         if evaluator.gathered is not None and not len(evaluator.gathered[1]):
             raise TrainingError(f'None of the evaluation images could be read: {CHECK_IMAGES}.') from error
         problem = f'Epoch {epoch + 1} cannot be evaluated: {error}'

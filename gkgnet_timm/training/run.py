@@ -15,6 +15,7 @@ from timm import utils
 from timm.models import safe_model_name
 
 from ..data import start_epoch
+from ..data.check import check_labels
 from ..data.images import describe_unreadable
 from ..evaluation.evaluate import SAME_SPLIT
 from ..inference.device import Process, autocast_context, start_process
@@ -89,6 +90,8 @@ def _train(config: TrainConfig, resume: Optional[str], process: Process, output:
         task.facts['held_out'] = [val_set.filename(row) for row in range(len(val_set))]
     if val_set and getattr(val_set, 'is_training_split', False):
         task.facts['is_training_split'] = True
+    for dataset in (train_set, val_set):
+        check_labels(dataset)
     model = task.get_trainable_module()
     data_config = resolve_preprocessing(model, args=config.to_dict())
     train_loader, val_loader = create_loaders(config, train_set, val_set, data_config, process)

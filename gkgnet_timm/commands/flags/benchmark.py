@@ -2,7 +2,7 @@
 
 import argparse
 
-from .groups import FlagParser, add_data_flags
+from .groups import FlagParser, add_data_flags, add_where_flag
 
 __all__ = ['DTYPES', 'create_parser']
 
@@ -44,6 +44,7 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument('--json', metavar='FILE', help='also write the machine and all figures to this file')
     parser.add_argument('--plot', metavar='FILE', help='also draw time and memory against size (png, pdf or svg)')
     add_data_flags(parser)
+    add_where_flag(parser)
     parser.add_argument('--split', metavar='NAME', help='loading: split of the data set')
     parser.set_defaults(dataset='demo', workers=2)
     return parser

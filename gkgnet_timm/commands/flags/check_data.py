@@ -2,7 +2,7 @@
 
 import argparse
 
-from .groups import FlagParser, add_data_flags
+from .groups import FlagParser, add_data_flags, add_where_flag
 
 
 def create_parser() -> argparse.ArgumentParser:
@@ -12,6 +12,7 @@ def create_parser() -> argparse.ArgumentParser:
         'read.',
     )
     add_data_flags(parser)
+    add_where_flag(parser)
     parser.add_argument('--split', nargs='+', metavar='NAME', help='(default: both usual ones of the data set)')
     parser.add_argument('--images', metavar='DIR', help='folder of the images, unless the split determines it')
     parser.add_argument(

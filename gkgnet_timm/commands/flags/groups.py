@@ -6,7 +6,7 @@ import os
 from typing import Any, List, NoReturn
 
 __all__ = ['FlagParser', 'KeyValues', 'add_data_flags', 'add_device_flags', 'add_ema_flag', 'add_reading_flags']
-__all__ += ['add_workers_flag']
+__all__ += ['add_where_flag', 'add_workers_flag']
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -73,6 +73,35 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--target-format', choices=('indices', 'multihot'), help='of the labels in data sets of timm')
     add_reading_flags(group)
     add_workers_flag(group)
+    group.add_argument(
+        '--unknown-labels',
+        choices=('ignore', 'positive', 'negative'),
+        help='what to do about labels of -1: unknown ones, or difficult ones of voc (default: ignore; positive in '
+        'training on voc); if given, -1 and empty cells of a table are unknown, whatever else it has',
+    )
+    group = parser.add_argument_group('tables (--dataset csv)')
+    group.add_argument('--image-column', metavar='NAME', help='column of the files (default: the one that has some)')
+    group.add_argument(
+        '--label-columns', '--label-column', metavar='A,B', help='columns of the labels (default: all others)'
+    )
+    group.add_argument(
+        '--label-separator', metavar='TEXT', help="between names in a cell, '' for none (default: |, else ;, else ,)"
+    )
+    group.add_argument('--ignore-case', action='store_true', help='names that differ in case are of one class')
+    group.add_argument(
+        '--table-format', choices=('long', 'wide'), help='a row for each image and label, or for each image'
+    )
+    group.add_argument(
+        '--unlisted',
+        choices=('unknown', 'absent'),
+        help='long: what a label without a row is (default: unknown if a confidence is 0, else absent)',
+    )
+    group.add_argument('--label-names', metavar='FILE', help='table of id and name, where labels are ids')
+    group.add_argument('--encoding', metavar='NAME', help='of the text (default: utf-8, or by its byte order mark)')
+
+
+def add_where_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--where', metavar='COLUMN=VALUE', help='csv: rows of the split')
 
 
 def add_device_flags(parser: argparse.ArgumentParser) -> None:

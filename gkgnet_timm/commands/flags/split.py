@@ -2,7 +2,7 @@
 
 import argparse
 
-from .groups import FlagParser, add_data_flags
+from .groups import FlagParser, add_data_flags, add_where_flag
 
 
 def create_parser() -> argparse.ArgumentParser:
@@ -21,6 +21,7 @@ def create_parser() -> argparse.ArgumentParser:
         '--group-column', metavar='NAME', help='csv: column of groups, such as patients, that stay together'
     )
     parser.add_argument('--output', default='.', metavar='DIR', help='folder of the tables (default: the current one)')
+    add_where_flag(parser)
     add_data_flags(parser)
     parser.add_argument('--images', metavar='DIR', help='folder of the images, unless the split determines it')
     parser.set_defaults(dataset='csv')

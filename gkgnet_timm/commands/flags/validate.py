@@ -2,7 +2,7 @@
 
 import argparse
 
-from .groups import FlagParser, KeyValues, add_data_flags, add_device_flags, add_ema_flag
+from .groups import FlagParser, KeyValues, add_data_flags, add_device_flags, add_ema_flag, add_where_flag
 
 
 def create_parser() -> argparse.ArgumentParser:
@@ -12,6 +12,7 @@ def create_parser() -> argparse.ArgumentParser:
         'metrics match those of training.',
     )
     add_data_flags(parser)
+    add_where_flag(parser)
     parser.add_argument('--split', metavar='NAME', help='split to evaluate on')
     parser.add_argument('--images', metavar='DIR', help='folder of the images, if the split does not say')
     parser.add_argument('--num-samples', type=int, metavar='N', help='length of a stream')

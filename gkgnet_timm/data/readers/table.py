@@ -1,31 +1,28 @@
 """Reader of labels in csv and tsv tables."""
 
-import csv
-import io
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from timm.data import is_img_extension
-
-from ...class_names import check_names
+from ...class_names import check_names, clean_name
 from .base import LabelReader
 from .names import ImageFolder
+from .table_cells import LineError, Meaning
+from .table_classes import ClassParser
+from .table_columns import Columns, find_columns, find_rows
+from .table_long import find_long
+from .table_text import DELIMITERS, Row, decode_table, read_rows
 
-__all__ = ['CsvReader']
+__all__ = ['TABLE_OPTIONS', 'CsvReader']
 
-_TARGETS = {'1': 1, '0': 0, '-1': -1, '': -1}
-_Rows = List[Tuple[int, List[str]]]  # line number and cells
-_Names = Optional[List[str]]
-
-
-class _LineError(Exception):
-    """Line number and problem."""
+# arguments of the reader that a user gives, the same for all splits
+TABLE_OPTIONS = ('image_column', 'label_columns', 'label_separator', 'ignore_case', 'table_format', 'unlisted')
+TABLE_OPTIONS += ('label_names', 'encoding')
 
 
 class CsvReader(LabelReader):
-    """Images and labels from a UTF-8 table, separated by commas or tabs, with file names in the first column.
+    """Images and labels from a table, its cells separated by commas or tabs, else by semicolons, else by blanks.
 
     Either there is a column for each class: 1 if it is in the image, 0 if not, -1 or empty if unknown.
 
@@ -33,29 +30,53 @@ class CsvReader(LabelReader):
         a.jpg,1,0
         more/b.jpg,,1
 
-    Or there are two columns, with class names in the second, separated by '|', else by ';', else by ',' (in quotes, if
-    commas also separate the cells). An empty cell is an image without labels.
+    `1.0`, `+1`, `true`, `yes` and `x` are 1; `0.0`, `false` and `no` are 0, in any case; `nan` is unknown. In a table
+    without any 0, empty cell or nan, -1 means absent. In a table with one mark, such as x, and empty cells only, an
+    empty cell means absent.
+
+    Or there is one column of class names, separated by '|', else by ';', else by ',' (in quotes, if commas also
+    separate the cells), or in a list as Python, JSON or numpy print it, which may also be multi-hot. An empty cell is
+    an image without labels.
 
         file,labels
         a.jpg,cat
         more/b.jpg,cat|dog
         c.jpg,
 
-    A table of two columns with only 1, 0 and -1 in the second has the first form. A first line that does not start with
-    an image file is a header; file names without extension need one. Classes are in column order, or sorted.
+    Or there is a row for each image and label, with a column of confidence 1 (present) or 0 (absent) or without.
+
+        ImageID,LabelName,Confidence
+        a.jpg,cat,1
+        a.jpg,dog,0
+
+    A column that holds image files is found wherever it stands, else the files are in the first column. A first line
+    without an image file is a header; file names without extension need one. Classes are in column order, or sorted.
 
     Args:
         table: Text file.
         images: Folder that the file names start from.
-        class_names: Classes in the order wanted. The first form needs them if it has no header.
-        group_column: Column, by its name in the header, that has no label but a group, such as a patient.
+        class_names: Classes in the order wanted. Columns without a header and multi-hot lists need them.
+        image_column: Name of the column of files.
+        label_columns: Names of the columns of labels (default: all others), in a list or separated by commas.
+        label_separator: What separates names in a cell, '' if nothing does.
+        ignore_case: Names that differ in case only are of one class.
+        where: COLUMN=VALUE that the rows of this split have.
+        table_format: 'long' for a row for each image and label, 'wide' for one for each image (default: as it looks).
+        unlisted: In a long table, what a label without a row is: 'unknown' (default if a confidence is 0) or 'absent'.
+        label_names: Table of two columns, id and name, if the table has ids in place of names.
+        encoding: Of the text (default: by its byte order mark, else UTF-8).
+        drop_unlabelled: Leave out images without a label.
+        group_column: Name of a column that has no label but a group, such as a patient.
+        unknown: What is done about unknown labels elsewhere. If given, -1 and empty cells of columns are unknown.
+        meaning: How the table of the training split was understood, which this one must not contradict.
 
     Attributes:
+        meaning: How the table was understood.
         groups: (N,) group of each image, if there is such a column.
 
     Raises:
         FileNotFoundError: If there is no such table or folder.
-        ValueError: If the table is malformed. The message names file and line.
+        ValueError: If the table is malformed, or can be read in two ways. The message names file and line.
     """
 
     def __init__(
@@ -63,121 +84,116 @@ class CsvReader(LabelReader):
         table: Union[str, Path],
         images: Union[str, Path],
         class_names: Optional[Sequence[str]] = None,
+        *,
+        image_column: Optional[str] = None,
+        label_columns: Union[None, str, Sequence[str]] = None,
+        label_separator: Optional[str] = None,
+        ignore_case: bool = False,
+        where: Optional[str] = None,
+        table_format: Optional[str] = None,
+        unlisted: Optional[str] = None,
+        label_names: Union[None, str, Path] = None,
+        encoding: Optional[str] = None,
+        drop_unlabelled: bool = False,
         group_column: Optional[str] = None,
+        unknown: Optional[str] = None,
+        meaning: Optional[Meaning] = None,
     ):
         if not Path(table).is_file():
             raise FileNotFoundError(f'Table {str(table)!r} does not exist.')
         if not Path(images).is_dir():
             raise FileNotFoundError(f'Image folder {str(images)!r} does not exist.')
         names = None if class_names is None else check_names(class_names, table)
+        ids = None if label_names is None else _read_ids(label_names)
+        training = meaning or Meaning()
+        separator = None if label_separator is None else label_separator.replace('\\t', '\t')  # as a shell has it
+        parser = ClassParser(names, separator, ignore_case, ids, unknown, training)
         try:
-            rows = _read_rows(Path(table).read_bytes())
+            rows, delimiter = read_rows(decode_table(Path(table).read_bytes(), encoding))
+            condition = None if where is None else _split_condition(where)
+            others = {} if condition is None else {'COLUMN of --where': condition[0]}
             if group_column is not None:
-                rows, group_of_line = _take_column(rows, group_column)
-                self.groups = np.array([group_of_line[line] for line, _ in rows[1:]])
-            header = rows.pop(0)[1][1:] if _has_header(rows) else None
-            files = _read_files(rows, ImageFolder(images))
-            cells = [(line, row[1:]) for line, row in rows]
-            values = {value for _, row in cells for value in row}
-            if len(cells[0][1]) > 1 or (values <= _TARGETS.keys() and values != {''}):
-                targets, names = _read_columns(cells, header and check_names(header, table), names)
+                others['--group-column'] = group_column
+            columns = find_columns(rows, image_column, label_columns, others)
+            kept = [True] * len(columns.rows) if condition is None else find_rows(columns, *condition)
+            notes = [
+                f'Cells are separated by {DELIMITERS[delimiter]}, files are in column {columns.name(columns.image)}.'
+            ]
+            if condition is not None:
+                notes.append(f'{sum(kept)} of {len(kept)} rows have {where}.')
+            chosen = columns._replace(rows=[row for row, keep in zip(columns.rows, kept) if keep])
+            is_long = table_format == 'long' or training.unlisted is not None
+            long = None if table_format == 'wide' else find_long(chosen, is_long)
+            if unlisted and not long:
+                raise ValueError(
+                    '--unlisted is for a row for each image and label: if it has that, give --table-format long.'
+                )
+            if long:
+                lines, files, understood = parser.read_long(columns, chosen, long, unlisted)
             else:
-                targets, names = _read_labels(cells, names)
-        except _LineError as error:
+                lines, files = zip(*((line, row[columns.image]) for line, row in chosen.rows))
+                understood = parser.read_wide(columns, kept)
+            files = _read_files([*zip(lines, files)], ImageFolder(images))
+            groups = None if group_column is None else _read_groups(columns, chosen.rows, group_column, len(files))
+        except LineError as error:
             raise ValueError(f'{str(table)!r}, line {error.args[0]}: {error.args[1]}') from error
-        super().__init__(images, files, targets, names, table)
+        except ValueError as error:
+            raise ValueError(f'{str(table)!r}: {error}') from error
+        targets, names, meaning, more = understood
+        self.meaning = meaning._replace(unknown=unknown)
+        notes += more
+        labelled = (targets > 0).any(axis=1) if drop_unlabelled else None
+        if drop_unlabelled and (dropped := len(files) - int(labelled.sum())):
+            notes.append(f'{dropped} images without a label are left out.')
+        super().__init__(images, files, targets, names, table, keep=labelled)
+        self.notes += notes
+        if groups is not None:
+            self.groups = groups if labelled is None else groups[labelled]
 
 
-def _read_rows(data: bytes) -> _Rows:
+def _split_condition(where: str) -> Tuple[str, str]:
+    name, sign, value = (part.strip() for part in where.partition('='))
+    if not sign or not name:
+        raise ValueError(f'--where {where!r} is not of the form COLUMN=VALUE, such as split=train.')
+    return name, value
+
+
+def _read_ids(table: Union[str, Path]) -> Dict[str, str]:
+    """Read a table of ids and names."""
+    if not Path(table).is_file():
+        raise FileNotFoundError(f'Table of label names {str(table)!r} does not exist.')
+    names: Dict[str, str] = {}
     try:
-        text = data.decode().removeprefix('\ufeff')
-    except UnicodeDecodeError as error:
-        raise _LineError(data.count(b'\n', 0, error.start) + 1, 'not in UTF-8. Save the table in UTF-8.') from error
-    delimiter = '\t' if '\t' in text.strip().partition('\n')[0] else ','
-    reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True)
-    rows, line = [], 1
-    try:
-        for row in reader:
-            row = [cell.strip() for cell in row]
-            if any(row):  # not a blank line
-                rows.append((line, row))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise _LineError(line, f'not csv ({error}). Check the quotes.') from error
-    for line, row in rows:
-        if len(row) != (expected := max(2, len(rows[0][1]))):
-            problem = f'cells separated by commas or tabs: {len(row)}, expected {expected} as in the first line'
-            raise _LineError(line, f'{problem}. Quote a cell that has a comma in it.')
-    if not rows[_has_header(rows) :]:
-        raise _LineError(line, 'the table has no images. Give a file name and its labels on each line.')
-    return rows
+        for line, row in read_rows(decode_table(Path(table).read_bytes()))[0]:
+            if len(row) != 2 or not all(row):
+                raise LineError(line, f'{row} are not an id and a name. Give a table of these two.')
+            key, name = map(clean_name, row)
+            if names.setdefault(key, name) != name:
+                raise LineError(line, f'id {key!r} has another name on a line above, {names[key]!r}. Correct it.')
+    except LineError as error:
+        raise ValueError(f'{str(table)!r}, line {error.args[0]}: {error.args[1]}') from error
+    return names
 
 
-def _take_column(rows: _Rows, name: str) -> Tuple[_Rows, Dict[int, str]]:
-    """Return the rows without a column, and its cells by line number."""
-    header = rows[0][1] if _has_header(rows) else []
-    if header.count(name) != 1:
-        found = ', '.join(map(repr, header)) or 'no header'
-        raise _LineError(1, f'one column {name!r} is expected for --group-column, there is {found}. Correct its name.')
-    if len(header) < 3:
-        raise _LineError(1, f'no column of labels beside that of the files and {name!r}. Add one.')
-    column = header.index(name)
-    cells = {line: row[column] for line, row in rows[1:]}
-    for line, group in cells.items():
-        if not group:
-            raise _LineError(line, f'no group in column {name!r}. Give each image one, its own if it is alone.')
-    return [(line, row[:column] + row[column + 1 :]) for line, row in rows], cells
-
-
-def _has_header(rows: _Rows) -> bool:
-    suffixes = [PurePosixPath(row[0]).suffix.lower() for _, row in rows[:2]]
-    if not suffixes or is_img_extension(suffixes[0]):
-        return False
-    return not suffixes[0] or suffixes[0] not in suffixes[1:]  # all files may have a format that timm does not list
-
-
-def _read_files(rows: _Rows, folder: ImageFolder) -> List[str]:
-    lines = {}
-    for line, (name, *_) in rows:
+def _read_files(cells: Sequence[Tuple[int, str]], folder: ImageFolder) -> List[str]:
+    lines: Dict[str, int] = {}
+    for line, name in cells:
         try:
             name = folder.place(name)  # ./a.jpg is a.jpg
         except ValueError as error:
-            raise _LineError(line, str(error)) from error
+            raise LineError(line, str(error)) from error
         if name in lines:
-            raise _LineError(line, f'{name!r} is also on line {lines[name]}. Put all labels of a file on one line.')
+            raise LineError(line, f'{name!r} is also on line {lines[name]}. Put all labels of a file on one line.')
         lines[name] = line
     return list(lines)
 
 
-def _read_columns(cells: _Rows, header: _Names, class_names: _Names) -> Tuple[np.ndarray, List[str]]:
-    names = header or class_names
-    if names is None:
-        raise _LineError(1, 'no header. Add one with the class names, or give them with --class-map FILE.')
-    for line, row in cells:
-        for column, value in enumerate(row, 2):
-            if value not in _TARGETS:
-                problem = f'column {column} has {value!r}, expected 1, 0, -1 or nothing'
-                raise _LineError(line, f'{problem}. Correct it, or put class names into one cell, as in a|b.')
-    if len(names) != len(row):
-        problem = f'columns of labels: {len(row)}, class names: {len(names)}'
-        raise _LineError(1, f'{problem}. Give one name for each column with --class-map FILE.')
-    if odd := set(names) ^ set(class_names or names):
-        place = 'header' if min(odd) in names else 'class names of --class-map'
-        raise _LineError(1, f'class {min(odd)!r} is only in the {place}. Have the same classes in both.')
-    targets = np.array([[_TARGETS[value] for value in row] for _, row in cells], dtype=np.int8)
-    class_names = class_names or names
-    return targets[:, [names.index(name) for name in class_names]], class_names
-
-
-def _read_labels(cells: _Rows, class_names: _Names) -> Tuple[np.ndarray, List[str]]:
-    separator = next((sign for sign in '|;' if any(sign in row[0] for _, row in cells)), ',')
-    labels = [[name.strip() for name in row[0].split(separator) if name.strip()] for _, row in cells]
-    class_names = class_names or sorted({name for names in labels for name in names})
-    targets = np.zeros((len(cells), len(class_names)), dtype=np.int8)
-    for target, (line, _), names in zip(targets, cells, labels):
-        for name in names:
-            if name not in class_names:
-                problem = f'class {name!r} is not one of the {len(class_names)} of the training split or --class-map'
-                raise _LineError(line, f'{problem}. Correct it, or list all classes in a --class-map FILE.')
-            target[class_names.index(name)] = 1
-    return targets, class_names
+def _read_groups(columns: Columns, rows: Sequence[Row], name: str, files: int) -> np.ndarray:
+    column = columns.header.index(name)
+    for line, row in rows:
+        if not row[column]:
+            raise LineError(line, f'no group in column {name!r}. Give each image one, its own if it is alone.')
+    groups = {row[columns.image]: row[column] for _, row in rows}  # a long table has rows of the same image
+    if len(groups) != files or any(groups[row[columns.image]] != row[column] for _, row in rows):
+        raise ValueError(f'rows of the same image differ in column {name!r} of --group-column. Correct it.')
+    return np.array([*groups.values()])

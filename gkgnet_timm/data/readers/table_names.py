@@ -1,0 +1,135 @@
+"""Class names in the cells of a table."""
+
+from typing import Container, Dict, List, Optional, Sequence, Tuple
+
+from .table_cells import LineError, code_of
+from .table_text import is_image_name
+
+__all__ = ['Labels', 'are_names', 'check_case', 'find_separator', 'name_classes', 'find_cells']
+
+Labels = Tuple[int, List[str]]  # line number and names
+_SEPARATORS = ('|', ';', ',')  # the first that occurs anywhere
+_COMBINING = ('\t', ' ', ',', ';', '|', '/', ':', '&', '+', ' and ')
+_JOINING = ('_', '-')  # parts of ordinary names, too
+
+
+def find_separator(cells: Sequence[str]) -> Optional[str]:
+    """Return what separates names in the cells of a column, None if nothing does."""
+    return next((sign for sign in _SEPARATORS if any(sign in cell for cell in cells)), None)
+
+
+def are_names(cell: str, known: Container[str]) -> bool:
+    """Tell whether a cell looks like several of other cells, or has what usually separates names."""
+    if find_separator([cell]):
+        return True
+    return any(sign in cell and all(part.strip() in known for part in cell.split(sign)) for sign in _COMBINING)
+
+
+def _first_lines(labels: Sequence[Labels]) -> Dict[str, int]:
+    lines: Dict[str, int] = {}
+    for line, names in labels:
+        for name in names:
+            lines.setdefault(name, line)
+    return lines
+
+
+def _find_combination(names: Sequence[str]) -> Optional[Tuple[str, str]]:
+    """Return a name that looks like several names, and what separates them."""
+    known = set(names)
+    for separator in _COMBINING + _JOINING:
+        parts = {name: [part.strip() for part in name.split(separator)] for name in names if separator in name}
+        for name, of_name in parts.items():
+            if all(part in known for part in of_name):
+                return name, separator
+        single = {part for of_name in parts.values() for part in of_name}.union(known - parts.keys())
+        if separator in _COMBINING and len(parts) > 1 and len(single) < len(known):
+            return min(parts), separator
+    return None
+
+
+def check_case(lines: Dict[str, int]) -> None:
+    """Raise a LineError if names differ in case only.
+
+    Args:
+        lines: First line of each name.
+    """
+    by_key: Dict[str, str] = {}
+    for name, line in lines.items():
+        other = by_key.setdefault(name.casefold(), name)
+        if other != name:
+            problem = f'class {name!r} and, on line {lines[other]}, class {other!r} differ in case only'
+            raise LineError(line, f'{problem}. Give --ignore-case if they are one class, or rename one.')
+
+
+def name_classes(labels: Sequence[Labels], separator: Optional[str], ignore_case: bool, is_certain: bool) -> List[str]:
+    """Find the classes of a column of names, sorted.
+
+    Args:
+        labels: Names of each row. With `ignore_case`, the first spelling of a name stands for all.
+        separator: What separated the names.
+        ignore_case: Names that differ in case are of one class.
+        is_certain: The user said what separates names, or they were in lists.
+
+    Raises:
+        LineError: If the names are those of files, or can be read in two ways.
+    """
+    lines = _first_lines(labels)
+    if not ignore_case:
+        check_case(lines)
+    by_key: Dict[str, str] = {}
+    for name in lines:
+        by_key.setdefault(name.casefold(), name)
+    names = sorted(by_key.values())
+    if names and all(map(is_image_name, names)):
+        raise LineError(
+            min(lines.values()),
+            f'label {names[0]!r} is the name of a file. Name the columns of files and '
+            'labels with --image-column, --label-columns.',
+        )
+    codes = {code_of(name) for name in names}
+    if not is_certain and None not in codes and len(codes) > 1:
+        raise LineError(
+            lines[names[0]],
+            f'{names} are no class names but 1 and 0 in a cell. Put each into a column of its class, or in brackets as '
+            'in [1 0 1]; if they are names, list them in a --class-map FILE.',
+        )
+    if not is_certain and (found := _find_combination(names)):
+        name, sign = found
+        parts = [part.strip() for part in name.split(sign)]
+        raise LineError(
+            lines[name],
+            f'{name!r} may be the one class {name!r}, or the {len(parts)} classes {", ".join(map(repr, parts))}, which '
+            f'other cells have, too. Give --label-separator {sign!r} for the classes {", ".join(map(repr, parts))}, or '
+            f'--label-separator {(separator or "|")!r} to keep {name!r} whole.',
+        )
+    return names
+
+
+def find_cells(labels: Sequence[Labels], class_names: Sequence[str], ignore_case: bool) -> Tuple[List[int], List[int]]:
+    """Return rows and columns of the names in a matrix of rows and classes.
+
+    Raises:
+        LineError: If a name is not that of a class.
+    """
+    index = {name: i for i, name in enumerate(class_names)}
+    folded = {name.casefold(): i for i, name in enumerate(class_names)}
+    rows, columns = [], []
+    for row, (line, names) in enumerate(labels):
+        for name in names:
+            column = folded.get(name.casefold()) if ignore_case else index.get(name)
+            if column is None:
+                raise LineError(line, _describe_unknown(name, class_names, index, folded))
+            rows.append(row)
+            columns.append(column)
+    return rows, columns
+
+
+def _describe_unknown(name: str, class_names: Sequence[str], index: Dict[str, int], folded: Dict[str, int]) -> str:
+    remedy = 'Correct it, or list all classes in a --class-map FILE'
+    if name.casefold() in folded:
+        remedy = f'{class_names[folded[name.casefold()]]!r} is: give --ignore-case if they are one class'
+    for sign in _SEPARATORS + _COMBINING + _JOINING:
+        if sign in name and all(part.strip() in index for part in name.split(sign)):
+            remedy = f'All of its parts are: give --label-separator {sign!r}'
+            break
+    return f'class {name!r} is not one of the {len(class_names)} of the training split or --class-map. {remedy}.'
