@@ -124,7 +124,7 @@ class Decoder:
         """Put our limit in the place of Pillow's, which checks it in decoders and when it crops an image, too."""
         before = Image.MAX_IMAGE_PIXELS
         if self.max_pixels:
-            Image.MAX_IMAGE_PIXELS = self.max_pixels
+            Image.MAX_IMAGE_PIXELS = None
         try:
             yield
         finally:
@@ -135,6 +135,8 @@ class Decoder:
         pixels = opened.width * opened.height
         if self.max_pixels and pixels > self.max_pixels:
             raise Image.DecompressionBombError(pixels)
+        if self.max_pixels:
+            Image.MAX_IMAGE_PIXELS = self.max_pixels
         return self.convert(opened, file)
 
     def convert(self, opened: Image.Image, file: Optional[BinaryIO] = None) -> Image.Image:

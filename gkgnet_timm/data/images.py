@@ -73,9 +73,9 @@ def find_images(arguments: Sequence[str]) -> List[str]:
 
 
 def describe_unreadable(count: int, total: int) -> str:
-    """Say how many images were left out, with a warning if their share is more than 1 %."""
-    warning = 'Warning: ' if count > UNREADABLE * total else ''
-    return f'{warning}{count} of {total} images ({100 * count / total:.1f} %) could not be read and were left out'
+    """Say how many images were left out, as a warning if that is more than 1 % of all."""
+    text = f'{count} images could not be read and were left out'
+    return f'Warning: {text}, {100 * count / total:.1f} % of {total}' if count > UNREADABLE * total else text
 
 
 class ImageFiles(Dataset):

@@ -17,7 +17,9 @@ from ..runtime import UserError
 from .config import TrainConfig
 from .progress import Progress
 
-__all__ = ['TrainingError', 'train_one_epoch', 'updates_of']
+__all__ = ['CHECK_IMAGES', 'TrainingError', 'train_one_epoch', 'updates_of']
+
+CHECK_IMAGES = '`python -m gkgnet_timm check-data` with the same data flags says why'
 
 
 class TrainingError(UserError):
@@ -147,7 +149,7 @@ def train_one_epoch(
     if progress is not None:
         progress.close()
     if not _in_any(readable, process):
-        raise TrainingError(f'None of the images of epoch {epoch + 1} could be read: check-data says why.')
+        raise TrainingError(f'None of the images of epoch {epoch + 1} could be read: {CHECK_IMAGES}.')
     loss = average.avg if average.count else math.nan
     if process.is_distributed:
         loss = utils.reduce_tensor(torch.tensor(loss, device=process.device), process.world_size).item()

@@ -26,7 +26,7 @@ from .build import check_last_batch, create_datasets, create_loaders, create_tas
 from .checkpoint import SafeSaver, TrainTask, resume_run, trim_summary_file
 from .config import TrainConfig
 from .curves import draw_curves
-from .epoch import TrainingError, train_one_epoch, updates_of
+from .epoch import CHECK_IMAGES, TrainingError, train_one_epoch, updates_of
 from .progress import Progress
 from .schedule import create_schedule
 
@@ -189,6 +189,8 @@ def _evaluate_epoch(
             evaluator.update(logits, target)
         metrics = evaluator.compute(distributed=process.is_distributed)
     except ValueError as error:  # scores of nan
+        if evaluator.gathered is not None and not len(evaluator.gathered[1]):
+            raise TrainingError(f'None of the evaluation images could be read: {CHECK_IMAGES}.') from error
         problem = f'Epoch {epoch + 1} cannot be evaluated: {error}'
         raise TrainingError(f'{problem} The last checkpoint is kept, a lower --lr may help.') from error
     if process.is_primary:
@@ -209,7 +211,7 @@ def _announce_end(config: TrainConfig, output: Path, saver: SafeSaver, images: i
     bad_images = output / 'bad_images.txt'
     if bad_images.is_file():
         listed = bad_images.read_text(encoding='utf-8', errors='surrogateescape')
-        print(f'{describe_unreadable(len(set(listed.splitlines())), images)}, {bad_images} lists them.')
+        print(f'{describe_unreadable(len(set(listed.splitlines())), images)}; {bad_images} lists them.')
 
 
 def _start_wandb(config: TrainConfig) -> None:

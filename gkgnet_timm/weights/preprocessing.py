@@ -1,11 +1,11 @@
 """The preprocessing that a model takes."""
 
-from statistics import fmean
 from typing import Any, Dict, Optional
 
 import torch.nn as nn
 
 from timm.data import resolve_input_data_config
+from timm.data.model_config import get_model_input_config
 
 from ..data.decode import MODES
 
@@ -13,19 +13,15 @@ __all__ = ['resolve_preprocessing']
 
 
 def resolve_preprocessing(model: nn.Module, args: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
-    """Return the preprocessing of timm's `resolve_input_data_config`, with mean and std for grey images if need be.
+    """Return the preprocessing of timm's `resolve_input_data_config` for a model of colour or grey images.
 
     Raises:
         ValueError: If images cannot have as many channels as the model takes.
     """
-    config = resolve_input_data_config(model, args=args)
-    channels = config['input_size'][0]
+    channels = get_model_input_config(model)['input_size'][0]
     if channels not in MODES:
         raise ValueError(
             f'The model takes images of {channels} channels, images are read with 3 (colour) or 1 (grey): give '
             '--model-kwargs in_chans=3 or in_chans=1.'
         )
-    for name in ('mean', 'std'):
-        if len(config[name]) != channels:
-            config[name] = (fmean(config[name]),) * channels
-    return config
+    return resolve_input_data_config(model, args=args)

@@ -434,7 +434,8 @@ def test_output_is_not_touched_by_a_run_that_fails_at_once(trained, photos):
         assert Path('o.jsonl').read_bytes() == finished
 
 
-def test_image_that_the_transform_can_not_take(trained, photos, monkeypatch, capsys):
+@pytest.mark.parametrize('error', [MemoryError, RuntimeError, ZeroDivisionError])
+def test_image_that_the_transform_can_not_take(trained, photos, monkeypatch, capsys, error):
     """As one whose sides are too different to be resized."""
 
     def create_transform(**kwargs):
@@ -442,7 +443,7 @@ def test_image_that_the_transform_can_not_take(trained, photos, monkeypatch, cap
 
         def transform_some(image):
             if image.size == (32, 42):
-                raise MemoryError
+                raise error
             return transform(image)
 
         return transform_some
@@ -451,7 +452,7 @@ def test_image_that_the_transform_can_not_take(trained, photos, monkeypatch, cap
     monkeypatch.setattr(predictor, 'create_transform', create_transform)
     with pytest.raises(SystemExit) as stopped:
         run('a', '--output', 'o.jsonl', checkpoint=trained[0])
-    assert stopped.value.code == 1 and "Cannot read image 'a/1.png': MemoryError" in capsys.readouterr().err
+    assert stopped.value.code == 1 and f"Cannot read image 'a/1.png': {error.__name__}" in capsys.readouterr().err
     assert ['error' in row for row in rows_of('o.jsonl')] == [False, True, *[False] * 5]
 
 
