@@ -17,9 +17,7 @@ SCORES, TARGETS, NAMES = np.array([[0.2, 0.7], [0.6, 0.1]]), np.array([[0, 1], [
 WRITERS = {
     'thresholds.json': lambda path: thresholds.save_thresholds(path, NAMES, np.array([0.5, 0.5]), 0.5),
     'scores.npz': lambda path: scores_file.save_scores(path, SCORES, TARGETS, ['a', 'b'], NAMES),
-    'classes.csv': lambda path: class_report.write_class_report(
-        path, class_report.class_report(SCORES, TARGETS, NAMES)
-    ),
+    'classes.csv': lambda path: write_class_report(path, class_report(SCORES, TARGETS, NAMES)),
     'results.json': lambda path: write_results(path, dict(mAP=1.0, model='größe'), None),
     'results.csv': lambda path: write_results(path, dict(mAP=1.0, model='größe'), None),
     'ap_by_class.png': lambda path: plots.draw_plots(path.parent, SCORES, TARGETS, NAMES),
