@@ -112,7 +112,9 @@ def main(argv: Optional[List[str]] = None) -> None:
     if args.format == 'csv' and any(';' in name for name in names):
         raise ValueError('A class name has the ";" that separates labels in csv, give --format json or jsonl.')
     threshold = np.asarray(load_threshold(args.threshold, names), dtype=np.float32)
-    run = describe_run(model, names, threshold, args.topk, args.amp_dtype if args.amp else None)
+    run = None
+    if args.output and args.format in RESUMABLE:
+        run = describe_run(model, names, threshold, args.topk, args.amp_dtype if args.amp else None)
     again = [] if kept.files and check_run(args.output, run) else kept.again
     todo = drop_duplicates(files, done=kept.files)
     for difference in Decoder(**_reading(args)).for_model(model.pretrained_cfg).differences():
@@ -128,7 +130,7 @@ def main(argv: Optional[List[str]] = None) -> None:
             check_again(args.output, args.format, next(batches), kept, thresholds)
         first = list(islice(batches, 1))  # before the output is opened: a run that fails at once leaves it as it is
         with PredictionFile(args.output, args.format, todo, kept.size) as output:
-            if args.output and args.format in RESUMABLE:
+            if run:
                 write_run(args.output, run)
             for rows in chain(first, batches):
                 unreadable += sum('error' in row for row in rows)

@@ -11,7 +11,7 @@ from typing import Callable, Dict, List, Mapping, Tuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from ..runtime import cache_dir
+from ..runtime import cache_dir, clear_drafts
 
 __all__ = ['demo_root', 'draw_scene']
 
@@ -152,7 +152,8 @@ def demo_root(splits: Mapping[str, int] = SPLITS) -> Path:
     if root.is_dir():
         return root
     cache.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix='demo-', dir=cache))
+    clear_drafts(cache, '.demo-')
+    draft = Path(tempfile.mkdtemp(prefix='.demo-', dir=cache))
     try:
         for seed, (split, count) in enumerate(splits.items()):
             _write_split(draft, split, count, seed)

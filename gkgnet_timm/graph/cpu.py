@@ -16,12 +16,13 @@ from typing import Optional, Tuple
 
 import torch
 
-from ..runtime import one_line
+from ..runtime import clear_drafts, one_line
 from . import eager, operators, selection
 
 __all__ = ['interleave_max_relative', 'select_largest']
 
 _logger = logging.getLogger(__name__)
+DRAFT = 'gkgnet_timm-kernels-'  # folders in which they are compiled
 MOST = 32  # scores of a row that are selected, of cpu_kernels.c
 
 
@@ -48,7 +49,8 @@ def _load_kernels() -> Optional[ctypes.CDLL]:
     if compiler is None:
         return None
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        clear_drafts(tempfile.gettempdir(), DRAFT)
+        with tempfile.TemporaryDirectory(prefix=DRAFT) as folder:
             return _compile(compiler, folder)
     except (OSError, ValueError, AttributeError, subprocess.SubprocessError) as e:
         # no OpenMP, a folder without execution, ...

@@ -230,7 +230,11 @@ def check_again(path: str, form: str, rows: Sequence[Row], kept: Kept, threshold
     """
     with open(path, 'rb') as file:
         file.seek(kept.start)
-        before = [_parse(record, form) for record in _records(io.BytesIO(file.read(kept.size - kept.start)), form)]
+        records = list(_records(io.BytesIO(file.read(kept.size - kept.start)), form))
+    try:
+        before = [_parse(record, form) for record in records]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f'Cannot resume: {path!r} has rows that are not {form} of predict.') from error
     now = [_parse(_record(row, form).encode(errors=_encoding_errors(form)), form) for row in rows]
     for (error, old), (other_error, new) in zip(before, now):
         if bool(error) != bool(other_error) or not _is_same(old, new, thresholds):

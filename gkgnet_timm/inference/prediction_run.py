@@ -40,7 +40,7 @@ def describe_run(
     names = hashlib.sha256(json.dumps(class_names).encode()).hexdigest()
     preprocessing = {name: str(value) for name, value in sorted(config.items())}
     return dict(
-        model=model.pretrained_cfg['architecture'],
+        model=model.pretrained_cfg.get('architecture'),
         weights=digest.hexdigest(),
         classes=names,
         threshold=[float(f'{value:.6g}') for value in np.atleast_1d(threshold)],

@@ -133,7 +133,8 @@ def _is_of(result: Dict[str, Any], architecture: str) -> bool:
     name = str(result['model'])
     if name.startswith('local-dir:'):
         path = Path(name.removeprefix('local-dir:'), CONFIG)
-        return not path.is_file() or read_json(path).get('architecture') == architecture
+        config = read_json(path) if path.is_file() else {'architecture': architecture}
+        return isinstance(config, dict) and config.get('architecture') == architecture
     return ':' in name or name.partition('.')[0] == architecture
 
 

@@ -53,9 +53,8 @@ def _stored_names(path: str) -> List[str]:
         names = content.get('label_names') or content.get('pretrained_cfg', {}).get('label_names')
     except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f'{str(config)!r} beside the weights is not the config of a timm model ({error}).') from error
-    return (
-        check_names(names, config) if isinstance(names, list) and names else []
-    )  # timm also has mappings that name some of the classes
+    # timm also has mappings that name some of the classes
+    return check_names(names, config) if isinstance(names, list) and names else []
 
 
 def _config_path(source: str, place: str) -> Path:
@@ -92,7 +91,7 @@ def check_forward(model: nn.Module) -> None:
     was_training = model.training
     try:
         with torch.inference_mode():
-            scores = model.eval()(torch.zeros(1, *size))
+            scores = model.eval()(next(model.parameters()).new_zeros(1, *size))
     except Exception as error:  # whatever operations raise for shapes that do not fit
         raise ValueError(f'Arguments of the model (--model-kwargs) make one that fails: {one_line(error)}') from error
     finally:

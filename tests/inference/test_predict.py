@@ -1,9 +1,11 @@
 """Labels of your images: what is found, written, resumed, and equal to an evaluation."""
 
 import csv
+import io
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -550,3 +552,74 @@ def test_help_tells_the_columns(capsys):
     with pytest.raises(SystemExit):
         command(['predict', '--help'])
     assert 'file, labels and scores' in ' '.join(capsys.readouterr().out.split())
+
+
+def test_rows_that_are_doubled_and_rounded_differently(trained, photos):
+    """A row of another number of threads differs in its last digits, and two rows of a file are named."""
+    run('a', '--output', 'o.jsonl', checkpoint=trained[0])
+    rows = rows_of('o.jsonl')
+    for row in rows:
+        for label in row['labels']:
+            label['score'] = round(label['score'] + 1e-5, 6)
+    lines = [json.dumps(row) + '\n' for row in rows]
+    os.unlink('o.jsonl.run.json')  # so that the last batch is repeated
+    Path('o.jsonl').write_text(''.join(lines[:5]))
+    run('a', '--output', 'o.jsonl', '--resume', checkpoint=trained[0])
+    assert rows_of('o.jsonl')[:4] == rows[:4] and len(rows_of('o.jsonl')) == 7
+    Path('o.jsonl').write_text(''.join([*lines, lines[2]]))
+    with pytest.raises(ValueError, match="rows 3 and 8 of 'o.jsonl' are both of 'a/2.png'"):
+        run('a', '--output', 'o.jsonl', '--resume', checkpoint=trained[0])
+
+
+def test_links_that_loop_are_walked_once(photos):
+    for name in ('u1', 'u2'):
+        os.symlink('.', photos / 'a' / name)
+    os.symlink('..', photos / 'a' / 'up')
+    os.mkdir(photos / 'elsewhere')
+    save_image(photos / 'elsewhere' / 'x.png', 0)
+    os.symlink('../elsewhere', photos / 'a' / 'other')
+    names = [f'a/{i}.png' for i in range(7)] + ['a/other/x.png']
+    assert find_images(['a']) == names and find_images(['a/**/*.png']) == names
+    assert find_images(['**/0.png']) == ['a/0.png'] and find_images(['a/**']) == names
+
+
+def test_list_in_utf_16(photos):
+    os.rename('a/1.png', 'a/größe 猫.png')
+    names = ['a/0.png', 'a/größe 猫.png']
+    for encoding in ('utf-16', 'utf-8', 'utf-8-sig'):
+        Path('list.txt').write_text('\r\n'.join(names), encoding=encoding)
+        assert find_images(['list.txt']) == names
+    Path('list.txt').write_text('\n'.join(names), encoding='utf-16-le')
+    with pytest.raises(ValueError, match="'list.txt' is not text .*UTF-8"):
+        find_images(['list.txt'])
+
+
+OVERWRITTEN = {'a/0.jpeg': 'name of an image', 'list.txt': 'is read by this', 'model.csv': 'is read by this'}
+
+
+@pytest.mark.parametrize('output, message', OVERWRITTEN.items())
+def test_output_that_would_overwrite_what_is_read(output, message, trained, photos):
+    Path('list.txt').write_text('a/0.png')
+    shutil.copy(trained[0], 'model.csv')
+    before = Path(output).read_bytes() if os.path.exists(output) else None
+    with pytest.raises(ValueError, match=message):
+        run('list.txt', '--output', output, '--format', 'csv', checkpoint='model.csv')
+    assert (Path(output).read_bytes() if os.path.exists(output) else None) == before
+
+
+class Notebook(io.StringIO):
+    """The stdout of Jupyter: no `reconfigure`, no bytes below."""
+
+
+def test_stdout_of_a_notebook_and_of_an_ascii_terminal(trained, photos, monkeypatch):
+    os.rename('a/1.png', 'a/größe.png')
+    monkeypatch.setattr(sys, 'stdout', Notebook())
+    run('a', checkpoint=trained[0])
+    assert 'a/größe.png' in sys.stdout.getvalue()
+    for isatty, shown in ((True, rb'a/gr\xf6\xdfe.png'), (False, 'a/größe.png'.encode())):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding='ascii')
+        monkeypatch.setattr(stream, 'isatty', lambda isatty=isatty: isatty, raising=False)
+        monkeypatch.setattr(sys, 'stdout', stream)
+        run('a', '--format', 'csv', checkpoint=trained[0])
+        stream.flush()
+        assert shown in stream.buffer.getvalue()
