@@ -57,6 +57,8 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
             defaults.update(split=config['val_split'], images=config['val_images'])
             if trained.held_out and not args.split:
                 defaults.update(split=config['train_split'], images=config['train_images'], held_out=trained.held_out)
+            if config.get('no_val') and not args.split:
+                raise ValueError(f'Checkpoint {args.checkpoint!r} was trained without evaluation, give --split NAME.')
         args = parser.parse_args(argv, argparse.Namespace(**defaults))
     check_ranges(args, RANGES)
     check_outputs(args, ('results_file', 'metrics_by_class', 'calibrate', 'scores_out'), ('plots',))
@@ -129,12 +131,12 @@ def _print_preprocessing(
 def _is_trained_on(args: argparse.Namespace, trained: TrainedWith, dataset: Any) -> bool:
     """Say whether a checkpoint was trained on the images of a data set."""
     config = trained.config
-    if getattr(args, 'held_out', None) or (args.dataset, args.data_dir) != (config['dataset'], config['data_dir']):
+    folder = args.data_dir and os.path.abspath(args.data_dir)
+    if getattr(args, 'held_out', None) or (args.dataset, folder) != (config.get('dataset'), config.get('data_dir')):
         return False
-    opened = dataset.split, dataset.images
-    same = [(config['train_split'], config['train_images'])]
-    same += [(config['val_split'], config['val_images'])] if trained.is_training_split else []
-    return opened in same
+    parts = ('train', 'val') if trained.is_training_split else ('train',)
+    trained_on = [(config.get(f'{part}_split'), config.get(f'{part}_images')) for part in parts]
+    return (dataset.split, dataset.images) in trained_on
 
 
 def _evaluate_model(
