@@ -63,6 +63,8 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
         if flags and trained.held_out and not args.split:
             flags.update(split='train_split', images='train_images', where='train_where')
             defaults['held_out'] = trained.held_out
+        if flags and config.get('no_val') and not args.split:
+            raise ValueError(f'Checkpoint {args.checkpoint!r} was trained without evaluation, give --split NAME.')
         flags['batch_size'] = 'validation_batch_size'
         defaults.update({flag: config[name] for flag, name in flags.items() if name in config})
         args = parser.parse_args(argv, argparse.Namespace(**defaults))
@@ -144,12 +146,12 @@ def _print_preprocessing(
 def _is_trained_on(args: argparse.Namespace, trained: TrainedWith, dataset: Any) -> bool:
     """Say whether a checkpoint was trained on the images of a data set."""
     config = trained.config
-    if getattr(args, 'held_out', None) or (args.dataset, args.data_dir) != (config['dataset'], config['data_dir']):
+    folder = args.data_dir and os.path.abspath(args.data_dir)
+    if getattr(args, 'held_out', None) or (args.dataset, folder) != (config.get('dataset'), config.get('data_dir')):
         return False
-    opened = dataset.split, dataset.images
-    same = [(config['train_split'], config['train_images'])]
-    same += [(config['val_split'], config['val_images'])] if trained.is_training_split else []
-    return opened in same
+    parts = ('train', 'val') if trained.is_training_split else ('train',)
+    trained_on = [tuple(config.get(f'{part}_{name}') for name in ('split', 'images', 'where')) for part in parts]
+    return (dataset.split, dataset.images, args.where) in trained_on
 
 
 def _meaning(args: argparse.Namespace, trained: Optional[TrainedWith]) -> Optional[Meaning]:

@@ -196,10 +196,10 @@ def create_optimizer(config: TrainConfig, model: torch.nn.Module) -> torch.optim
     """
     with blame('--opt, --opt-betas, --opt-kwargs'):
         optimizer = create_optimizer_v2(model, **optimizer_kwargs(config), **config.opt_kwargs)
-        if getattr(optimizer, 'is_second_order', False):
-            raise ValueError(
-                f'{config.opt!r} needs second derivatives, which this training does not compute, give one such as adamw'
-            )
+    if getattr(optimizer, 'is_second_order', False):
+        problem = 'needs second derivatives, which this training does not compute'
+        raise ValueError(f'--opt {config.opt!r} {problem}: give one such as adamw.')
+    with blame('--opt, --opt-betas, --opt-kwargs'):
         probe = torch.nn.Parameter(torch.ones(1, 1, device=next(model.parameters()).device))
         options = dict(optimizer_kwargs(config), layer_decay=None)
         trial = create_optimizer_v2([probe], **options, **config.opt_kwargs)

@@ -85,7 +85,6 @@ def _train(config: TrainConfig, resume: Optional[str], process: Process, output:
     )
 
     task = create_task(config, train_set, process, is_resumed=bool(resume))
-    task.facts['best_weights'] = 'raw'
     if config.val_fraction:
         task.facts['held_out'] = [val_set.filename(row) for row in range(len(val_set))]
     if val_set and getattr(val_set, 'is_training_split', False):
@@ -135,6 +134,8 @@ def _train(config: TrainConfig, resume: Optional[str], process: Process, output:
         progress = Progress(epochs, first_epoch, updates, config.log_interval)
         parameters = sum(p.numel() for p in model.parameters()) / 1e6
         print(f'{config.model}, {parameters:.1f} M parameters, {data_config["input_size"][-1]} px, to {output}')
+        if config.freeze == 'trunk' and not (config.pretrained or config.pretrained_path or resume):
+            print('Warning: --freeze trunk keeps weights that were never trained, give --pretrained.')
         if resume:
             print(f'Resumed after epoch {first_epoch} of {resume}.')
 
@@ -153,7 +154,8 @@ def _train(config: TrainConfig, resume: Optional[str], process: Process, output:
         )
         if val_loader is not None:
             result = evaluate_epoch(epoch, task, val_loader, autocast, config, process)
-            task.facts['best_weights'] = result.weights
+            if config.evaluates_average:
+                task.facts['best_weights'] = result.weights
         scheduler.step(epoch + 1)
         if process.is_primary:
             lr = train_metrics.pop('lr')
@@ -218,22 +220,23 @@ def _has_stalled(config: TrainConfig, epoch: int, saver: Optional[SafeSaver], pr
 
 def _announce_end(config: TrainConfig, task: TrainTask, output: Path, saver: SafeSaver, images: int) -> None:
     """Say what came out of a run on a number of images, and where it is."""
-    checkpoint, split = output / 'model_best.pth.tar', ''
+    checkpoint, command = output / 'model_best.pth.tar', 'To reproduce it: python validate.py --checkpoint {}'
     if config.no_val:
-        checkpoint, split = output / 'last.pth.tar', ' --split NAME'
+        checkpoint = output / 'last.pth.tar'
+        command = 'To evaluate it: python validate.py --checkpoint {} --split NAME'
         print(f'Trained without evaluation, the result is the last checkpoint: {checkpoint}')
         if config.model_ema:
             print('It is taken with its raw weights, and with their average by --use-ema.')
     else:
         weights = ''
         if config.evaluates_average:
-            better = {'raw': 'raw weights', 'average': 'average of the weights'}
-            weights = f', {better[read_training(checkpoint).best_weights]}'
+            names = {'raw': ', raw weights', 'average': ', average of the weights'}
+            weights = names.get(read_training(checkpoint).best_weights, '')
         best = f'Best {config.eval_metric} {saver.best_metric:.4f} after epoch {saver.best_epoch + 1}{weights}'
         print(f'{best}: {checkpoint}')
     if task.facts.get('is_training_split'):
         print(f'Warning: {SAME_SPLIT}')
-    print(f'To reproduce it: python validate.py --checkpoint {shlex.quote(str(checkpoint))}{split}')
+    print(command.format(shlex.quote(str(checkpoint))))
     if (output / 'summary.csv').is_file():
         draw_curves(output / 'summary.csv', output / 'curves.png', config.eval_metric)
         print(f'Curves: {output / "curves.png"}')

@@ -85,7 +85,7 @@ class TrainedWith(NamedTuple):
             `img_size` (int or None) have been checked.
         class_names: In the order of the scores.
         has_ema: Whether it holds the average of the weights as well.
-        best_weights: Which of both had the better metric in its epoch, 'raw' or 'average'.
+        best_weights: Which of both had the better metric in its epoch, 'raw' or 'average'; None if that is not known.
         held_out: Files of evaluation that the training chose from its split by `val_fraction`.
         is_training_split: Whether the training was evaluated on its own images.
         wandb_id: Its run at Weights & Biases.
@@ -94,7 +94,7 @@ class TrainedWith(NamedTuple):
     config: Dict[str, Any]
     class_names: List[str]
     has_ema: bool
-    best_weights: str = 'raw'
+    best_weights: Optional[str] = None
     held_out: Optional[List[str]] = None
     is_training_split: bool = False
     wandb_id: Optional[str] = None
@@ -106,7 +106,12 @@ class TrainedWith(NamedTuple):
     def describe_weights(self, use_ema: Optional[bool] = None) -> str:
         """Say in a line which weights are taken of a checkpoint with both."""
         average = self.takes_average(use_ema)
-        reason = 'as asked for' if use_ema is not None else 'which had the better metric in training'
+        reason = (
+            'which had the better metric in training'
+            if self.best_weights
+            else 'as the file does not say which are better'
+        )
+        reason = 'as asked for' if use_ema is not None else reason
         other = '--no-use-ema takes the raw ones' if average else '--use-ema takes their average'
         return f'Weights: {"average" if average else "raw"}, {reason}; {other}.'
 
@@ -166,11 +171,11 @@ def read_training(path: Union[str, Path]) -> Optional[TrainedWith]:
     config = dict(args)
     class_names = check_names(config.pop('class_names'), path)
     has_ema = bool(stored['state_dict_ema'])
-    facts = dict(best_weights='raw', held_out=None, is_training_split=False, wandb_id=None)
+    facts = dict(best_weights=None, held_out=None, is_training_split=False, wandb_id=None)
     facts = {name: checkpoint.get(name, default) for name, default in facts.items()}
     held_out, wandb_id = facts['held_out'], facts['wandb_id']
     valid = dict(
-        best_weights=facts['best_weights'] in ('raw', 'average'),
+        best_weights=facts['best_weights'] in (None, 'raw', 'average'),
         held_out=held_out is None or (isinstance(held_out, list) and all(isinstance(name, str) for name in held_out)),
         is_training_split=isinstance(facts['is_training_split'], bool),
         wandb_id=wandb_id is None or isinstance(wandb_id, str),
@@ -179,5 +184,5 @@ def read_training(path: Union[str, Path]) -> Optional[TrainedWith]:
         if not valid[name]:
             raise ValueError(f'{path!r} is damaged: its {name} is {str(facts[name])[:80]!r}. {remedy}')
     if not has_ema:
-        facts['best_weights'] = 'raw'
+        facts['best_weights'] = None
     return TrainedWith(config, class_names, has_ema, **facts)

@@ -59,6 +59,14 @@ def test_trunk_is_released_after_some_epochs(epochs, frozen, small_demo, tmp_pat
         assert torch.equal(start[key], end[key]) == frozen, key
 
 
+def test_trunk_that_was_never_trained_is_a_warning(small_demo, tmp_path, capsys):
+    for flags, expected in (['--freeze', 'trunk'], 1), ([], 0):
+        train([*TINY, *flags, '--epochs', '1', '--output', str(tmp_path)])
+        assert (
+            capsys.readouterr().out.count('Warning: --freeze trunk keeps weights that were never trained') == expected
+        )
+
+
 def test_model_without_a_classifier():
     with pytest.raises(ValueError, match='--freeze trunk: ResNet has no classifier'):
         set_frozen(timm.create_model('test_resnet', num_classes=0), True)

@@ -113,7 +113,8 @@ def test_better_weights_are_loaded_unless_asked_for_others(best, use_ema, averag
     assert torch.equal(logits(load_model(path, use_ema=use_ema)), logits(create(seed=int(average))))
     trained = read_training(path)
     assert trained.takes_average(use_ema) == average
-    reason = 'which had the better metric in training' if use_ema is None else 'as asked for'
+    reason = 'which had the better metric in training' if best else 'as the file does not say which are better'
+    reason = reason if use_ema is None else 'as asked for'
     other = '--no-use-ema takes the raw ones' if average else '--use-ema takes their average'
     expected = f'Weights: {"average" if average else "raw"}, {reason}; {other}.'
     assert trained.describe_weights(use_ema) == expected
