@@ -205,13 +205,8 @@ class TrainConfig:
         check_ranges(self, RANGES)
         if not 0 < self.scale[0] <= self.scale[1] or not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f'--scale and --ratio run from small to large, got {self.scale} and {self.ratio}.')
-        for name in (
-            'data_dir',
-            'class_map',
-            'label_names',
-            'class_stats',
-            'pretrained_path',
-        ):  # a resumed run may start elsewhere
+        paths = ('data_dir', 'class_map', 'label_names', 'class_stats', 'pretrained_path')
+        for name in paths:  # a resumed run may start elsewhere
             if getattr(self, name):
                 setattr(self, name, os.path.abspath(getattr(self, name)))
 

@@ -190,10 +190,10 @@ def _evaluate_epoch(
         for logits, target in compute_logits(model, loader, autocast, channels_last=config.channels_last):
             evaluator.update(logits, target)
         metrics = evaluator.compute(distributed=process.is_distributed)
-        check_negatives(evaluator.gathered[1], 'the evaluation split')  # a stream is known only now
-    except ValueError as error:  # scores of nan, too
+    except ValueError as error:  # scores of nan
         problem = f'Epoch {epoch + 1} cannot be evaluated: {error}'
         raise TrainingError(f'{problem} The last checkpoint is kept, a lower --lr may help.') from error
+    check_negatives(evaluator.gathered[1], 'the evaluation split')  # what a stream has is known only now
     if process.is_primary:
         what, chance = ', average of the weights' if ema else '', chance_level(evaluator.gathered[1])
         print(f'epoch {epoch + 1}{what}: mAP {metrics["mAP"]:.2f} (chance {chance:.2f})', flush=True)
