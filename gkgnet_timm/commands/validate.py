@@ -128,7 +128,7 @@ def _print_preprocessing(
 
 def _meaning(args: argparse.Namespace, trained: Optional[TrainedWith]) -> Optional[Meaning]:
     """Return how the table of the training was understood, if it was on one."""
-    record = trained.config.get('table') if trained and args.dataset == 'csv' else None
+    record = trained.table if trained and args.dataset == 'csv' else None
     return None if record is None else Meaning.from_record(record)
 
 

@@ -86,11 +86,13 @@ class TrainedWith(NamedTuple):
             `img_size` (int or None) have been checked.
         class_names: In the order of the scores.
         has_ema: Whether it holds the average of the weights as well.
+        table: Record of how a table of labels was understood, not checked. None for other data sets.
     """
 
     config: Dict[str, Any]
     class_names: List[str]
     has_ema: bool
+    table: Any = None
 
 
 def read_training(path: Union[str, Path]) -> Optional[TrainedWith]:
@@ -119,10 +121,10 @@ def read_training(path: Union[str, Path]) -> Optional[TrainedWith]:
     if not isinstance(args, dict) or 'class_names' not in args:
         return None
     config = dict(args)
-    class_names = config.pop('class_names')
+    class_names, table = config.pop('class_names'), config.pop('table', None)
     stored = dict(config, class_names=class_names, state_dict=checkpoint.get('state_dict'))
     types = dict(class_names=list, model=str, model_kwargs=dict, img_size=(int, type(None)), state_dict=dict)
     for name, kind in types.items():
         if name not in stored or not isinstance(stored[name], kind):
             raise ValueError(f'{path!r} is damaged: its {name} is of type {type(stored.get(name)).__name__}. {remedy}')
-    return TrainedWith(config, check_names(class_names, path), 'state_dict_ema' in checkpoint)
+    return TrainedWith(config, check_names(class_names, path), 'state_dict_ema' in checkpoint, table)
