@@ -156,7 +156,7 @@ def _is_trained_on(args: argparse.Namespace, trained: TrainedWith, dataset: Any)
 
 def _meaning(args: argparse.Namespace, trained: Optional[TrainedWith]) -> Optional[Meaning]:
     """Return how the table of the training was understood, if it was on one."""
-    record = trained.config.get('table') if trained and args.dataset == 'csv' else None
+    record = trained.table if trained and args.dataset == 'csv' else None
     return None if record is None else Meaning.from_record(record)
 
 

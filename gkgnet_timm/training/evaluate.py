@@ -65,13 +65,13 @@ def _evaluate(
         for logits, target in compute_logits(model, loader, autocast, channels_last=config.channels_last):
             evaluator.update(logits, target)
         metrics = evaluator.compute(distributed=process.is_distributed)
-        check_negatives(evaluator.gathered[1], 'the evaluation split')  # a stream is known only now
-    except ValueError as error:  # scores of nan, too
+    except ValueError as error:  # scores of nan
         if evaluator.gathered is not None and not len(evaluator.gathered[1]):
             raise TrainingError(f'None of the evaluation images could be read: {CHECK_IMAGES}.') from error
         problem = f'Epoch {epoch + 1} cannot be evaluated: {error}'
         raise TrainingError(f'{problem} The last checkpoint is kept, a lower --lr may help.') from error
     logits, targets, _ = evaluator.gathered
+    check_negatives(targets, 'the evaluation split')  # what a stream has is known only now
     criterion = _mean_criterion(task, logits, targets, config.validation_batch_size)
     if process.is_primary:
         what = ', average of the weights' if weights == 'average' else ''

@@ -89,6 +89,7 @@ class TrainedWith(NamedTuple):
         held_out: Files of evaluation that the training chose from its split by `val_fraction`.
         is_training_split: Whether the training was evaluated on its own images.
         wandb_id: Its run at Weights & Biases.
+        table: Record of how a table of labels was understood, not checked. None for other data sets.
     """
 
     config: Dict[str, Any]
@@ -98,6 +99,7 @@ class TrainedWith(NamedTuple):
     held_out: Optional[List[str]] = None
     is_training_split: bool = False
     wandb_id: Optional[str] = None
+    table: Any = None
 
     def takes_average(self, use_ema: Optional[bool] = None) -> bool:
         """Whether to take the average of the weights: as is asked for, else if it had the better metric."""
@@ -169,7 +171,7 @@ def read_training(path: Union[str, Path]) -> Optional[TrainedWith]:
     if not all(isinstance(name, str) for name in args['class_names']):
         raise ValueError(f'{path!r} is damaged: one of its class_names is no text. {remedy}')
     config = dict(args)
-    class_names = check_names(config.pop('class_names'), path)
+    class_names, table = check_names(config.pop('class_names'), path), config.pop('table', None)
     has_ema = bool(stored['state_dict_ema'])
     facts = dict(best_weights=None, held_out=None, is_training_split=False, wandb_id=None)
     facts = {name: checkpoint.get(name, default) for name, default in facts.items()}
@@ -185,4 +187,4 @@ def read_training(path: Union[str, Path]) -> Optional[TrainedWith]:
             raise ValueError(f'{path!r} is damaged: its {name} is {str(facts[name])[:80]!r}. {remedy}')
     if not has_ema:
         facts['best_weights'] = None
-    return TrainedWith(config, class_names, has_ema, **facts)
+    return TrainedWith(config, class_names, has_ema, table=table, **facts)

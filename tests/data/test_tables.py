@@ -3,13 +3,14 @@
 import csv
 import io
 import re
+import time
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gkgnet_timm.class_names import clean_name
+from gkgnet_timm.class_names import clean_name, read_class_map
 from gkgnet_timm.data.readers.table import CsvReader
 from gkgnet_timm.data.readers.table_cells import Meaning
 
@@ -393,6 +394,8 @@ def test_long(read, folder):
     (folder / 'ids.csv').write_text('/m/1,"Tortoise, big"\n/m/2,Container\n/m/3,Ant\n/m/4,Unused\n')
     reader = read(LONG, label_names=folder / 'ids.csv')
     check(reader, ['Ant', 'Container', 'Tortoise, big'], [[-1, 0, 1], [-1, 1, -1], [0, -1, -1]])
+    (folder / 'same.csv').write_text('/m/1,Pig\n/m/2,Pig\n/m/3,Ant\n')
+    fails("line 2: id '/m/1' has no name, or one that another id has", read, LONG, label_names=folder / 'same.csv')
     fails("line 2: id '/m/9' has no name", read, LONG.replace('/m/1', '/m/9'), label_names=folder / 'ids.csv')
     fails("line 3: '/m/1' of '0a' is both present and absent, see line 2", read, LONG.replace('/m/2,0', '/m/1,0'))
     fails("line 2: column 'Confidence' has '0.7', expected 1 or 0", read, LONG.replace('/m/1,1', '/m/1,0.7'))
@@ -431,6 +434,18 @@ def test_drop_unlabelled(read):
     check(reader, ['cat', 'dog'], [[1, 0], [0, 1]])
     assert reader.files == ['a.jpg', 'c.jpg'] and '2 images without a label are left out.' in reader.notes
     check(read(table('1,0', '0,-1', ',0'), drop_unlabelled=True), ['cat', 'dog'], [[1, 0]])
+
+
+def test_large_tables(read, folder):
+    """Time grows with the number of names, not with its square: once 6 s and 90 s."""
+    classes = [f'class {i}' for i in range(9605)]
+    rows = (f'{i}.jpg,{classes[i % 9605]}|{classes[7 * i % 9605]}' for i in range(10000))
+    (folder / 'map.txt').write_text('\n'.join(f'name {i}' for i in range(100000)))
+    start = time.process_time()
+    reader = read('file,labels\n' + '\n'.join(rows) + '\n')
+    assert reader.targets.shape == (10000, 9605) and reader.targets.sum() == 19998 and time.process_time() - start < 5
+    start = time.process_time()
+    assert len(read_class_map(folder / 'map.txt')) == 100000 and time.process_time() - start < 5
 
 
 # a matrix written in each form and read back is the same matrix

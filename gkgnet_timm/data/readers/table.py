@@ -1,5 +1,6 @@
 """Reader of labels in csv and tsv tables."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
@@ -146,7 +147,7 @@ class CsvReader(LabelReader):
         if drop_unlabelled and (dropped := len(files) - int(labelled.sum())):
             notes.append(f'{dropped} images without a label are left out.')
         super().__init__(images, files, targets, names, table, keep=labelled)
-        self.notes += notes
+        self.notes[:0] = notes
         if groups is not None:
             self.groups = groups if labelled is None else groups[labelled]
 
@@ -159,7 +160,7 @@ def _split_condition(where: str) -> Tuple[str, str]:
 
 
 def _read_ids(table: Union[str, Path]) -> Dict[str, str]:
-    """Read a table of ids and names."""
+    """Read a table of ids and names, without names that several ids have."""
     if not Path(table).is_file():
         raise FileNotFoundError(f'Table of label names {str(table)!r} does not exist.')
     names: Dict[str, str] = {}
@@ -172,7 +173,8 @@ def _read_ids(table: Union[str, Path]) -> Dict[str, str]:
                 raise LineError(line, f'id {key!r} has another name on a line above, {names[key]!r}. Correct it.')
     except LineError as error:
         raise ValueError(f'{str(table)!r}, line {error.args[0]}: {error.args[1]}') from error
-    return names
+    counts = Counter(names.values())
+    return {key: name for key, name in names.items() if counts[name] == 1}
 
 
 def _read_files(cells: Sequence[Tuple[int, str]], folder: ImageFolder) -> List[str]:

@@ -27,7 +27,7 @@ def is_no_label(cell: str) -> bool:
 def _number(cell: str) -> Optional[float]:
     text = cell.replace('\u2212', '-')  # a typographic minus
     try:
-        return float(text) if text.isascii() else None
+        return float(text) if text.isascii() and '_' not in text else None
     except ValueError:
         return None
 

@@ -170,7 +170,8 @@ class ClassParser(NamedTuple):
         codes = {cell: code_of(cell) for cell in set().union(*rows)}
         if None in codes.values():
             self._fail(columns, codes)
-        return self._read_codes(rows, kept, names, columns.rows)
+        understood = self._read_codes(rows, kept, names, columns.rows)
+        return understood._replace(notes=['There is a column for each class.', *understood.notes])
 
     def _fail(self, columns: Columns, codes: Dict[str, Optional[int]]) -> None:
         line, column, cell = next(
@@ -243,7 +244,7 @@ class ClassParser(NamedTuple):
             return names
         for name in names:
             if name not in self.names_by_id:
-                raise LineError(line, f'id {name!r} has no name in the table of --label-names. Add it there.')
+                raise LineError(line, f'id {name!r} has no name, or one that another id has, in --label-names. Add it.')
         return [self.names_by_id[name] for name in names]
 
     def _split(self, line: int, cell: str) -> List[str]:
