@@ -20,6 +20,7 @@ __all__ = [
     'check_ranges',
     'clear_drafts',
     'fits',
+    'in_words',
     'locked',
     'one_line',
     'quoted',
@@ -137,6 +138,17 @@ def fits(value: Any, hint: Any) -> bool:
         number = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
         return number or kind is float and isinstance(value, float) and math.isfinite(value)
     return value is None if kind is type(None) else isinstance(value, kind)
+
+
+def in_words(hint: Any) -> str:
+    """What a value that `fits` a type hint is, for messages."""
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if kind is Union:
+        return ' or '.join(map(in_words, parts))
+    if kind in (list, tuple):
+        return f'a list, each {in_words(parts[0])}'
+    words = {bool: 'true or false', int: 'an integer', float: 'a finite number', str: 'text', dict: 'a mapping'}
+    return words.get(kind, 'nothing' if kind is type(None) else 'of any type')
 
 
 def cache_dir() -> Path:

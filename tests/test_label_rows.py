@@ -264,7 +264,7 @@ def create_started(flags):
 def test_training_starts_with_what_is_known(tmp_path, run, other_classes, model, capsys):
     flags, classes, places = other_classes
     own = ['--model', model, '--model-kwargs', '--epochs', '1'] if model == 'resnet10t' else []
-    checkpoint = run('source', *own)
+    checkpoint = run(model, *own)
     source = create_started(own)
     source.load_state_dict(load_state_dict(str(checkpoint)))
     flags = [*flags, *own, '--pretrained-path', str(checkpoint)]

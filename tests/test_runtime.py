@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from gkgnet_timm.commands.train import parse_flags
 from gkgnet_timm.data import CocoReader
@@ -147,6 +148,7 @@ def write_stats(path, content):
 def test_class_stats(content, message, tmp_path):
     class Split:
         class_names = ['a', 'b']
+        reader = None
 
     config = write_stats(tmp_path / 'stats.json', content)
     with pytest.raises(ValueError, match=message):
@@ -169,7 +171,7 @@ def test_thresholds(tmp_path):
 
 
 def test_config_beside_weights(tmp_path):
-    (tmp_path / 'model.safetensors').touch()
+    save_file({'head.weight': torch.zeros(1)}, tmp_path / 'model.safetensors')
     (tmp_path / 'config.json').write_bytes(DEEP)
     with pytest.raises(
         ValueError, match="config.json' beside the weights is not the config of a timm model .*too deep"

@@ -50,16 +50,15 @@ def create_datasets(
         return open_split(config.dataset, config.data_dir, split, **options)
 
     options = dict(unknown=config.unknown_labels, batch_size=config.batch_size)
+    train_set = open_part('train', **options)
+    if process.is_primary:
+        print(f'{len(train_set.class_names)} classes: {first_names(train_set.class_names)}')
     if config.val_fraction:
-        train_set = open_part('train', **options, verbose=False)
         train_set, val_set = hold_out(train_set, config.val_fraction, config.seed, held_out)
         if process.is_primary:
             print(describe(train_set, f'{train_set.split}, to train on'))
             print(describe(val_set, f'{val_set.split}, held out'))
         return train_set, val_set
-    train_set = open_part('train', **options)
-    if process.is_primary:
-        print(f'{len(train_set.class_names)} classes: {first_names(train_set.class_names)}')
     if config.no_val:
         return train_set, None
     options = dict(class_names=train_set.class_names, meaning=getattr(train_set.reader, 'meaning', None))

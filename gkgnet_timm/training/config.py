@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any, Dict, List, Optional, Tuple, get_type_hints
 
-from ..runtime import check_ranges, fits
+from ..runtime import check_ranges, fits, in_words
 
 __all__ = ['LOSSES', 'TrainConfig', 'check_types']
 
@@ -46,9 +46,7 @@ def check_types(values: Dict[str, Any]) -> None:
     """Raise a ValueError that names the first value that is not of the type of its field. Numbers are finite."""
     for name, hint in get_type_hints(TrainConfig).items():
         if name in values and not fits(values[name], hint):
-            expected = str(hint).replace('typing.', '').removeprefix("<class '").removesuffix("'>")
-            expected = expected.replace('float', 'a finite number')
-            raise ValueError(f'--{name.replace("_", "-")} must be {expected}, got {values[name]!r:.80}.')
+            raise ValueError(f'--{name.replace("_", "-")} must be {in_words(hint)}, got {values[name]!r:.80}.')
 
 
 @dataclass

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 import timm
 from timm.models import PretrainedCfg
 
-from ..runtime import fits, one_line, read_json
+from ..runtime import fits, in_words, one_line, read_json
 from .file import find_problem
 from .model_card import METRICS
 
@@ -62,8 +62,7 @@ def check_config(config: Any) -> None:
         if key not in hints:
             raise ValueError(f"unknown entry {key!r:.80} in 'pretrained_cfg'.")
         if not fits(value, hints[key]):
-            expected = str(hints[key]).replace('typing.', '').removeprefix("<class '").removesuffix("'>")
-            raise ValueError(f'{key!r} must be {expected}, is {value!r:.80}.')
+            raise ValueError(f'{key!r} must be {in_words(hints[key])}, is {value!r:.80}.')
         if key in _LIMITS and value is not None:
             low, high, length = _LIMITS[key]
             numbers = [value] if isinstance(value, (int, float)) else value

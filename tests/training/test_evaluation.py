@@ -66,9 +66,9 @@ def test_validation_loss_is_that_of_training(tmp_path):
     (row,) = read_summary(tmp_path / 'run')
     assert float(row['eval_criterion']) == pytest.approx(metrics['loss'], rel=1e-6) != float(row['train_loss'])
     scores = tmp_path / 'scores.npz'
-    train([*TINY, *flags, '--loss', 'asl', '--smoothing', '0'])
-    (row,) = read_summary(tmp_path / 'run')
-    validate(['--checkpoint', str(tmp_path / 'run' / 'last.pth.tar'), '-j', '0', '--scores-out', str(scores)])
+    train([*TINY, *flags, '--experiment', 'other', '--loss', 'asl', '--smoothing', '0'])
+    (row,) = read_summary(tmp_path / 'other')
+    validate(['--checkpoint', str(tmp_path / 'other' / 'last.pth.tar'), '-j', '0', '--scores-out', str(scores)])
     with np.load(scores) as stored:
         p, y = stored['scores'], stored['targets'] > 0
     q = np.minimum(1 - p + 0.05, 1)  # asymmetric loss with gamma 1 and 4
@@ -195,7 +195,7 @@ def test_training_images_are_evaluated_on_request_only(table, tmp_path, capsys):
         ('--no-val --allow-same-split', '--no-val and --allow-same-split are different ways'),
         ('--no-val --patience 2', '--patience needs the figures of an evaluation'),
         ('--val-fraction 1', '--val-fraction must be between 0 and 1, got 1.0'),
-        ('--val-fraction nan', '--val-fraction must be between 0 and 1, got nan'),
+        ('--val-fraction nan', '--val-fraction must be a finite number'),
         ('--freeze-epochs 2', '--freeze-epochs says for how long to freeze: give --freeze trunk'),
     ],
 )

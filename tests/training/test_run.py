@@ -179,8 +179,8 @@ def test_wandb_run_is_fresh_unless_resumed(tmp_path, monkeypatch):
     runs, rows = start_wandb(monkeypatch)
     flags = [*TINY, '--output', str(tmp_path), '--experiment', 'run', '--log-wandb']
     train(flags)
-    train(flags)
-    last = tmp_path / 'run' / 'last.pth.tar'
+    train([*flags, '--experiment', 'again'])
+    last = tmp_path / 'again' / 'last.pth.tar'
     train(['--resume', str(last), '--epochs', '3', '--device', 'cpu'])
     train([*flags, '--experiment', 'other'])
     first, second, resumed, other = (run['id'] for run in runs)
@@ -204,7 +204,7 @@ def test_tensorboard_by_flag(tmp_path, monkeypatch):
     assert [event.step for event in events.Scalars('lr')] == [0, 1, 2]
     monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
     with pytest.raises(ValueError, match='pip install tensorboard'):
-        train(flags)
+        train([*flags, '--experiment', 'other'])
 
 
 def test_summary_takes_columns_of_another_version(tmp_path):

@@ -5,6 +5,7 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 
 from ...class_names import clean_name, find_problem
+from .base import first_names
 from .table_cells import (
     ABSENT,
     BLANK,
@@ -19,7 +20,7 @@ from .table_cells import (
     is_no_label,
     present_marks,
 )
-from .table_columns import Columns, quote_names
+from .table_columns import Columns
 from .table_lists import Item, find_multi_hot, parse_lists
 from .table_long import Long, gather
 from .table_names import are_names, check_case, find_cells, find_separator, name_classes
@@ -139,7 +140,7 @@ class ClassParser(NamedTuple):
             return False
         raise LineError(
             line,
-            f'{cell!r} is neither present nor absent, as {quote_names(sorted(marks))} of other lines are. Correct it, '
+            f'{cell!r} is neither present nor absent, as {first_names(sorted(marks))} of other lines are. Correct it, '
             'or, if all of them are names of classes, list these in a --class-map FILE.',
         )
 
@@ -183,7 +184,7 @@ class ClassParser(NamedTuple):
         problem = f'column {column + 1} has {cell!r}, expected 1 or 0, yes or no, x or nothing, -1 or nan'
         remedy = 'Correct it, name the columns of labels with --label-columns'
         if columns.header:
-            remedy += f' (of {quote_names(columns.header)})'
+            remedy += f' (of {first_names(columns.header)})'
         raise LineError(line, f'{problem}. {remedy}, or put class names into one cell, as in a|b.')
 
     def _read_codes(
@@ -232,7 +233,7 @@ class ClassParser(NamedTuple):
                 notes.append(f'{what} means {state}{", " + reason if reason else ""}.')
         if NAN in codes:
             written = sorted(cell for cell in cells if code_of(cell) == NAN)
-            notes.append(f'Cells of {quote_names(written)} mean unknown.')
+            notes.append(f'Cells of {first_names(written)} mean unknown.')
         return notes
 
     def _names(self, line: int, parts: Iterable[str]) -> List[str]:
@@ -281,5 +282,5 @@ class ClassParser(NamedTuple):
         else:
             notes = [f'Names are separated by {separator!r}.' if separator else 'Each cell is one name.']
         if words := sorted({cell for _, cell in cells if cell and is_no_label(cell)} - set(names)):
-            notes.append(f'Cells of {quote_names(words)} have no label.')
+            notes.append(f'Cells of {first_names(words)} have no label.')
         return Understood(targets, names, self.training._replace(separator=separator), notes)

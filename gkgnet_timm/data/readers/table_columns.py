@@ -4,10 +4,11 @@ import csv
 import re
 from typing import Dict, List, NamedTuple, Optional, Sequence, Union
 
+from .base import first_names
 from .table_cells import LineError
 from .table_text import Row, is_image_name, suffix
 
-__all__ = ['Columns', 'find_columns', 'find_rows', 'quote_names']
+__all__ = ['Columns', 'find_columns', 'find_rows']
 
 # headers of file names without extension, without '_' and blanks
 _OF_FILES = {'image', 'images', 'img', 'imageid', 'imgid', 'imagename', 'imagepath', 'file', 'files', 'filename'}
@@ -34,16 +35,11 @@ class Columns(NamedTuple):
         return repr(self.header[column]) if self.header and self.header[column] else str(column + 1)
 
 
-def quote_names(names: Sequence[str], limit: int = 8) -> str:
-    """Quote names, at most a few of them."""
-    return ', '.join(map(repr, names[:limit])) + (f' and {len(names) - limit} more' if len(names) > limit else '')
-
-
 def _of_header(header: Row, name: str, flag: str) -> int:
     line, names = header
     if names.count(name) != 1:
         problem = f'several columns {name!r}' if name in names else f'no column {name!r}'
-        raise LineError(line, f'{problem}. {flag} is one of {quote_names(names, 20)}.')
+        raise LineError(line, f'{problem}. {flag} is one of {first_names(names, 20)}.')
     return names.index(name)
 
 
@@ -126,7 +122,7 @@ def find_columns(
         image = _of_header(head, image_column, '--image-column')
     elif len(of_files) > 1:
         shown = [head[1][column] for column in of_files]
-        raise LineError(head[0], f'several columns hold files, those under {quote_names(shown)}. Give --image-column.')
+        raise LineError(head[0], f'several columns hold files, those under {first_names(shown)}. Give --image-column.')
     elif of_files:
         image = of_files[0]
     else:
@@ -163,5 +159,5 @@ def find_rows(columns: Columns, name: str, value: str) -> List[bool]:
     kept = [row[column] == value for _, row in columns.rows]
     if not any(kept):
         values = sorted({row[column] for _, row in columns.rows})
-        raise ValueError(f'no row has {value!r} in column {name!r}, which has {quote_names(values)}. Correct --where.')
+        raise ValueError(f'no row has {value!r} in column {name!r}, which has {first_names(values)}. Correct --where.')
     return kept

@@ -5,8 +5,8 @@ import json
 import re
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+from .base import first_names
 from .table_cells import LineError, code_of, is_no_label
-from .table_columns import quote_names
 
 __all__ = ['Item', 'find_multi_hot', 'parse_list', 'parse_lists']
 
@@ -112,7 +112,7 @@ def find_multi_hot(
         raise LineError(
             line,
             f'lists of one number may be a class each, or present and absent of one class. Name the classes with '
-            f'--class-map FILE: {quote_names(sorted(values))}, or the one class.',
+            f'--class-map FILE: {first_names(sorted(values))}, or the one class.',
         )
     blank = [''] * len(first)
     return [[item.value for item in items] if items else blank for items in lists]
