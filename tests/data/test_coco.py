@@ -207,6 +207,16 @@ def test_categories_are_matched_by_name(write, categories, pairs, expected):
     assert all(f'{name!r}' in dataset.reader.notes[0] for name in missing)
 
 
+def test_names_are_in_one_unicode_form(write):
+    path = write(categories=[dict(id=1, name='e\u0301cu'), dict(id=2, name=' dog '), dict(id=5, name='cow')])
+    assert read(path).class_names == ['\u00e9cu', 'dog', 'cow']
+    assert opened(path, class_names=['cow', '\u00e9cu', 'dog']).reader.targets.tolist() == [
+        [0, 1, 1],
+        [1, 0, 0],
+        [0] * 3,
+    ]
+
+
 def test_names_that_the_training_does_not_know(write):
     path = write()
     fails(

@@ -6,6 +6,7 @@ from typing import Any, Dict, List, Optional, Set, Tuple, Union
 
 import numpy as np
 
+from ...class_names import clean_name
 from ...runtime import quoted
 from ..coco_json import Record, file_names_of, read_coco, records_of
 from .base import LabelReader, take_columns
@@ -84,14 +85,14 @@ def _names(categories: List[Record]) -> List[str]:
             raise ValueError(f'category number {number} has name {quoted(name)}, expected text')
         if re.search('[\ud800-\udfff]', str(name)):
             raise ValueError(f'category number {number} has name {quoted(name)} with half a character, expected text')
-        names.append(str(name).strip())
+        names.append(clean_name(str(name)))
     return names
 
 
 def _classes(categories: List[Record], ids: List[Any], annotated: Set[int]) -> Tuple[List[int], List[str]]:
     """Positions of the categories that are classes, and notes about roots that are none."""
     names, notes, kept = _names(categories), [], []
-    above = [str(category.get('supercategory') or 'none').strip() for category in categories]
+    above = [clean_name(str(category.get('supercategory') or 'none')) for category in categories]
     groups: Dict[str, List[int]] = {}
     for position, name in enumerate(names):
         groups.setdefault(name, []).append(position)

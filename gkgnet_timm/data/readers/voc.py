@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ...class_names import VOC_CLASSES
+from ...class_names import VOC_CLASSES, clean_name
 from ...runtime import quoted, read_bytes
 from .base import LabelReader, first_names
 from .names import ImageFolder
@@ -200,7 +200,7 @@ def _read_xml(path: Path) -> _Annotation:
     targets: Dict[str, int] = {}
     numbers: Dict[str, int] = {}
     for number, item in enumerate(annotation.findall('object'), 1):
-        name, difficult = (item.findtext(tag, '').strip() for tag in ('name', 'difficult'))
+        name, difficult = (clean_name(item.findtext(tag, '')) for tag in ('name', 'difficult'))
         if not name or difficult.lower() not in _DIFFICULT:
             raise ValueError(
                 f'{str(path)!r}: object {number} has name {quoted(name)} and difficult {quoted(difficult)}, expected a '
