@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from serving import Server
 
@@ -16,6 +17,8 @@ from gkgnet_timm.data import demo_root
 ROOT = Path(__file__).parents[1]
 SUPPORT = ROOT / 'tests' / 'support'
 
+settings.register_profile('same draws', derandomize=True)  # a failure is one for everybody
+settings.load_profile('same draws')
 if 'PYTEST_XDIST_WORKER' in os.environ:  # workers with more threads than cores only wait for each other
     torch.set_num_threads(1)
 

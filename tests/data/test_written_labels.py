@@ -10,11 +10,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gkgnet_timm.class_names import clean_name
 from gkgnet_timm.data import CocoReader, PublishedReader, VocReader
 
-NAMES = st.text(
-    st.characters(min_codepoint=33, max_codepoint=0x2FFF, exclude_categories=('C', 'Z')), min_size=1, max_size=6
-)
+CHARACTERS = st.characters(min_codepoint=33, max_codepoint=0x2FFF, exclude_categories=('C', 'Z'))
+NAMES = st.text(CHARACTERS, min_size=1, max_size=6).map(clean_name)  # in the form that readers bring them into
 IDS = st.one_of(st.integers(0, 10**12), st.text('abcxyz', min_size=1, max_size=5))
 
 
