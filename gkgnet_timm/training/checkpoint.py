@@ -158,6 +158,16 @@ def _check_resumed(path: str, task: TrainTask, optimizer: torch.optim.Optimizer)
             f'Checkpoint {path!r} was trained with{"" if trained.has_ema else "out"} --model-ema, this run is not: '
             f'{remedy}.'
         )
+    for name in ('bit_depth', 'background'):
+        before, now = trained.config.get(name), flags.get(name)
+        if before != now:
+            flag = f'--{name.replace("_", "-")}'
+            raise ValueError(f'Checkpoint {path!r} was trained with {flag} {before}, this run has {now}: {remedy}.')
+    if trained.table != flags.get('table'):
+        raise ValueError(
+            f'Checkpoint {path!r} was trained on a table that was understood otherwise, {trained.table}, not '
+            f'{flags.get("table")}: restore the table and its flags, or start anew.'
+        )
     content = read_content(path, tensors=False)
     _check_entries(path, content, dict(epoch=int, version=int, optimizer=Dict[str, Any]))
     _read_saver(path)

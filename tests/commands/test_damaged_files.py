@@ -232,11 +232,13 @@ def test_checkpoint_to_resume_without_an_entry_or_with_another_type(name, traine
         assert status in (0, 2) and len(lines) == (status == 2), (path, lines)
 
 
-def test_resume_with_other_optimizer_or_average(trained):
+def test_resume_with_other_optimizer_average_or_pixels(trained):
     _, content = trained
     for flags, message in (
         (['--opt', 'sgd'], 'was trained by --opt adamw, not sgd'),
         (['--model-ema'], 'was trained without --model-ema'),
+        (['--bit-depth', '12'], 'was trained with --bit-depth None, this run has 12'),
+        (['--background', 'black'], 'was trained with --background None, this run has black'),
     ):
         lines, status = resume(trained, content, *flags)
         assert status == 2 and len(lines) == 1 and message in lines[0]

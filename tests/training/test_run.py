@@ -238,3 +238,19 @@ def test_training_on_a_device_that_is_not_here(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: False)
     check_one_line(['train', *TINY, '--device', 'mps', '--output', str(tmp_path / 'out')], 'has no MPS', capsys)
     assert not (tmp_path / 'out').exists()
+
+
+def test_resume_on_a_table_of_another_meaning(small_demo, tmp_path, capsys):
+    folder = small_demo / 'train'
+    files = sorted(path.name for path in folder.glob('*.*'))
+    rows = ''.join(f'{name},{i % 2 * 2 - 1},{1 - i % 2 * 2}\n' for i, name in enumerate(files))
+    for name in ('train.csv', 'val.csv'):
+        (tmp_path / name).write_text(f'file,cat,dog\n{rows}')
+    flags = ['--dataset', 'csv', '--data-dir', str(folder), '--train-split', str(tmp_path / 'train.csv')]
+    flags += ['--val-split', str(tmp_path / 'val.csv'), '--allow-same-split', '--output', str(tmp_path)]
+    train([*TINY, *flags, '--experiment', 'run'])
+    last = str(tmp_path / 'run' / 'last.pth.tar')
+    for name in ('train.csv', 'val.csv'):
+        (tmp_path / name).write_text(f'file,cat,dog\n{rows}'.replace(',-1\n', ',0\n'))
+    message = "'minus': 'absent'.*, not .*'minus': 'unknown'"
+    check_one_line(['train', '--resume', last, '--epochs', '3', '--device', 'cpu'], message, capsys)
