@@ -141,7 +141,7 @@ def select_files(dataset: Any, files: Collection[str], *, others: bool = False) 
             f'{dataset.split!r}, such as {min(missing)!r}: restore it, or give --split.'
         )
     rows = [row for row, name in enumerate(dataset.reader.files) if (name in chosen) != others]
-    part = MultiLabelDataset(dataset.reader.subset(rows), dataset.target_transform, dataset.bad_images)
+    part = MultiLabelDataset(dataset.reader.subset(rows), dataset.target_transform, dataset.bad_images, dataset.decoder)
     part.split, part.images = dataset.split, dataset.images
     return part
 
