@@ -112,12 +112,12 @@ def main(argv: Optional[List[str]] = None) -> None:
     if args.format == 'csv' and any(';' in name for name in names):
         raise ValueError('A class name has the ";" that separates labels in csv, give --format json or jsonl.')
     threshold = np.asarray(load_threshold(args.threshold, names), dtype=np.float32)
-    run = None
+    decoder, run = Decoder(**_reading(args)).for_model(model.pretrained_cfg), None
     if args.output and args.format in RESUMABLE:
-        run = describe_run(model, names, threshold, args.topk, args.amp_dtype if args.amp else None)
+        run = describe_run(model, names, threshold, args.topk, args.amp_dtype if args.amp else None, decoder)
     again = [] if kept.files and check_run(args.output, run) else kept.again
     todo = drop_duplicates(files, done=kept.files)
-    for difference in Decoder(**_reading(args)).for_model(model.pretrained_cfg).differences():
+    for difference in decoder.differences():
         print(f'Warning: {difference}.', file=sys.stderr)
     options = dict(run_options(args), **_reading(args))
     predictions = predict_images(model, [*again, *todo], find=False, device=args.device, **options)

@@ -151,7 +151,8 @@ def hold_out(
 ) -> Tuple[MultiLabelDataset, MultiLabelDataset]:
     """Divide a split into one to train on and one to evaluate on, stratified by label, see `stratify`.
 
-    Unknown labels are unknown in the second, whatever they are in the first.
+    Unknown labels are unknown in the second, whatever they are in the first, unless a table says otherwise: there
+    --unknown-labels holds in evaluation, too.
 
     Args:
         dataset: Data set of `open_split`.
@@ -167,5 +168,6 @@ def hold_out(
         parts = stratify(dataset.reader.targets, (1 - fraction, fraction), seed)
         files = [dataset.reader.files[row] for row in np.flatnonzero(parts)]
     second = select_files(dataset, files)
-    second.target_transform = KnownTarget()
+    meaning = getattr(dataset.reader, 'meaning', None)  # of a table
+    second.target_transform = KnownTarget(meaning.unknown or 'ignore' if meaning else 'ignore')
     return select_files(dataset, files, others=True), second

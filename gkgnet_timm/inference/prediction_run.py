@@ -11,6 +11,7 @@ import torch.nn as nn
 
 from timm.data import resolve_input_data_config
 
+from ..data.decode import Decoder
 from ..runtime import one_line, replacing
 
 __all__ = ['check_run', 'describe_run', 'write_run']
@@ -21,7 +22,12 @@ def _file(output: Union[str, Path]) -> Path:
 
 
 def describe_run(
-    model: nn.Module, class_names: List[str], threshold: np.ndarray, topk: Optional[int], amp_dtype: Optional[str]
+    model: nn.Module,
+    class_names: List[str],
+    threshold: np.ndarray,
+    topk: Optional[int],
+    amp_dtype: Optional[str],
+    decoder: Decoder,
 ) -> Dict[str, Any]:
     """Return what decides the rows of images, all of it comparable in json.
 
@@ -31,6 +37,7 @@ def describe_run(
         threshold: Lowest score of a label, or one for each class (L,).
         topk: Largest number of labels, None for all.
         amp_dtype: Type of mixed precision, None without.
+        decoder: Reads the images for the model.
     """
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
@@ -47,6 +54,7 @@ def describe_run(
         topk=topk,
         precision=amp_dtype,
         preprocessing=preprocessing,
+        reading=decoder.describe(),
     )
 
 

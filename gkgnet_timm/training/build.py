@@ -45,6 +45,8 @@ def create_datasets(
     def open_part(part: str, **options: Any) -> Any:
         fields = ('split', 'images', 'num_samples', 'where')
         split, images, samples, where = (getattr(config, f'{part}_{name}') for name in fields)
+        if part == 'val' and where and not split:  # of the same table
+            split, images = train_set.split, images or train_set.images
         options.update(shared, part=part, images=images, num_samples=samples, where=where)
         options.setdefault('verbose', process.is_primary)
         return open_split(config.dataset, config.data_dir, split, **options)

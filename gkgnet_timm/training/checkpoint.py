@@ -17,7 +17,7 @@ from ..runtime import clear_drafts, fits, locked, one_line
 from ..weights.content import read_content
 from ..weights.file import read_training
 
-__all__ = ['SafeSaver', 'TrainTask', 'resume_run', 'trim_summary_file']
+__all__ = ['SafeSaver', 'TrainTask', 'open_run', 'resume_run', 'trim_summary_file']
 
 NUMBERED = r'checkpoint-[0-9]+\.pth\.tar'  # the files that a saver keeps and removes, besides last and best
 METRIC = Union[None, int, float]
@@ -153,12 +153,11 @@ def _check_resumed(path: str, task: TrainTask, optimizer: torch.optim.Optimizer)
         raise ValueError(
             f'Checkpoint {path!r} was trained by --opt {trained.config["opt"]}, not {flags["opt"]}: {remedy}.'
         )
-    if trained.config['model_ema'] != flags['model_ema'] or flags['model_ema'] and not trained.has_ema:
+    if flags['model_ema'] and trained.config['model_ema'] and not trained.has_ema:
         raise ValueError(
-            f'Checkpoint {path!r} was trained with{"" if trained.has_ema else "out"} --model-ema, this run is not: '
-            f'{remedy}.'
+            f'{path!r} is damaged: it has no average of the weights. Take another checkpoint of its folder.'
         )
-    for name in ('bit_depth', 'background'):
+    for name in ('model_ema', 'model_ema_force_cpu', 'val_fraction', 'bit_depth', 'background'):
         before, now = trained.config.get(name), flags.get(name)
         if before != now:
             flag = f'--{name.replace("_", "-")}'

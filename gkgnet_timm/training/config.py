@@ -225,8 +225,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.unknown_labels is None and self.dataset != 'csv':  # a table decides by itself
             self.unknown_labels = 'positive' if self.dataset == 'voc' else 'ignore'
-        if self.val_where and not self.val_split:
-            self.val_split = self.train_split
         self.loss = self.loss or ('gkgnet' if self.model.rpartition(':')[2].startswith('gkgnet') else 'bce')
         if self.validation_batch_size is None:
             self.validation_batch_size = self.batch_size
@@ -247,14 +245,12 @@ class TrainConfig:
             raise ValueError(f'--val-fraction must be between 0 and 1, got {self.val_fraction}.')
         if self.no_val and self.patience:
             raise ValueError('--patience needs the figures of an evaluation: leave out --no-val.')
-        ways = dict(
-            val_fraction=self.val_fraction is not None,
-            no_val=self.no_val,
-            val_split=bool(self.val_split or self.val_images or self.val_num_samples),
-        )
-        ways['allow_same_split'] = self.allow_same_split and not ways['val_split']
-        if sum(ways.values()) > 1:
-            flags = ' and '.join(f'--{name.replace("_", "-")}' for name, given in ways.items() if given)
+        ways = [name for name in ('val_fraction', 'no_val') if getattr(self, name)]
+        of_split = ('val_split', 'val_where', 'val_images', 'val_num_samples')
+        given = [name for name in of_split if getattr(self, name)]
+        ways += given[:1] or ['allow_same_split'] * self.allow_same_split
+        if len(ways) > 1:
+            flags = ' and '.join(f'--{name.replace("_", "-")}' for name in ways)
             raise ValueError(f'{flags} are different ways to evaluate, give one of them.')
 
     def is_frozen(self, epoch: int) -> bool:

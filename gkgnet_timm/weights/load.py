@@ -213,7 +213,7 @@ def _load_trained(
         model.set_input_size(img_size)
     _set_cfg(model, img_size or kwargs.get('img_size'), trained.class_names)
     if 'bit_depth' in config:  # older checkpoints do not say how images were read
-        model.pretrained_cfg['notes'] = reading_notes(config['bit_depth'], config['background'])
+        model.pretrained_cfg['notes'] = reading_notes(config['bit_depth'], config.get('background'))
     return model
 
 

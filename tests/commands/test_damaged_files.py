@@ -236,7 +236,7 @@ def test_resume_with_other_optimizer_average_or_pixels(trained):
     _, content = trained
     for flags, message in (
         (['--opt', 'sgd'], 'was trained by --opt adamw, not sgd'),
-        (['--model-ema'], 'was trained without --model-ema'),
+        (['--model-ema'], 'was trained with --model-ema False, this run has True'),
         (['--bit-depth', '12'], 'was trained with --bit-depth None, this run has 12'),
         (['--background', 'black'], 'was trained with --background None, this run has black'),
     ):

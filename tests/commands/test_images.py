@@ -84,6 +84,9 @@ def test_bit_depth_and_background_travel_with_the_checkpoint(folder, capsys):
     torch.save(content, 'old.pth.tar')
     with pytest.warns(UserWarning, match='nearly black'):
         validate(['--checkpoint', 'old.pth.tar', '-j', '0'])
+    content['args']['bit_depth'] = 12
+    torch.save(content, 'old.pth.tar')
+    assert load_model('old.pth.tar').pretrained_cfg['notes'] == ['bit_depth=12', 'background=white']
 
 
 @pytest.mark.parametrize('model', ['gkgnet_ti_224', 'resnet10t', 'tresnet_m', 'vit_tiny_patch16_224'])

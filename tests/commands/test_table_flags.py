@@ -1,6 +1,7 @@
 """Flags of tables from training to evaluation: what the training split meant holds for all others."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -85,13 +86,22 @@ def test_unknown_labels_hold_in_evaluation_too(folder, unknown, value, capsys):
         val_where='part=val',
         unknown_labels=unknown,
     )
-    assert config.val_split == 'minus.csv'
     for dataset in create_datasets(config, Process(torch.device('cpu')), None):
-        assert dataset.class_names == ['cat', 'dog']
+        assert dataset.class_names == ['cat', 'dog'] and dataset.split == 'minus.csv'
         labels = np.array([[i % 2, i % 3 == 0] for i in (int(name[:-4]) for name in dataset.reader.files)])
         assert dataset.targets().tolist() == np.where(labels, 1, value).tolist()
     printed = capsys.readouterr().out
     assert "2 classes: 'cat', 'dog'\n" in printed and '8 of 14 rows have part=train.\n' in printed
+
+
+def test_rows_of_evaluation_are_of_the_table_of_training(folder):
+    """Also where that is the usual one, whatever stands in the usual one of evaluation."""
+    shutil.copy(folder / 'zeros.csv', folder / 'train.csv')
+    (folder / 'val.csv').write_text('file,cat,dog\n')
+    config = TrainConfig('csv', data_dir=str(folder), train_where='part=train', val_where='part=val')
+    train_set, val_set = create_datasets(config, Process(torch.device('cpu')), None)
+    assert train_set.split == val_set.split == 'train.csv'
+    assert not set(train_set.filenames()) & set(val_set.filenames())
 
 
 @pytest.mark.parametrize('unknown, values', [(None, {-1, 0, 1}), ('ignore', {-1, 0, 1}), ('negative', {0, 1})])

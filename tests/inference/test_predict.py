@@ -378,6 +378,8 @@ def test_resume_of_another_run(form, trained, photos):
         ('a', ['--threshold', '1e-9', '--topk', '2'], trained[0], 'with other topk.'),
         ('a', ['--threshold', '1e-9', '--img-size', '64'], trained[0], 'preprocessing'),
         ('a', ['--threshold', '0.9999'], trained[0], 'with other threshold.'),
+        ('a', ['--threshold', '1e-9', '--bit-depth', '12'], trained[0], 'with other reading.'),
+        ('a', ['--threshold', '1e-9', '--background', 'black'], trained[0], 'with other reading.'),
         ('names.txt', ['--threshold', '1e-9'], trained[0], f"'{output}' has a row of 'a/2.png'.* another --output"),
     ):
         Path(output).write_bytes(cut)

@@ -1,5 +1,7 @@
 """Evaluation in training: which weights are the best, when a run stops, and on which images."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -101,6 +103,23 @@ def table(small_demo, tmp_path):
     return [*TINY, *flags, '--output', str(tmp_path), '--experiment', 'run'], dict(zip(names, labels))
 
 
+@pytest.mark.parametrize('unknown', ['ignore', 'negative', 'positive'])
+def test_figures_of_a_held_out_part_are_those_of_validate(unknown, small_demo, tmp_path, capsys):
+    pytest.importorskip('iterstrat')
+    names = sorted(path.name for path in (small_demo / 'train').glob('*.png'))
+    rows = ''.join(f'{name},{i % 3 - 1},{(i + 1) % 3 - 1}\n' for i, name in enumerate(names))
+    (tmp_path / 'table.csv').write_text(f'image,a,b\n{rows}')
+    flags = ['--dataset', 'csv', '--data-dir', str(small_demo / 'train'), '--train-split', str(tmp_path / 'table.csv')]
+    flags += ['--val-fraction', '0.4', '--unknown-labels', unknown, '--output', str(tmp_path), '--experiment', 'run']
+    metrics = train([*TINY, *flags, '--epochs', '1'])
+    last = str(tmp_path / 'run' / 'last.pth.tar')
+    chance = re.search(r'chance (\d+\.\d+)', capsys.readouterr().out)[1]
+    result = validate(['--checkpoint', last, '-j', '0'])
+    assert result['mAP'] == metrics['mAP'] and f'{result["chance"]:.2f}' == chance
+    message = 'was trained with --val-fraction 0.4, this run has 0.5'
+    check_one_line(['train', '--resume', last, '--val-fraction', '0.5', '--device', 'cpu'], message, capsys)
+
+
 class Killed(Exception):
     pass
 
@@ -192,6 +211,7 @@ def test_training_images_are_evaluated_on_request_only(table, tmp_path, capsys):
     [
         ('--val-fraction 0.2 --val-split x.csv', '--val-fraction and --val-split are different ways'),
         ('--val-fraction 0.2 --no-val', '--val-fraction and --no-val are different ways'),
+        ('--no-val --val-where a=b', '--no-val and --val-where are different ways'),
         ('--no-val --allow-same-split', '--no-val and --allow-same-split are different ways'),
         ('--no-val --patience 2', '--patience needs the figures of an evaluation'),
         ('--val-fraction 1', '--val-fraction must be between 0 and 1, got 1.0'),
