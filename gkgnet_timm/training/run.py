@@ -1,5 +1,6 @@
 """A training run: the loop over the epochs, and what it leaves in its folder."""
 
+import itertools
 import shlex
 from contextlib import nullcontext
 from dataclasses import replace
@@ -189,7 +190,9 @@ def _name_run(config: TrainConfig, process: Process) -> TrainConfig:
     if config.experiment:
         return config
     size = f'-{config.img_size}' if config.img_size else ''
-    names = [f'{datetime.now():%Y%m%d-%H%M%S}-{safe_model_name(config.model)}{size}']
+    name = f'{datetime.now():%Y%m%d-%H%M%S}-{safe_model_name(config.model)}{size}'
+    endings = itertools.chain([''], (f'-{number}' for number in itertools.count(1)))  # runs of the same second
+    names = [next(name + ending for ending in endings if not Path(config.output, name + ending).exists())]
     if process.is_distributed:
         torch.distributed.broadcast_object_list(names, src=0)
     return replace(config, experiment=names[0])

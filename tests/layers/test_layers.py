@@ -38,6 +38,26 @@ def test_pointwise_convolutions_are_matrix_products_of_nodes(monkeypatch):
         assert_close(ours.grad, theirs.grad)
 
 
+@pytest.mark.parametrize('size, is_product', [(32, True), (33, False)])
+def test_few_nodes_are_multiplied_on_a_cpu(size, is_product):
+    layer = PointwiseConv2d(3, 5, 1).double()
+    x = images(1, size, channels=3)[:, :, :, :32].to(memory_format=torch.channels_last)
+    with Recorder() as recorder:
+        out = layer(x)
+    assert bool(recorder.kernel_shapes) != is_product
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    expected = F.conv2d(x, layer.weight, layer.bias)
+    assert_close(out, expected)
+    for ours, theirs in zip(
+        torch.autograd.grad(out.square().sum(), layer.parameters()),
+        torch.autograd.grad(expected.square().sum(), layer.parameters()),
+    ):
+        assert_close(ours, theirs)
+    with Recorder() as recorder:
+        torch.export.export(layer, (x,)).module()(x)
+    assert recorder.kernel_shapes  # elsewhere a convolution may be the faster one
+
+
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('name', FAMILIES)
 def test_maps_are_in_the_layout_of_nodes(name, channels):

@@ -3,6 +3,7 @@
 import re
 import sys
 import types
+from datetime import datetime
 
 import pytest
 import torch
@@ -30,6 +31,14 @@ def test_best_checkpoint_is_that_of_the_lowest_loss(tmp_path, capsys):
     assert best < max(losses)
     assert torch.load(tmp_path / 'run' / 'model_best.pth.tar', weights_only=True)['metric'] == best
     assert f'Best loss {best:.4f} after epoch {losses.index(best) + 1}' in capsys.readouterr().out
+
+
+def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, 'datetime', types.SimpleNamespace(now=lambda: datetime(2020, 1, 2)))
+    for _ in range(3):
+        train([*TINY, '--epochs', '1', '--output', str(tmp_path)])
+    name = '20200102-000000-gkgnet_ti_224-32'
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, f'{name}-1', f'{name}-2']
 
 
 def test_rate_of_each_epoch(tmp_path):
