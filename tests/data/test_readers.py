@@ -480,9 +480,12 @@ def test_table_separators(read):
 def test_table_class_names(read):
     reader = read(MULTI_HOT, ['dog', 'cat'])
     assert reader.class_names == ['dog', 'cat'] and reader.targets.tolist() == [[0, 1], [-1, -1], [1, 0]]
-    fails("table.csv...line 1: class 'cat' is only in the header", read, MULTI_HOT, ['dog', 'cow'])
+    fails("table.csv...line 1: class 'cat' of the header is not one of the 2 of", read, MULTI_HOT, ['dog', 'cow'])
     fails('columns of labels: 2, class names: 3', read, MULTI_HOT.partition('\n')[2], ['dog', 'cat', 'a'])
-    fails("table.csv...line 1: class 'ant' is only in the class names", read, MULTI_HOT, ['dog', 'cat', 'ant'])
+    reader = read(MULTI_HOT, ['ant', 'dog', 'cat'])
+    assert reader.class_names == ['dog', 'cat'] and reader.targets.tolist() == [[0, 1], [-1, -1], [1, 0]]
+    reader.take_classes(['ant', 'dog', 'cat'])
+    assert reader.targets[:, 0].tolist() == [0, 0, 0] and "1 of 3 classes are not listed here" in reader.notes[-1]
     fails("names class 'cat' twice", read, MULTI_HOT.replace('dog', 'cat'))
     fails('empty class name', read, MULTI_HOT.replace('dog', ''))
     fails("names class 'a' twice", read, MULTI_HOT, ['a', 'a'])
@@ -501,7 +504,7 @@ def test_table_class_names(read):
         ('', 'line 1: the table has no images'),
         ('\n\n', 'line 3: the table has no images'),
         ('file,cat\n', 'line 1: the table has no images'),
-        ('a.jpg\nb.jpg\n', 'line 1: cells...1, expected 2'),
+        ('a.jpg\nb.jpg\n', "line 1: 'a.jpg' is not a file name and its labels"),
         (MULTI_HOT + 'd.jpg,1\n', 'line 5: cells...2, expected 3'),
         (MULTI_HOT + '\nd.jpg,1,0,1\n', 'line 6: cells...4, expected 3'),
         ('a.jpg,cat\nb.jpg,cat,dog\n', 'line 2: cells...3, expected 2...Quote'),

@@ -518,3 +518,140 @@ def test_read_back(form, data, folder):
         reader = CsvReader(path, folder, class_names)
         assert reader.files == files and reader.class_names == classes
         assert reader.targets.tolist() == targets.tolist()
+
+
+# what could be read in two ways
+
+
+def test_first_line_of_images_without_extension_is_no_header(read, tmp_path, monkeypatch):
+    for name in ('0a3f', 'b2c1', 'ffee'):
+        (tmp_path / f'{name}.jpg').touch()
+    path = tmp_path / 'table.csv'
+    path.write_text('0a3f,1,0\nb2c1,0,1\nffee,1,1\n')
+    with pytest.raises(ValueError, match="line 1: '0a3f' may be an image or the name of a column"):
+        CsvReader(path, tmp_path)
+    path.write_text('name,cat,dog\n0a3f,1,0\nb2c1,0,1\n')
+    check(CsvReader(path, tmp_path), ['cat', 'dog'], [[1, 0], [0, 1]])
+    path.write_text('0a3f,cat,dog\nb2c1,0,1\n')
+    check(CsvReader(path, tmp_path, image_column='0a3f'), ['cat', 'dog'], [[0, 1]])
+
+
+def test_classes_that_differ_in_case_are_not_merged_in_one(read):
+    for content in (names('cat', 'Cat'), table('1,0', header='file,cat,Cat')):
+        fails(
+            "--ignore-case: classes 'cat' and 'Cat' of the training split",
+            read,
+            content,
+            ['cat', 'Cat'],
+            ignore_case=True,
+        )
+    check(read(names('cat', 'Cat'), ['cat', 'Cat']), ['cat', 'Cat'], [[1, 0], [0, 1]])
+    fails('Rename one, or make one column of them', read, table('1,0', header='file,cat,Cat'), ignore_case=True)
+
+
+@pytest.mark.parametrize('row', ["['1', '0', '1']", '["1", "0", "1"]', "['1' '0' '1']"])
+def test_multi_hot_lists_of_numbers_in_quotes(read, row):
+    content = names(
+        f'"{row.replace(chr(34), chr(34) * 2)}"', f'"{row.replace(chr(34), chr(34) * 2).replace("0", "1")}"'
+    )
+    check(read(content, ['a', 'b', 'c']), ['a', 'b', 'c'], [[1, 0, 1], [1, 1, 1]])
+    fails('lists of 3 numbers, without names', read, content)
+
+
+@pytest.mark.parametrize(
+    'rows, targets', [(('[""1""]', '[""0"", ""1""]'), [[0, 1], [1, 1]]), (("['1']", "['0']"), [[0, 1], [1, 0]])]
+)
+def test_lists_of_ids_in_quotes(read, rows, targets):
+    check(read(names(*(f'"{row}"' for row in rows))), ['0', '1'], targets)
+
+
+def test_names_beside_a_column_that_may_be_a_confidence(read):
+    content = table('cat|dog,1', 'cat,0', header='file,labels,verified')
+    fails("'cat|dog' may be several names...--label-column 'labels'...--table-format long", read, content)
+    check(read(content, label_columns='labels'), ['cat', 'dog'], [[1, 1], [1, 0]])
+    long = 'file,label,confidence\na.jpg,cat;dog,1\na.jpg,bird,1\nb.jpg,bird,0\n'
+    fails("'cat;dog' may be one name or several", read, long)
+    check(read(long, label_separator=';'), ['bird', 'cat', 'dog'], [[1, 1, 1], [0, -1, -1]])
+    check(read(long, label_separator=''), ['bird', 'cat;dog'], [[1, 1], [0, -1]])
+    check(read(long, ['bird', 'cat;dog']), ['bird', 'cat;dog'], [[1, 1], [0, -1]])
+
+
+def test_two_classes_of_these_names_are_no_long_table(read):
+    check(read(table('1,0', '0,1', header='file,label,value')), ['label', 'value'], [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize('column', ['conf', 'Score', 'is_present', 'exists'])
+def test_names_of_the_column_of_confidence(read, column):
+    content = f'file,label,{column}\na.jpg,cat,1\na.jpg,dog,0\n'
+    check(read(content), ['cat', 'dog'], [[1, 0]])
+
+
+def test_unknown_labels_that_count_as_positive_are_labels(read):
+    content = table('1,0', ',0', '0,0')
+    check(read(content, drop_unlabelled=True), ['cat', 'dog'], [[1, 0]])
+    check(read(content, drop_unlabelled=True, unknown='positive'), ['cat', 'dog'], [[1, 0], [-1, 0]])
+
+
+def test_flags_of_names_and_columns_of_classes(read, tmp_path):
+    ids = tmp_path / 'ids.csv'
+    ids.write_text('/m/1,cat\n/m/2,dog\n')
+    content = table('1,0', '0,1', header='file,/m/1,/m/2')
+    check(read(content, label_names=ids), ['cat', 'dog'], [[1, 0], [0, 1]])
+    fails("id '/m/3' has no name", read, content.replace('/m/2', '/m/3'), label_names=ids)
+    fails("--label-separator '|' is for several names in a cell", read, content, label_separator='|')
+
+
+@pytest.mark.parametrize('nothing', ['--', '---', '\u2013', '\u2014', '\u2212', '?', 'N.A.', '-', 'null'])
+def test_what_people_write_where_there_is_nothing(read, nothing):
+    check(read(names('cat', nothing)), ['cat'], [[1], [0]])
+    check(read(table('1,0', f'{nothing},1')), ['cat', 'dog'], [[1, 0], [-1, 1]])
+
+
+def test_numbers_that_a_program_took_for_fractions(read):
+    check(read(names('1.0', '12.0', 'nan')), ['1', '12'], [[1, 0], [0, 1], [0, 0]])
+    check(read(names('1.0', '0.0', '2.0'), ['0', '1', '2']), ['0', '1', '2'], [[0, 1, 0], [1, 0, 0], [0, 0, 1]])
+    check(read(names('1.0', '1.5')), ['1.0', '1.5'], [[1, 0], [0, 1]])
+    check(read(names('7.0', '8.0'), ['7.0', '8.0']), ['7.0', '8.0'], [[1, 0], [0, 1]])
+    check(read('file,label\na.jpg,7.0\na.jpg,8.0\n'), ['7', '8'], [[1, 1]])
+
+
+def test_two_signs_between_names(read):
+    content = names('"cat,dog"', 'bird;fish')
+    fails("line 2: 'cat,dog' may be one name, as ';' separates names elsewhere, or several", read, content)
+    check(read(content, label_separator=';'), ['bird', 'cat,dog', 'fish'], [[0, 1, 0], [1, 0, 1]])
+    check(read(content, ['cat,dog', 'bird', 'fish']), ['cat,dog', 'bird', 'fish'], [[1, 0, 0], [0, 1, 1]])
+
+
+def test_single_quotes(read):
+    check(read("'file','label'\n'a.jpg','cat'\n'b.jpg',''\n"), ['cat'], [[1], [0]])
+    check(read(names("'cat'", "'hot dog'")), ['cat', 'hot dog'], [[1, 0], [0, 1]])
+    check(read(names("'cat'", "dog's")), ["'cat'", "dog's"], [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize('header', ['index', 'id', '#', ''])
+@pytest.mark.parametrize('start', ['0', '1', '0.0'])
+def test_running_numbers_in_front(read, header, start):
+    numbers = [start, start.replace('1', '2').replace('0', '1', 1)]
+    content = f'{header},file,cat\n{numbers[0]},a.jpg,1\n{numbers[1]},b.jpg,0\n'
+    check(read(content), ['cat'], [[1], [0]])
+
+
+def test_blanks_after_commas_do_not_separate_cells(read):
+    fails('cells separated by commas: 3, expected 2', read, 'file,label\na.jpg,cat, dog\n')
+    fails('cells separated by commas: 3, expected 2', read, 'a.jpg, cat\nb.jpg,cat, dog\n')
+
+
+def test_comments_on_top(read):
+    check(read('# made by hand\n# on Monday, late, and again\nfile,cat\na.jpg,1\n'), ['cat'], [[1]])
+    check(read('#,file,cat\n0,a.jpg,1\n'), ['cat'], [[1]])
+
+
+@pytest.mark.parametrize('content', ['a.jpg\nb.jpg\n', 'file,cat\na.jpg\n', 'file|cat\na.jpg|x\n'])
+def test_lines_of_one_cell(read, content):
+    fails('is not a file name and its labels, separated by commas, tabs, semicolons or blanks', read, content)
+
+
+def test_long_cells_are_read_at_once(read):
+    start = time.process_time()
+    read(names('"array(' + ', dtype=' * 8000 + '"'))
+    assert time.process_time() - start < 2

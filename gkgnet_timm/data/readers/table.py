@@ -11,7 +11,7 @@ from .base import LabelReader
 from .names import ImageFolder
 from .table_cells import LineError, Meaning
 from .table_classes import ClassParser
-from .table_columns import Columns, find_columns, find_rows
+from .table_columns import Columns, check_header, find_columns, find_rows
 from .table_long import find_long
 from .table_text import DELIMITERS, Row, decode_table, read_rows
 
@@ -109,6 +109,7 @@ class CsvReader(LabelReader):
         training = meaning or Meaning()
         separator = None if label_separator is None else label_separator.replace('\\t', '\t')  # as a shell has it
         parser = ClassParser(names, separator, ignore_case, ids, unknown, training)
+        folder = ImageFolder(images)
         try:
             rows, delimiter = read_rows(decode_table(Path(table).read_bytes(), encoding))
             condition = None if where is None else _split_condition(where)
@@ -116,6 +117,8 @@ class CsvReader(LabelReader):
             if group_column is not None:
                 others['--group-column'] = group_column
             columns = find_columns(rows, image_column, label_columns, others)
+            if not (image_column or label_columns or others):
+                check_header(rows[0], columns, folder)
             kept = [True] * len(columns.rows) if condition is None else find_rows(columns, *condition)
             notes = [
                 f'Cells are separated by {DELIMITERS[delimiter]}, files are in column {columns.name(columns.image)}.'
@@ -134,7 +137,7 @@ class CsvReader(LabelReader):
             else:
                 lines, files = zip(*((line, row[columns.image]) for line, row in chosen.rows))
                 understood = parser.read_wide(columns, kept)
-            files = _read_files([*zip(lines, files)], ImageFolder(images))
+            files = _read_files([*zip(lines, files)], folder)
             groups = None if group_column is None else _read_groups(columns, chosen.rows, group_column, len(files))
         except LineError as error:
             raise ValueError(f'{str(table)!r}, line {error.args[0]}: {error.args[1]}') from error
@@ -143,7 +146,7 @@ class CsvReader(LabelReader):
         targets, names, meaning, more = understood
         self.meaning = meaning._replace(unknown=unknown)
         notes += more
-        labelled = (targets > 0).any(axis=1) if drop_unlabelled else None
+        labelled = (targets != 0 if unknown == 'positive' else targets > 0).any(axis=1) if drop_unlabelled else None
         if drop_unlabelled and (dropped := len(files) - int(labelled.sum())):
             notes.append(f'{dropped} images without a label are left out.')
         super().__init__(images, files, targets, names, table, keep=labelled)
@@ -185,7 +188,11 @@ def _read_files(cells: Sequence[Tuple[int, str]], folder: ImageFolder) -> List[s
         except ValueError as error:
             raise LineError(line, str(error)) from error
         if name in lines:
-            raise LineError(line, f'{name!r} is also on line {lines[name]}. Put all labels of a file on one line.')
+            raise LineError(
+                line,
+                f'{name!r} is also on line {lines[name]}. Put all labels of a file on one line, or give '
+                '--table-format long if each line has one.',
+            )
         lines[name] = line
     return list(lines)
 

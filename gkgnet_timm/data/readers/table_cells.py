@@ -1,10 +1,10 @@
 """What a cell of a table says about a class: present, absent, or nothing, in all spellings."""
 
 from functools import lru_cache
-from typing import Any, Dict, Iterable, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 __all__ = ['ABSENT', 'BLANK', 'MINUS', 'NAN', 'PRESENT', 'LineError', 'Meaning', 'check_meaning']
-__all__ += ['code_of', 'decide', 'is_no_label', 'present_marks']
+__all__ += ['code_of', 'decide', 'describe', 'is_no_label', 'present_marks']
 
 PRESENT, ABSENT, MINUS, BLANK, NAN = 1, 0, -1, -2, -3  # codes of cells
 
@@ -12,7 +12,8 @@ _WORDS = {
     **dict.fromkeys(('true', 't', 'yes', 'y', 'x', 'on', 'present', 'positive', '✓', '✔', '☑'), PRESENT),
     **dict.fromkeys(('false', 'f', 'no', 'n', 'off', 'absent', 'negative', '☐'), ABSENT),
 }
-_NO_LABEL = {'', '-', 'nan', 'none', 'null', 'na', 'n/a', '#n/a', '<na>'}
+_NO_LABEL = {'', '?', 'n.a.', 'nan', 'none', 'null', 'na', 'n/a', '#n/a', '<na>'}
+_DASHES = '-\u2010\u2011\u2012\u2013\u2014\u2212'
 
 
 class LineError(Exception):
@@ -21,7 +22,7 @@ class LineError(Exception):
 
 def is_no_label(cell: str) -> bool:
     """Tell whether a cell is what programs write where there is nothing."""
-    return cell.lower() in _NO_LABEL
+    return cell.lower() in _NO_LABEL or not cell.strip(_DASHES)
 
 
 def _number(cell: str) -> Optional[float]:
@@ -137,3 +138,34 @@ def check_meaning(mine: Meaning, training: Meaning, cells: Iterable[str]) -> Mea
 def _describe(codes: Set[Optional[int]]) -> str:
     names = {PRESENT: '1', ABSENT: '0', MINUS: '-1', NAN: 'nan', BLANK: 'nothing'}
     return ', '.join(name for code, name in names.items() if code in codes)
+
+
+def describe(meaning: Meaning, cells: Iterable[str], training: Meaning, unknown: Optional[str]) -> List[str]:
+    """Say what -1, empty cells and nan mean, a sentence each.
+
+    Args:
+        meaning: What they mean.
+        cells: All distinct cells of the table.
+        training: What they mean in the table of the training split.
+        unknown: `--unknown-labels`, if it was given.
+    """
+    codes = {code_of(cell) for cell in cells}
+    marks = sorted(present_marks(cells))
+    why = {
+        ('minus', 'absent'): 'as there is no 0 and no empty cell',
+        ('blank', 'absent'): f'as {" or ".join(map(repr, marks))} is the only other value',
+    }
+    notes = []
+    for name, code, what in (('minus', MINUS, '-1'), ('blank', BLANK, 'An empty cell')):
+        if code in codes:
+            state = getattr(meaning, name) or 'unknown'
+            reason = why.get((name, state), '')
+            if unknown is not None:
+                reason = f'by --unknown-labels {unknown}'
+            elif getattr(training, name):
+                reason = 'as in the training split'
+            notes.append(f'{what} means {state}{", " + reason if reason else ""}.')
+    if NAN in codes:
+        written = sorted(cell for cell in cells if code_of(cell) == NAN)
+        notes.append(f'Cells of {", ".join(map(repr, written))} mean unknown.')
+    return notes

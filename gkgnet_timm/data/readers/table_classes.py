@@ -1,6 +1,6 @@
 """Classes and targets of a table, from its columns of labels."""
 
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -17,13 +17,22 @@ from .table_cells import (
     check_meaning,
     code_of,
     decide,
+    describe,
     is_no_label,
     present_marks,
 )
 from .table_columns import Columns
 from .table_lists import Item, find_multi_hot, parse_lists
-from .table_long import Long, gather
-from .table_names import are_names, check_case, find_cells, find_separator, name_classes
+from .table_long import Long, check_single, gather
+from .table_names import (
+    are_names,
+    check_case,
+    find_cells,
+    find_separator,
+    fold,
+    name_classes,
+    without_fractions,
+)
 
 __all__ = ['ClassParser', 'Understood']
 
@@ -66,11 +75,11 @@ class ClassParser(NamedTuple):
         if len(columns.labels) > 1:
             return self._read_columns(columns, kept)
         column = columns.labels[0]
-        cells = [(line, row[column]) for line, row in columns.rows]
+        cells = without_fractions([(line, row[column]) for line, row in columns.rows], self._known)
         if self._is_class(cells):
             return self._read_columns(columns, kept)
         lists = parse_lists(cells)
-        if lists is not None and not any(item.is_text for items in lists for item in items or ()):
+        if lists is not None:
             hot = find_multi_hot(cells, lists, self.class_names)
             if hot is not None:
                 understood = self._read_codes(hot, kept, self.class_names, columns.rows)
@@ -91,7 +100,10 @@ class ClassParser(NamedTuple):
         Returns:
             First lines and names of the files, and the rest.
         """
-        pairs = gather(chosen, long, self._split)
+        cells = [(line, row[long.label]) for line, row in chosen.rows]
+        if self.separator is None:
+            check_single(cells, self._known)
+        pairs = gather(chosen, long, [cell for _, cell in without_fractions(cells, self._known)], self._split)
         has_absent = long.confidence is not None and any(
             code_of(row[long.confidence]) == ABSENT for _, row in columns.rows
         )
@@ -146,23 +158,30 @@ class ClassParser(NamedTuple):
 
     def _read_columns(self, columns: Columns, kept: Sequence[bool]) -> Understood:
         """Read a column for each class."""
+        if self.separator is not None:
+            raise ValueError(
+                f'--label-separator {self.separator!r} is for several names in a cell, but there is a column for each '
+                'class. Leave it out.'
+            )
         names = self.class_names
         if columns.header is not None:
-            names = [clean_name(columns.header[column]) for column in columns.labels]
+            names = self._by_id(1, [clean_name(columns.header[column]) for column in columns.labels])
             if self.ignore_case and self.class_names is not None:
-                known = {name.casefold(): name for name in self.class_names}
+                known = fold(self.class_names)
                 names = [known.get(name.casefold(), name) for name in names]
             if problem := find_problem(names):
                 raise LineError(1, f'the header {problem}.')
-            check_case(dict.fromkeys(names, 1))
+            check_case(dict.fromkeys(names, 1), 'Rename one, or make one column of them.')
         if names is None:
             raise LineError(1, 'no header. Add one with the class names, or give them with --class-map FILE.')
         if len(names) != len(columns.labels):
             problem = f'columns of labels: {len(columns.labels)}, class names: {len(names)}'
             raise LineError(1, f'{problem}. Give one name for each column with --class-map FILE.')
-        if odd := set(names) ^ set(self.class_names or names):
-            place = 'header' if min(odd) in names else 'class names of --class-map'
-            raise LineError(1, f'class {min(odd)!r} is only in the {place}. Have the same classes in both.')
+        if odd := set(names) - set(self.class_names or names):
+            problem = (
+                f'class {min(odd)!r} of the header is not one of the {len(self.class_names)} of the training split'
+            )
+            raise LineError(1, f'{problem} or --class-map. Correct it, or leave the column out with --label-columns.')
         first, last = columns.labels[0], columns.labels[-1]
         if columns.labels == list(range(first, last + 1)):  # a slice is faster
             rows = [row[first : last + 1] for _, row in columns.rows]
@@ -170,22 +189,9 @@ class ClassParser(NamedTuple):
             rows = [[row[column] for column in columns.labels] for _, row in columns.rows]
         codes = {cell: code_of(cell) for cell in set().union(*rows)}
         if None in codes.values():
-            self._fail(columns, codes)
+            raise _odd_cell(columns, codes)
         understood = self._read_codes(rows, kept, names, columns.rows)
         return understood._replace(notes=['There is a column for each class.', *understood.notes])
-
-    def _fail(self, columns: Columns, codes: Dict[str, Optional[int]]) -> None:
-        line, column, cell = next(
-            (line, column, row[column])
-            for line, row in columns.rows
-            for column in columns.labels
-            if codes[row[column]] is None
-        )
-        problem = f'column {column + 1} has {cell!r}, expected 1 or 0, yes or no, x or nothing, -1 or nan'
-        remedy = 'Correct it, name the columns of labels with --label-columns'
-        if columns.header:
-            remedy += f' (of {first_names(columns.header)})'
-        raise LineError(line, f'{problem}. {remedy}, or put class names into one cell, as in a|b.')
 
     def _read_codes(
         self,
@@ -211,36 +217,22 @@ class ClassParser(NamedTuple):
         targets = np.array([[of_cell[cell] for cell in row] for row, keep in zip(rows, kept) if keep], dtype=np.int8)
         if self.class_names:
             column = {name: i for i, name in enumerate(names)}
-            targets, names = targets[:, [column[name] for name in self.class_names]], self.class_names
-        return Understood(targets, names, meaning, self._describe(meaning, cells))
+            names = [name for name in self.class_names if name in column]
+            targets = targets[:, [column[name] for name in names]]
+        return Understood(targets, names, meaning, describe(meaning, cells, self.training, self.unknown))
 
-    def _describe(self, meaning: Meaning, cells: Iterable[str]) -> List[str]:
-        codes = {code_of(cell) for cell in cells}
-        marks = sorted(present_marks(cells))
-        notes = []
-        why = {
-            ('minus', 'absent'): 'as there is no 0 and no empty cell',
-            ('blank', 'absent'): f'as {" or ".join(map(repr, marks))} is the only other value',
-        }
-        for name, code, what in (('minus', MINUS, '-1'), ('blank', BLANK, 'An empty cell')):
-            if code in codes:
-                state = getattr(meaning, name) or 'unknown'
-                reason = why.get((name, state), '')
-                if self.unknown is not None:
-                    reason = f'by --unknown-labels {self.unknown}'
-                elif getattr(self.training, name):
-                    reason = 'as in the training split'
-                notes.append(f'{what} means {state}{", " + reason if reason else ""}.')
-        if NAN in codes:
-            written = sorted(cell for cell in cells if code_of(cell) == NAN)
-            notes.append(f'Cells of {first_names(written)} mean unknown.')
-        return notes
+    @property
+    def _known(self) -> FrozenSet[str]:
+        """Names that cells may have as they are."""
+        return frozenset(self.class_names or ()).union(self.names_by_id or ())
 
     def _names(self, line: int, parts: Iterable[str]) -> List[str]:
         """Names of classes in the parts of a cell, by their ids if there is a table of names."""
         names = [clean_name(part) for part in parts]
-        known = self.class_names or ()
-        names = [name for name in names if name and (not is_no_label(name) or name in known)]
+        names = [name for name in names if name and (not is_no_label(name) or name in (self.class_names or ()))]
+        return self._by_id(line, names)
+
+    def _by_id(self, line: int, names: List[str]) -> List[str]:
         if self.names_by_id is None:
             return names
         for name in names:
@@ -257,7 +249,7 @@ class ClassParser(NamedTuple):
         """Read a column of names."""
         separator = self.training.separator if self.separator is None else self.separator
         if separator is None and lists is None:
-            separator = find_separator([cell for _, cell in cells])
+            separator = find_separator(cells, self._known)
         if lists is not None:
             labels = [
                 (line, self._names(line, [item.value for item in items or ()]))
@@ -284,3 +276,17 @@ class ClassParser(NamedTuple):
         if words := sorted({cell for _, cell in cells if cell and is_no_label(cell)} - set(names)):
             notes.append(f'Cells of {first_names(words)} have no label.')
         return Understood(targets, names, self.training._replace(separator=separator), notes)
+
+
+def _odd_cell(columns: Columns, codes: Dict[str, Optional[int]]) -> LineError:
+    line, column, cell = next(
+        (line, column, row[column])
+        for line, row in columns.rows
+        for column in columns.labels
+        if codes[row[column]] is None
+    )
+    problem = f'column {column + 1} has {cell!r}, expected 1 or 0, yes or no, x or nothing, -1 or nan'
+    remedy = 'Correct it, name the columns of labels with --label-columns'
+    if columns.header:
+        remedy += f' (of {first_names(columns.header)})'
+    return LineError(line, f'{problem}. {remedy}, or put class names into one cell, as in a|b.')

@@ -5,14 +5,16 @@ import re
 from typing import Dict, List, NamedTuple, Optional, Sequence, Union
 
 from .base import first_names
+from .names import ImageFolder
 from .table_cells import LineError
 from .table_text import Row, is_image_name, suffix
 
-__all__ = ['Columns', 'find_columns', 'find_rows']
+__all__ = ['Columns', 'check_header', 'find_columns', 'find_rows']
 
 # headers of file names without extension, without '_' and blanks
 _OF_FILES = {'image', 'images', 'img', 'imageid', 'imgid', 'imagename', 'imagepath', 'file', 'files', 'filename'}
 _OF_FILES |= {'filepath', 'path', 'photo', 'photos'}
+_OF_INDEX = {'index', 'idx', 'id', 'no', 'no.', 'nr', '#', 'row'}
 
 
 class Columns(NamedTuple):
@@ -60,34 +62,54 @@ def _has_header(rows: Sequence[Row], column: int) -> bool:
     return not suffix(first) or suffix(first) not in map(suffix, others)  # a format that timm does not list
 
 
-def _check_header(rows: Sequence[Row], column: int) -> None:
-    """Raise a LineError if the first line looks like that of an image without extension."""
-    line, first = rows[0]
-    others = [row[column] for _, row in rows[1:]]
-    if first[column].isdigit() or (
-        any(c.isdigit() for c in first[column])
-        and {re.sub(r'\d', '0', name) for name in others} == {re.sub(r'\d', '0', first[column])}
-    ):
-        problem = f'{first[column]!r} may be an image or the name of a column'
+def check_header(first: Row, columns: Columns, folder: ImageFolder) -> None:
+    """Raise a LineError if the first line was taken for a header, but may be that of an image without extension."""
+    line, cells = first
+    name = cells[columns.image]
+    if columns.header is None or any(is_image_name(row[columns.image]) for _, row in columns.rows):
+        return
+    shape = re.sub(r'\d', '0', name)
+    is_alike = '0' in shape and all(re.sub(r'\d', '0', row[columns.image]) == shape for _, row in columns.rows)
+    if name.isdigit() or is_alike or (name and _is_file(name, folder)):
+        problem = f'{name!r} may be an image or the name of a column'
         raise LineError(
             line, f'{problem}. Put a line such as file,labels first: names without extension need a header.'
         )
 
 
+def _is_file(name: str, folder: ImageFolder) -> bool:
+    try:
+        return folder.find(name) is not None
+    except ValueError:  # of several files, or outside the folder
+        return True
+
+
 def _leading_index(header: Optional[Sequence[str]], rows: Sequence[Row], image: int) -> List[int]:
     """Columns of running numbers in front, which pandas writes without a name."""
     if header is None:
-        numbers = [row[0] for _, row in rows]
-        runs = image == 1 and any(numbers == [str(i + start) for i in range(len(rows))] for start in (0, 1))
-        return [0] if runs else []
+        return [0] if image == 1 and _is_running(rows, 0) else []
     found: List[int] = []
     for column, name in enumerate(header):
-        if column == image or not re.fullmatch(r'(Unnamed: [\d.]+)?', name):
+        is_unnamed = re.fullmatch(r'(Unnamed: [\d.]+)?', name) is not None
+        if column == image or not (is_unnamed or name.lower() in _OF_INDEX):
             break
-        if not all(row[column].isdigit() for _, row in rows):
+        if not (is_unnamed and all(map(_is_whole, _cells(rows, column))) or _is_running(rows, column)):
             break
         found.append(column)
     return found
+
+
+def _cells(rows: Sequence[Row], column: int) -> List[str]:
+    return [row[column] for _, row in rows]
+
+
+def _is_whole(cell: str) -> bool:
+    return re.fullmatch(r'\d+(\.0)?', cell) is not None
+
+
+def _is_running(rows: Sequence[Row], column: int) -> bool:
+    numbers = [cell.removesuffix('.0') for cell in _cells(rows, column)]
+    return any(numbers == [str(i + start) for i in range(len(rows))] for start in (0, 1))
 
 
 def find_columns(
@@ -132,8 +154,6 @@ def find_columns(
         image = likely[0] if likely else free[0] if free else 0
     header: Optional[List[str]] = None
     if image_column is not None or named is not None or other_columns or _has_header(rows, image):
-        if not of_files and image_column is None and len(rows) > 1:
-            _check_header(rows, image)
         header, rows = head[1], rows[1:]
     if not rows:
         raise LineError(head[0], 'the table has no images. Give a file name and its labels on each line.')

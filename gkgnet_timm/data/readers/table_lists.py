@@ -10,7 +10,7 @@ from .table_cells import LineError, code_of, is_no_label
 
 __all__ = ['Item', 'find_multi_hot', 'parse_list', 'parse_lists']
 
-_WRAPPED = re.compile(r'(?:np\.|numpy\.)?(?:array|set|frozenset|tuple|list)\((.*?)(?:,\s*dtype=[^\])}]*)?\)', re.S)
+_WRAPPED = re.compile(r'(?:np\.|numpy\.)?(?:array|set|frozenset|tuple|list)\((.*)\)', re.S)
 _SCALAR = re.compile(r'(?:np|numpy)\.(?:str_|bool_?|u?int\d*|float\d*)\(([^()]*)\)|(?:np|numpy)\.(?=True_?|False_?)')
 _ITEM = re.compile(
     r"""\s*(?:(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<word>[^\s,'"()\[\]{}]+))\s*,?\s*""", re.S
@@ -28,7 +28,10 @@ class Item(NamedTuple):
 
 def _inside(cell: str) -> Optional[str]:
     wrapped = _WRAPPED.fullmatch(cell)
-    cell = wrapped[1].strip() if wrapped else cell
+    if wrapped:
+        before, name, after = wrapped[1].rpartition('dtype=')
+        is_type = name and before.rstrip().endswith(',') and not re.search(r'[\])}]', after)
+        cell = before.rstrip()[:-1].strip() if is_type else wrapped[1].strip()
     return cell[1:-1].strip() if len(cell) > 1 and cell[0] + cell[-1] in _PAIRS else '' if wrapped else None
 
 
@@ -95,7 +98,7 @@ def parse_lists(cells: Sequence[Tuple[int, str]]) -> Optional[List[Optional[List
 def find_multi_hot(
     cells: Sequence[Tuple[int, str]], lists: Sequence[Optional[List[Item]]], class_names: Optional[Sequence[str]]
 ) -> Optional[List[List[str]]]:
-    """Return the numbers of multi-hot lists, None if they are ids of classes."""
+    """Return the numbers of multi-hot lists, None if they are names or ids of classes."""
     full = [(line, [item.value for item in items]) for (line, _), items in zip(cells, lists) if items]
     if not full:
         return None
@@ -103,8 +106,12 @@ def find_multi_hot(
     values = {value for _, row in full for value in row}
     if None in map(code_of, values) or (class_names and values <= set(class_names)):
         return None
-    if odd := next(((line, row) for line, row in full if len(row) != len(first)), None):
-        if any(len(set(row)) < len(row) for _, row in full):
+    odd = next(((line, row) for line, row in full if len(row) != len(first)), None)
+    is_repeated = any(len(set(row)) < len(row) for _, row in full)
+    if any(item.is_text for items in lists for item in items or ()) and not is_repeated and (odd or len(first) == 1):
+        return None  # 1 and 0 in quotes
+    if odd:
+        if is_repeated:
             problem = f'a list of {len(odd[1])} numbers, expected {len(first)} as on line {line}'
             raise LineError(odd[0], f'{problem}. Correct it.')
         return None

@@ -1,11 +1,12 @@
 """Class names in the cells of a table."""
 
+import re
 from typing import Container, Dict, List, Optional, Sequence, Tuple
 
-from .table_cells import LineError, code_of
+from .table_cells import LineError, code_of, is_no_label
 from .table_text import is_image_name
 
-__all__ = ['Labels', 'are_names', 'check_case', 'find_separator', 'name_classes', 'find_cells']
+__all__ = ['Labels', 'are_names', 'check_case', 'find_cells', 'find_separator', 'fold', 'name_classes']
 
 Labels = Tuple[int, List[str]]  # line number and names
 _SEPARATORS = ('|', ';', ',')  # the first that occurs anywhere
@@ -13,14 +14,41 @@ _COMBINING = ('\t', ' ', ',', ';', '|', '/', ':', '&', '+', ' and ')
 _JOINING = ('_', '-')  # parts of ordinary names, too
 
 
-def find_separator(cells: Sequence[str]) -> Optional[str]:
-    """Return what separates names in the cells of a column, None if nothing does."""
-    return next((sign for sign in _SEPARATORS if any(sign in cell for cell in cells)), None)
+def find_separator(cells: Sequence[Tuple[int, str]], known: Container[str]) -> Optional[str]:
+    """Return what separates names in the cells of a column, None if nothing does.
+
+    Args:
+        cells: Lines and cells.
+        known: Names that may have the sign in them.
+
+    Raises:
+        LineError: If some cells have one sign and others another.
+    """
+    lines = {cell: line for line, cell in reversed(cells) if cell not in known}
+    found = [sign for sign in _SEPARATORS if any(sign in cell for cell in lines)]
+    for other in found[1:]:
+        cells_of_other = [cell for cell in lines if other in cell]
+        if not any(found[0] in cell for cell in cells_of_other):
+            cell = cells_of_other[-1]
+            raise LineError(
+                lines[cell],
+                f'{cell!r} may be one name, as {found[0]!r} separates names elsewhere, or several. Give '
+                f'--label-separator {found[0]!r} for one name, or write {found[0]!r} in place of {other!r}.',
+            )
+    return found[0] if found else None
+
+
+def without_fractions(cells: List[Tuple[int, str]], known: Container[str]) -> List[Tuple[int, str]]:
+    """Numbers as they were before a program took them for fractions, 7 for 7.0, if all of a column are whole."""
+    distinct = {cell for _, cell in cells if not is_no_label(cell)}
+    if not distinct or any(cell in known or not re.fullmatch(r'\d+\.0', cell) for cell in distinct):
+        return cells
+    return [(line, cell.removesuffix('.0')) for line, cell in cells]
 
 
 def are_names(cell: str, known: Container[str]) -> bool:
     """Tell whether a cell looks like several of other cells, or has what usually separates names."""
-    if find_separator([cell]):
+    if any(sign in cell for sign in _SEPARATORS):
         return True
     return any(sign in cell and all(part.strip() in known for part in cell.split(sign)) for sign in _COMBINING)
 
@@ -47,18 +75,36 @@ def _find_combination(names: Sequence[str]) -> Optional[Tuple[str, str]]:
     return None
 
 
-def check_case(lines: Dict[str, int]) -> None:
+def fold(class_names: Sequence[str]) -> Dict[str, str]:
+    """Return class names by what they are in any case.
+
+    Raises:
+        ValueError: If two are the same then.
+    """
+    folded: Dict[str, str] = {}
+    for name in class_names:
+        other = folded.setdefault(name.casefold(), name)
+        if other != name:
+            raise ValueError(
+                f'--ignore-case: classes {other!r} and {name!r} of the training split or --class-map differ in case '
+                'only. Leave out the flag, or have one of them.'
+            )
+    return folded
+
+
+def check_case(lines: Dict[str, int], remedy: str = 'Give --ignore-case if they are one class, or rename one.') -> None:
     """Raise a LineError if names differ in case only.
 
     Args:
         lines: First line of each name.
+        remedy: What to do about it.
     """
     by_key: Dict[str, str] = {}
     for name, line in lines.items():
         other = by_key.setdefault(name.casefold(), name)
         if other != name:
             problem = f'class {name!r} and, on line {lines[other]}, class {other!r} differ in case only'
-            raise LineError(line, f'{problem}. Give --ignore-case if they are one class, or rename one.')
+            raise LineError(line, f'{problem}. {remedy}')
 
 
 def name_classes(labels: Sequence[Labels], separator: Optional[str], ignore_case: bool, is_certain: bool) -> List[str]:
@@ -112,24 +158,24 @@ def find_cells(labels: Sequence[Labels], class_names: Sequence[str], ignore_case
         LineError: If a name is not that of a class.
     """
     index = {name: i for i, name in enumerate(class_names)}
-    folded = {name.casefold(): i for i, name in enumerate(class_names)}
+    folded = fold(class_names) if ignore_case else {name.casefold(): name for name in class_names}
     rows, columns = [], []
     for row, (line, names) in enumerate(labels):
         for name in names:
-            column = folded.get(name.casefold()) if ignore_case else index.get(name)
+            column = index.get(folded.get(name.casefold(), name) if ignore_case else name)
             if column is None:
-                raise LineError(line, _describe_unknown(name, class_names, index, folded))
+                raise LineError(line, _describe_unknown(name, index, folded))
             rows.append(row)
             columns.append(column)
     return rows, columns
 
 
-def _describe_unknown(name: str, class_names: Sequence[str], index: Dict[str, int], folded: Dict[str, int]) -> str:
+def _describe_unknown(name: str, index: Dict[str, int], folded: Dict[str, str]) -> str:
     remedy = 'Correct it, or list all classes in a --class-map FILE'
     if name.casefold() in folded:
-        remedy = f'{class_names[folded[name.casefold()]]!r} is: give --ignore-case if they are one class'
+        remedy = f'{folded[name.casefold()]!r} is: give --ignore-case if they are one class'
     for sign in _SEPARATORS + _COMBINING + _JOINING:
         if sign in name and all(part.strip() in index for part in name.split(sign)):
             remedy = f'All of its parts are: give --label-separator {sign!r}'
             break
-    return f'class {name!r} is not one of the {len(class_names)} of the training split or --class-map. {remedy}.'
+    return f'class {name!r} is not one of the {len(index)} of the training split or --class-map. {remedy}.'

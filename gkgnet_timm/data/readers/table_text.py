@@ -6,6 +6,7 @@ import io
 import re
 from typing import List, Optional, Tuple
 
+from ...runtime import quoted
 from ..images import EXTENSIONS
 from .table_cells import LineError, code_of
 
@@ -90,7 +91,9 @@ def _parse(text: str, delimiter: str) -> List[Row]:
 
 
 def _without_extras(rows: List[Row]) -> List[Row]:
-    """Leave out a first line with the number of images, and empty cells that end every line."""
+    """Leave out comments and the number of images on top, empty cells that end every line, and single quotes."""
+    while rows[0][1][0].startswith('#') and len(rows[0][1]) != len(rows[-1][1]):
+        rows = rows[1:]
     if len(rows[0][1]) == 1 and rows[0][1][0] in (str(len(rows) - 1), str(len(rows) - 2)) and len(rows) > 2:
         rows = rows[1:]
     width = max(len(row) for _, row in rows)
@@ -103,7 +106,15 @@ def _without_extras(rows: List[Row]) -> List[Row]:
     if len(header) == len(second) - 1 and is_image_name(second[0]) and not is_image_name(header[0]):
         if None not in map(code_of, second[1:]):  # the column of files has no name
             rows = [(first, ['', *header]), *rows[1:]]
+    for column in range(len(rows[0][1]) if len({len(row) for _, row in rows}) == 1 else 0):
+        if all(_is_quoted(row[column]) or not row[column] for _, row in rows[1:]):
+            for _, row in rows:
+                row[column] = row[column][1:-1].strip() if _is_quoted(row[column]) else row[column]
     return rows
+
+
+def _is_quoted(cell: str) -> bool:
+    return len(cell) > 1 and cell[0] == cell[-1] == "'" and cell.count("'") == 2
 
 
 def _has_files(rows: List[Row]) -> bool:
@@ -127,7 +138,8 @@ def read_rows(text: str) -> Tuple[List[Row], str]:
                 rows = _without_extras(_parse(text, delimiter))
             except LineError:
                 continue
-            if len({len(row) for _, row in rows}) == 1 and len(rows[0][1]) > 1:
+            is_split = delimiter == ' ' and all(re.search('[,;\t]', row[0]) for _, row in rows)  # by another sign
+            if len({len(row) for _, row in rows}) == 1 and len(rows[0][1]) > 1 and not is_split:
                 even[delimiter] = rows
                 if delimiter == ',' and '\t' not in text and _has_files(rows):
                     break
@@ -145,6 +157,11 @@ def read_rows(text: str) -> Tuple[List[Row], str]:
     delimiter = next((sign for sign in '\t,;' if sign in first), ',')
     rows = _without_extras(_parse(text, delimiter))
     expected = max(2, len(rows[0][1]))
-    line, count = next((line, len(row)) for line, row in rows if len(row) != expected)
-    problem = f'cells separated by {DELIMITERS[delimiter]}: {count}, expected {expected} as in the first line'
-    raise LineError(line, f'{problem}. Quote a cell that has a {DELIMITERS[delimiter][:-1]} in it.')
+    line, row = next((line, row) for line, row in rows if len(row) != expected)
+    if len(row) == 1:
+        problem = f'{quoted(row[0])} is not a file name and its labels, separated by commas, tabs, semicolons or blanks'
+        raise LineError(line, f'{problem}. Write them so, as in a.jpg,cat.')
+    problem = f'cells separated by {DELIMITERS[delimiter]}: {len(row)}, expected {expected} as in the first line'
+    raise LineError(
+        line, f'{problem}. Quote a cell that has a {DELIMITERS[delimiter][:-1]} in it, as in "a{delimiter} b".'
+    )
