@@ -10,7 +10,7 @@ import time
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, Tuple, Union, get_args, get_origin
+from typing import IO, Any, Dict, Iterator, Optional, Tuple, Union, get_args, get_origin
 
 __all__ = [
     'FileWarning',
@@ -21,7 +21,9 @@ __all__ = [
     'clear_drafts',
     'fits',
     'in_words',
+    'locate',
     'locked',
+    'moved',
     'one_line',
     'quoted',
     'read_bytes',
@@ -149,6 +151,20 @@ def in_words(hint: Any) -> str:
         return f'a list, each {in_words(parts[0])}'
     words = {bool: 'true or false', int: 'an integer', float: 'a finite number', str: 'text', dict: 'a mapping'}
     return words.get(kind, 'nothing' if kind is type(None) else 'of any type')
+
+
+def locate(name: str, folder: Optional[str]) -> Optional[str]:
+    """Absolute path of what is named from a folder or else from the current one, None if nothing is there."""
+    found = next((path for path in (os.path.join(folder or '', name), name) if os.path.exists(path)), None)
+    return None if found is None else os.path.abspath(found)
+
+
+def moved(path: str, old: Optional[str], new: Optional[str]) -> str:
+    """Where an absolute path is after the folder that it was in has moved; any other path as it is."""
+    if not old or not new or not os.path.isabs(path):
+        return path
+    inside = os.path.relpath(path, old)
+    return path if inside.split(os.sep)[0] == os.pardir else os.path.abspath(os.path.join(new, inside))
 
 
 def cache_dir() -> Path:

@@ -16,7 +16,7 @@ from ..inference.device import check_device
 from ..layers.image_size import STRIDE
 from .flags.benchmark import DTYPES, create_parser
 from .flags.checks import check_outputs
-from .selected import open_selected
+from .selected import choose_dataset, open_selected
 
 __all__ = ['main']
 
@@ -64,6 +64,7 @@ def main(argv: Optional[List[str]] = None) -> List[Dict[str, Any]]:
     _check(args)
     machine = describe_machine(args.device)
     if args.what == 'loading':
+        args.dataset = choose_dataset(args.dataset, args.data_dir, (args.split,)) or 'demo'
         dataset = open_selected(args, split=args.split, part='train', verbose=False)
         sizes = args.img_sizes or [448]
         rows = [row for size in sizes for row in benchmark_loading(dataset, size, args.workers, args.repeat)]

@@ -7,7 +7,7 @@ from ..data import MultiLabelDataset
 from ..data.check import check_labels, class_table, decode_all, describe_sizes
 from ..data.splits import DEFAULT_SPLITS
 from .flags.check_data import create_parser
-from .selected import open_selected
+from .selected import choose_dataset, open_selected
 
 
 def main(argv: Optional[List[str]] = None) -> Dict[str, List[str]]:
@@ -17,6 +17,7 @@ def main(argv: Optional[List[str]] = None) -> Dict[str, List[str]]:
         ValueError: If images cannot be read, after everything is printed.
     """
     args = create_parser().parse_args(argv)
+    args.dataset = choose_dataset(args.dataset, args.data_dir, args.split or ()) or 'demo'
     requests = [('val', split) for split in args.split or [None]]
     if not args.split and args.dataset in DEFAULT_SPLITS:
         requests = [('train', None), ('val', None)]

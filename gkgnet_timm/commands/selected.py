@@ -1,22 +1,54 @@
 """What the flags of a command select: a data set, a model, and the values of a checkpoint for flags not given."""
 
 import argparse
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Sequence
 
 import torch.nn as nn
 from torch.utils.data import Dataset
 
 from ..data import open_split
+from ..data.dataset import DATASETS, form_of
 from ..data.readers.table import TABLE_OPTIONS
+from ..runtime import moved
 from ..training.config import check_types
 from ..weights.file import TrainedWith
 from ..weights.load import check_arguments, load_model
 
-__all__ = ['load_selected', 'model_defaults', 'open_selected', 'run_options']
+__all__ = ['choose_dataset', 'load_selected', 'model_defaults', 'move_paths', 'open_selected', 'run_options']
 
 READING_OPTIONS = ('bit_depth', 'background', 'max_pixels')
 DATA_OPTIONS = ('class_map', 'drop_unlabelled', 'num_classes', 'input_key', 'target_key', 'target_format')
 DATA_OPTIONS += TABLE_OPTIONS
+PATHS = ('data_dir', 'class_map', 'label_names', 'train_split', 'val_split', 'train_images', 'val_images')
+
+
+def choose_dataset(name: Optional[str], data_dir: Optional[str], splits: Sequence[Optional[str]]) -> Optional[str]:
+    """Return the name of a data set: as given, else by the suffixes of splits, None if nothing is given.
+
+    Raises:
+        ValueError: If there is a folder or a split, but nothing says of what form.
+    """
+    if name == 'demo' and data_dir:
+        raise ValueError(f'--data-dir {data_dir!r} is not used by --dataset demo: say what is in it, see --dataset.')
+    given = [split for split in splits if split]
+    if name or not (data_dir or given):
+        return name
+    forms = sorted(set(filter(None, map(form_of, given))))
+    if len(forms) != 1:
+        of_form = f'the splits are files for --dataset {" and ".join(forms)}'
+        shown = ', '.join([*(['--data-dir ' + repr(data_dir)] if data_dir else []), *(f'split {x!r}' for x in given)])
+        raise ValueError(
+            f'{shown}: {of_form if forms else "of what form?"} Give --dataset {", ".join(DATASETS[1:])} or one of '
+            'timm, or splits that end in .csv, .json or .data.'
+        )
+    return forms[0]
+
+
+def move_paths(trained: TrainedWith, data_dir: Optional[str]) -> TrainedWith:
+    """Return what a checkpoint was trained with, its paths inside the data folder from another folder on."""
+    config = trained.config
+    old, names = config.get('data_dir'), [name for name in PATHS if isinstance(config.get(name), str)]
+    return trained._replace(config=dict(config, **{name: moved(config[name], old, data_dir) for name in names}))
 
 
 def open_selected(args: argparse.Namespace, **options: Any) -> Dataset:

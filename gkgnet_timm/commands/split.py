@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from typing import List, Optional
 
+from ..data.dataset import form_of
 from ..data.division import describe_parts, divide, write_parts
 from .flags.split import create_parser
 from .selected import open_selected
@@ -13,8 +14,9 @@ from .selected import open_selected
 def main(argv: Optional[List[str]] = None) -> List[Path]:
     """Divide the data set of the flags, print what each part has, and return the tables written."""
     args = create_parser().parse_args(argv)
-    if args.dataset == 'csv' and not args.split:
+    if args.dataset in (None, 'csv') and not args.split:
         raise ValueError('Give the table to divide.')
+    args.dataset = args.dataset or form_of(args.split) or 'csv'
     if args.dataset == 'csv' and not args.data_dir:
         args.data_dir = str(Path(args.split).parent)
     dataset = open_selected(

@@ -8,6 +8,7 @@ from ..training.run import train
 from ..weights.file import read_training
 from .flags.config import read_config
 from .flags.train import create_parser
+from .selected import choose_dataset, move_paths
 
 __all__ = ['main', 'parse_flags']
 
@@ -25,6 +26,9 @@ def parse_flags(argv: Optional[List[str]] = None) -> Tuple[TrainConfig, Optional
     parser = create_parser()
     given = parser.parse_args(argv)
     resume = given.resume
+    if not given.config and resume in (None, 'auto'):
+        given.dataset = choose_dataset(given.dataset, given.data_dir, (given.train_split, given.val_split))
+        parser.set_defaults(dataset=given.dataset)
     name = given.config or ('demo' if given.dataset in (None, 'demo') and resume in (None, 'auto') else None)
     flags_of_config = read_config(name, parser) if name else {}
     if given.no_val or given.val_fraction:
@@ -47,6 +51,7 @@ def parse_flags(argv: Optional[List[str]] = None) -> Tuple[TrainConfig, Optional
             check_types(trained.config)
         except ValueError as error:
             raise ValueError(f'{resume!r} is damaged: {error}') from error
+        trained = move_paths(trained, given.data_dir)
         known = vars(given).keys() - {'device'}
         parser.set_defaults(**{flag: value for flag, value in trained.config.items() if flag in known})
         if given.config:

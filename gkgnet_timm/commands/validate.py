@@ -28,12 +28,20 @@ from ..evaluation.scores_file import save_scores
 from ..evaluation.thresholds import calibrate, load_threshold, save_thresholds
 from ..inference.device import Process, start_process
 from ..metrics import chance_level
-from ..runtime import blame, check_ranges, one_line, replacing
+from ..runtime import blame, check_ranges, locate, one_line, replacing
 from ..weights.file import TrainedWith, read_training
 from ..weights.preprocessing import resolve_preprocessing
 from .flags.checks import RANGES, check_outputs
 from .flags.validate import create_parser
-from .selected import DATA_OPTIONS, load_selected, model_defaults, open_selected, run_options
+from .selected import (
+    DATA_OPTIONS,
+    choose_dataset,
+    load_selected,
+    model_defaults,
+    move_paths,
+    open_selected,
+    run_options,
+)
 
 PREPROCESSING = ('input_size', 'crop_pct', 'crop_mode', 'interpolation', 'mean', 'std')
 OF_ONE_MODEL = ('metrics_by_class', 'calibrate', 'scores_out', 'plots')  # each model would overwrite them
@@ -53,11 +61,14 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
     folder = os.path.isdir(args.checkpoint or '')
     trained = read_training(args.checkpoint) if args.checkpoint and not folder else None
     if trained:
+        trained = move_paths(trained, args.data_dir)
         config = trained.config
         defaults = model_defaults(args.checkpoint, trained)
         flags = {name: name for name in ('dataset', 'data_dir', 'max_pixels', *DATA_OPTIONS)}
         flags.update(split='val_split', images='val_images')
         flags = flags if args.dataset in (None, config.get('dataset')) else {}
+        if flags and args.split:
+            args.split = locate(args.split, args.data_dir or config.get('data_dir')) or args.split
         if flags and args.split in (None, config.get('val_split')):
             flags['where'] = 'val_where'
         if flags and trained.held_out and not args.split:
@@ -86,7 +97,7 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
             raise ValueError(
                 f'Checkpoint {args.checkpoint!r} does not say what it was trained on, give --dataset NAME.'
             )
-        args.dataset = args.dataset or 'demo'
+        args.dataset = args.dataset or choose_dataset(None, args.data_dir, (args.split,)) or 'demo'
     return args, trained
 
 
@@ -151,7 +162,8 @@ def _is_trained_on(args: argparse.Namespace, trained: TrainedWith, dataset: Any)
         return False
     parts = ('train', 'val') if trained.is_training_split else ('train',)
     trained_on = [tuple(config.get(f'{part}_{name}') for name in ('split', 'images', 'where')) for part in parts]
-    return (dataset.split, dataset.images, args.where) in trained_on
+    opened = [path and (locate(path, folder) or path) for path in (dataset.split, dataset.images)]
+    return (*opened, args.where) in trained_on
 
 
 def _meaning(args: argparse.Namespace, trained: Optional[TrainedWith]) -> Optional[Meaning]:

@@ -12,6 +12,7 @@ import timm.data
 from timm.data import ImageDataset, IterableImageDataset, MultiLabelTarget
 
 from ..class_names import read_class_map
+from ..runtime import locate
 from .decode import Decoder
 from .demo import demo_root
 from .images import BadImageError
@@ -21,10 +22,11 @@ from .readers.gkgnet import PublishedReader
 from .readers.table import TABLE_OPTIONS, CsvReader
 from .readers.voc import VocReader
 
-__all__ = ['KnownTarget', 'MultiLabelDataset', 'create_dataset']
+__all__ = ['KnownTarget', 'MultiLabelDataset', 'create_dataset', 'form_of']
 
 DATASETS = ('demo', 'coco', 'voc', 'gkgnet', 'csv')
 TIMM_DATASETS = ('hfds/', 'hfids/', 'wds/', 'tfds/')
+_FORMS = {'.csv': 'csv', '.tsv': 'csv', '.json': 'coco', '.data': 'gkgnet'}
 _UNKNOWN = dict(ignore=-1, positive=1, negative=0)
 _TABLE = (*TABLE_OPTIONS, 'where', 'meaning', 'group_column')
 
@@ -109,10 +111,15 @@ class _ClassMap(dict):
 
 def _find(root: Path, name: str, kind: str) -> Path:
     """Find a file or folder by its path from the data folder or the current one."""
-    for path in (root / name, Path(name)):
-        if path.exists():
-            return path
-    raise FileNotFoundError(f'{kind} {str(root / name)!r} does not exist.')
+    found = locate(name, str(root))
+    if found is None:
+        raise FileNotFoundError(f'{kind} {str(root / name)!r} does not exist. Check it, or give another --data-dir.')
+    return Path(found)
+
+
+def form_of(split: Optional[str]) -> Optional[str]:
+    """Name of the data set whose reader takes a file of labels, by its suffix, None if that does not tell."""
+    return _FORMS.get(Path(split or '').suffix.lower())
 
 
 def _create_reader(
@@ -124,6 +131,9 @@ def _create_reader(
     drop_unlabelled: bool,
     table_options: Dict[str, Any],
 ) -> LabelReader:
+    form = form_of(split)
+    if form not in (None, name) and (name, form) not in (('csv', 'gkgnet'), ('demo', 'coco')):  # a table may be .data
+        raise ValueError(f'Split {split!r} is a file for --dataset {form}, not {name}: give that, or another split.')
     if name == 'voc':
         return VocReader(root, split, class_names, drop_unlabelled)
     if name in ('coco', 'demo') and not split.endswith('.json'):

@@ -1,5 +1,6 @@
 """One split of a data set, opened by name and checked."""
 
+import os
 from pathlib import Path
 from typing import Any, Collection, List, Optional, Tuple, Union
 
@@ -108,6 +109,8 @@ def open_split(
         max_pixels=max_pixels,
         **table_options,
     )
+    inside = os.path.relpath(split, root) if root and os.path.isabs(split) else split
+    split = split if inside.startswith(os.pardir) else inside  # for people, and for cards of models
     dataset.split, dataset.images = split, images
     if verbose:
         print(describe(dataset, split))

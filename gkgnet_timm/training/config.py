@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any, Dict, List, Optional, Tuple, get_type_hints
 
-from ..runtime import check_ranges, fits, in_words
+from ..runtime import check_ranges, fits, in_words, locate
 
 __all__ = ['LOSSES', 'TrainConfig', 'check_types']
 
@@ -239,6 +239,15 @@ class TrainConfig:
             if getattr(self, name):
                 path = os.path.expanduser(getattr(self, name))  # no shell expands a YAML
                 setattr(self, name, os.path.abspath(path) if name in absolute else path)
+        for name in ('train_split', 'val_split', 'train_images', 'val_images'):
+            self._locate(name)
+
+    def _locate(self, name: str) -> None:
+        """Make the path of a file of labels or a folder of images absolute: evaluation may run elsewhere."""
+        value = getattr(self, name)
+        is_path = self.dataset in ('csv', 'gkgnet') or (self.dataset == 'coco' and value and value.endswith('.json'))
+        if value and (is_path or name.endswith('images')):
+            setattr(self, name, locate(value, self.data_dir) or value)
 
     def _check_evaluation(self) -> None:
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:

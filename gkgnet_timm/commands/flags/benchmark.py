@@ -46,5 +46,5 @@ def create_parser() -> argparse.ArgumentParser:
     add_data_flags(parser)
     add_where_flag(parser)
     parser.add_argument('--split', metavar='NAME', help='loading: split of the data set')
-    parser.set_defaults(dataset='demo', workers=2)
+    parser.set_defaults(workers=2)
     return parser

@@ -19,5 +19,4 @@ def create_parser() -> argparse.ArgumentParser:
         '--drop-empty-classes', action='store_true', help='leave out classes that no image of the first split has'
     )
     parser.add_argument('--num-samples', type=int, metavar='N', help='length of a stream')
-    parser.set_defaults(dataset='demo')
     return parser

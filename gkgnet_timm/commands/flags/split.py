@@ -24,5 +24,4 @@ def create_parser() -> argparse.ArgumentParser:
     add_where_flag(parser)
     add_data_flags(parser)
     parser.add_argument('--images', metavar='DIR', help='folder of the images, unless the split determines it')
-    parser.set_defaults(dataset='csv')
     return parser
