@@ -219,8 +219,13 @@ def replacing(path: Union[str, Path], mode: str = 'w', **kwargs: Any) -> Iterato
 
 
 @contextmanager
-def locked(folder: Union[str, Path], work: str) -> Iterator[None]:
+def locked(folder: Union[str, Path], work: str, file: str = '') -> Iterator[None]:
     """Create a folder if necessary and keep other processes from the same work in it. A kill ends the lock.
+
+    Args:
+        folder: The folder.
+        work: Name of the work.
+        file: Keep them from this file in the folder only.
 
     Raises:
         ValueError: If another process is at work there.
@@ -228,13 +233,13 @@ def locked(folder: Union[str, Path], work: str) -> Iterator[None]:
     from filelock import FileLock, Timeout  # not before --help is answered
 
     Path(folder).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(Path(folder, f'.{work}.lock'), timeout=0)
+    lock = FileLock(Path(folder, f'.{file}.{work}.lock' if file else f'.{work}.lock'), timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise ValueError(
-            f'Another {work} is at work in {str(folder)!r}: wait for its end, or give another folder.'
-        ) from None
+        place = f'on {str(Path(folder, file))!r}' if file else f'in {str(folder)!r}'
+        remedy = f'wait for its end, or give another {"file" if file else "folder"}'
+        raise ValueError(f'Another {work} is at work {place}: {remedy}.') from None
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, islice
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
@@ -17,7 +18,7 @@ from ..evaluation.thresholds import load_threshold
 from ..inference.prediction_file import Kept, PredictionFile, Row, check_again, keep_rows, output_format
 from ..inference.prediction_run import check_run, describe_run, write_run
 from ..inference.predictor import Prediction, class_names_of, predict_images
-from ..runtime import check_ranges
+from ..runtime import check_ranges, locked
 from ..weights.file import TrainedWith, read_training
 from .flags.checks import RANGES, check_outputs
 from .flags.predict import create_parser
@@ -64,6 +65,19 @@ def _check_output(args: argparse.Namespace, files: List[str]) -> None:
         raise ValueError(f'--output {args.output!r} is read by this command: give another file.')
 
 
+def _is_file(output: Optional[str]) -> bool:
+    """Whether the output is a file or becomes one: neither stdout nor a device, a pipe."""
+    return output is not None and (os.path.isfile(output) or not os.path.exists(output))
+
+
+def _lock(output: Optional[str]) -> AbstractContextManager:
+    """Keep other runs from the output, whose rows would get between those of this one."""
+    if not _is_file(output):
+        return nullcontext()
+    folder, name = os.path.split(os.path.realpath(output))
+    return locked(folder, 'predict', name)
+
+
 def _row(prediction: Prediction, names: List[str], threshold: np.ndarray, topk: Optional[int]) -> Row:
     file, scores, error = prediction
     if error:
@@ -97,6 +111,15 @@ def main(argv: Optional[List[str]] = None) -> None:
     args, trained = parse_args(argv)
     files = find_images(args.images)
     _check_output(args, files)
+    with _lock(args.output):
+        unreadable = _predict(args, trained, files)
+    if unreadable:
+        print(f'{unreadable} of {len(files)} images cannot be read.', file=sys.stderr)
+        sys.exit(1)
+
+
+def _predict(args: argparse.Namespace, trained: Optional[TrainedWith], files: List[str]) -> int:
+    """Write the rows of image files, and return how many of these cannot be read."""
     kept = keep_rows(args.output, args.format, files, args.batch_size) if args.resume else Kept([], 0, 0)
     names = trained.class_names if trained else None
     if args.class_map:
@@ -113,7 +136,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         raise ValueError('A class name has the ";" that separates labels in csv, give --format json or jsonl.')
     threshold = np.asarray(load_threshold(args.threshold, names), dtype=np.float32)
     decoder, run = Decoder(**_reading(args)).for_model(model.pretrained_cfg), None
-    if args.output and args.format in RESUMABLE:
+    if _is_file(args.output) and args.format in RESUMABLE:
         run = describe_run(model, names, threshold, args.topk, args.amp_dtype if args.amp else None, decoder)
     again = [] if kept.files and check_run(args.output, run) else kept.again
     todo = drop_duplicates(files, done=kept.files)
@@ -138,6 +161,4 @@ def main(argv: Optional[List[str]] = None) -> None:
                 bar.update(len(rows))
     if trained and trained.has_ema:
         print(trained.describe_weights(args.use_ema), file=sys.stdout if args.output else sys.stderr)
-    if unreadable:
-        print(f'{unreadable} of {len(kept.files) + len(todo)} images cannot be read.', file=sys.stderr)
-        sys.exit(1)
+    return unreadable

@@ -32,6 +32,7 @@ from gkgnet_timm.inference import predictor
 from gkgnet_timm.inference.device import autocast_context
 from gkgnet_timm.inference.prediction_file import keep_rows
 from gkgnet_timm.inference.predictor import class_names_of, predict_images
+from gkgnet_timm.runtime import locked
 from gkgnet_timm.weights import load as factory
 from gkgnet_timm.weights.load import load_model
 
@@ -461,6 +462,36 @@ def test_output_is_not_touched_by_a_run_that_fails_at_once(trained, photos):
         with pytest.raises((ValueError, BadImageError)):
             predict(['a', '--output', 'o.jsonl', '--checkpoint', trained[0], '-j', '0', *flags])
         assert Path('o.jsonl').read_bytes() == finished
+
+
+def test_two_runs_do_not_mix_their_rows(trained, photos, monkeypatch):
+    run('a', '--output', 'o.jsonl', checkpoint=trained[0])
+    finished = Path('o.jsonl').read_bytes()
+    os.symlink('o.jsonl', 'link.jsonl')
+    with locked(photos, 'predict', 'o.jsonl'):  # as by a run that has not written yet
+        for output, *flags in (['o.jsonl'], ['o.jsonl', '--resume'], [photos / 'o.jsonl'], ['link.jsonl']):
+            with pytest.raises(ValueError, match="Another predict is at work on '.*/o.jsonl'.* another file"):
+                run('a', '--output', output, *flags, '--threshold', '0.1', checkpoint=trained[0])
+        assert Path('o.jsonl').read_bytes() == finished
+        run('a', '--output', 'other.jsonl', checkpoint=trained[0])
+    row = prediction._row
+
+    def row_and_another_run(*args):
+        with pytest.raises(ValueError, match='Another predict is at work'):
+            run('a', '--output', 'o.jsonl', checkpoint=trained[0])
+        return row(*args)
+
+    monkeypatch.setattr(prediction, '_row', row_and_another_run)
+    run('a', '--output', 'o.jsonl', checkpoint=trained[0])
+    assert Path('o.jsonl').read_bytes() == Path('other.jsonl').read_bytes() == finished
+    assert not list(photos.glob('.*'))
+
+
+def test_output_that_is_no_file(trained, photos):
+    os.mkfifo('pipe')
+    with open(os.open('pipe', os.O_RDWR), 'rb'):
+        run('a', '--output', 'pipe', '--format', 'jsonl', checkpoint=trained[0])
+    assert sorted(os.listdir()) == ['a', 'pipe']
 
 
 @pytest.mark.parametrize('error', [MemoryError, RuntimeError, ZeroDivisionError])
