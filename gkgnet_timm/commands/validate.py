@@ -71,11 +71,12 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
             args.split = locate(args.split, args.data_dir or config.get('data_dir')) or args.split
         if flags and args.split in (None, config.get('val_split')):
             flags['where'] = 'val_where'
-        if flags and trained.held_out and not args.split:
+        if flags and not args.split and (trained.held_out or config.get('no_val')):
+            if not trained.held_out and not args.where:
+                raise ValueError(f'Checkpoint {args.checkpoint!r} was trained without evaluation, give --split NAME.')
             flags.update(split='train_split', images='train_images', where='train_where')
-            defaults['held_out'] = trained.held_out
-        if flags and config.get('no_val') and not args.split:
-            raise ValueError(f'Checkpoint {args.checkpoint!r} was trained without evaluation, give --split NAME.')
+            if not args.where:  # which selects rows of the whole table
+                defaults['held_out'] = trained.held_out
         flags['batch_size'] = 'validation_batch_size'
         defaults.update({flag: config[name] for flag, name in flags.items() if name in config})
         args = parser.parse_args(argv, argparse.Namespace(**defaults))
@@ -161,9 +162,12 @@ def _is_trained_on(args: argparse.Namespace, trained: TrainedWith, dataset: Any)
     if getattr(args, 'held_out', None) or (args.dataset, folder) != (config.get('dataset'), config.get('data_dir')):
         return False
     parts = ('train', 'val') if trained.is_training_split else ('train',)
-    trained_on = [tuple(config.get(f'{part}_{name}') for name in ('split', 'images', 'where')) for part in parts]
     opened = [path and (locate(path, folder) or path) for path in (dataset.split, dataset.images)]
-    return (*opened, args.where) in trained_on
+    for part in parts:
+        *paths, where = (config.get(f'{part}_{name}') for name in ('split', 'images', 'where'))
+        if paths == opened and where in (None, args.where):
+            return True
+    return False
 
 
 def _meaning(args: argparse.Namespace, trained: Optional[TrainedWith]) -> Optional[Meaning]:

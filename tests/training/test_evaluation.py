@@ -190,6 +190,26 @@ def test_training_without_evaluation(table, tmp_path, capsys):
     assert len(read_summary(tmp_path / 'run')) == 3
 
 
+@pytest.mark.parametrize('evaluation', [['--val-fraction', '0.25'], ['--no-val']])
+def test_rows_of_the_table_of_a_training_without_an_evaluation_split(evaluation, table, tmp_path, capsys):
+    pytest.importorskip('iterstrat')
+    flags, labels = table
+    parts = ['train', 'train', 'val'] * 6 + ['train']
+    rows = ''.join(f'{name},{label},{part}\n' for (name, label), part in zip(labels.items(), parts))
+    (tmp_path / 'table.csv').write_text(f'image,labels,part\n{rows}')
+    flags += ['--label-column', 'labels', '--epochs', '1', '-b', '5', *evaluation]
+    argv = ['--checkpoint', str(tmp_path / 'run' / 'last.pth.tar'), '-j', '0', '--where', 'part=val']
+    train([*flags, '--train-where', 'part=train'])
+    result = validate(argv)
+    assert result['images'] == 6 and 'warning' not in result
+    assert 'table.csv: 6 images' in capsys.readouterr().out
+    (tmp_path / 'run').rename(tmp_path / 'other')
+    train(flags)  # of all rows
+    result = validate(argv)
+    assert result['images'] == 6 and 'images of training' in result['warning']
+    check_one_line(['validate', *argv[:-1], 'part=test'], "no row has 'test' in column 'part'", capsys)
+
+
 def test_training_images_are_evaluated_on_request_only(table, tmp_path, capsys):
     flags, _ = table
     flags += ['--val-split', str(tmp_path / 'table.csv')]
