@@ -11,7 +11,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-__all__ = ['ContentError', 'Weights', 'published_globals', 'read_content', 'read_weights']
+__all__ = ['ContentError', 'Weights', 'check_raw', 'published_globals', 'read_content', 'read_weights']
 
 _logger = logging.getLogger(__name__)
 RAW, AVERAGE = ('state_dict', 'model_state_dict', 'model'), ('state_dict_ema', 'model_ema')  # the first found is taken
@@ -108,6 +108,13 @@ def _unwrap(tensors: Dict[str, torch.Tensor], path: str) -> Tuple[Dict[str, torc
 
 def _group(content: Dict[str, Any], keys: Tuple[str, ...]) -> Optional[str]:
     return next((key for key in keys if isinstance(content.get(key), dict) and content[key]), None)
+
+
+def check_raw(path: Union[str, Path]) -> None:
+    """Raise a ContentError if a file that can be read holds the average of the weights and not the weights."""
+    content = read_content(path, tensors=False)
+    if isinstance(content, dict) and _group(content, AVERAGE) and not _group(content, RAW):
+        raise ContentError(f'--no-use-ema: {str(path)!r} holds the average of the weights alone.')
 
 
 def read_weights(path: Union[str, Path], use_ema: Optional[bool] = None) -> Weights:

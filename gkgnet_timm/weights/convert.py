@@ -18,7 +18,7 @@ from timm.models import PretrainedCfg, get_pretrained_cfg, save_for_hf
 from ..class_names import read_class_map
 from ..label_rows import init_labels_by_name
 from ..runtime import clear_drafts, locked, one_line
-from .content import Weights
+from .content import Weights, check_raw
 from .file import installed_file, load_weights, read_training, sha256
 from .folder import CONFIG, WEIGHTS
 from .load import create_model, load_model
@@ -157,6 +157,8 @@ def convert(
     if output.exists() and not output.is_dir():
         raise ValueError(f'--output {str(output)!r} is a file, give a folder.')
 
+    if use_ema is False and not trained:
+        check_raw(path)
     weights = load_weights(path, trained.takes_average(use_ema) if trained else use_ema)
     origin = dict(file=Path(path).name, sha256=sha256(path), ema=weights.is_average)
     config: Dict[str, Any] = dict(converted_from=origin)

@@ -16,6 +16,7 @@ from ..class_names import check_names
 from ..data.decode import reading_notes
 from ..label_rows import init_labels_by_name
 from ..runtime import UserError, one_line, read_json
+from .content import check_raw
 from .file import TrainedWith, load_weights, read_training
 from .folder import CONFIG, read_model_config
 
@@ -267,6 +268,8 @@ def load_model(
         raise ValueError(
             f'--use-ema: {path or name!r} holds no average of the weights, as a training with --model-ema leaves one.'
         )
+    if path and use_ema is False and not trained:
+        check_raw(path)
     if trained:
         if num_classes not in (None, len(trained.class_names)):
             raise ValueError(f'Checkpoint {path!r} has {len(trained.class_names)} classes, not {num_classes}.')

@@ -242,6 +242,10 @@ def test_resume_with_other_optimizer_average_or_pixels(trained):
     ):
         lines, status = resume(trained, content, *flags)
         assert status == 2 and len(lines) == 1 and message in lines[0]
+    with_average = dict(content, args=dict(content['args'], model_ema=True), state_dict_ema=content['state_dict'])
+    lines, status = resume(trained, with_average, '--model-ema-force-cpu')
+    message = 'was trained with --model-ema-force-cpu False, this run has True'
+    assert status == 2 and len(lines) == 1 and message in lines[0]
 
 
 @pytest.mark.parametrize(

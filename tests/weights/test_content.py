@@ -89,6 +89,27 @@ def test_one_rule_for_a_file_with_weights_and_their_average(raw, average, tmp_pa
         read_weights(path, use_ema=True)
 
 
+def test_average_alone_is_not_taken_for_the_weights(tmp_path):
+    expected = create()
+    torch.save(dict(state_dict_ema=expected.state_dict()), tmp_path / 'f.pth')
+    sizes = {name: KWARGS[name] for name in ('depths', 'dims', 'k', 'label_k')}
+    options = dict(model='gkgnet_ti_224', model_kwargs=dict(sizes, img_size=32))
+    flags = dict(name='gkgnet_ti_224', num_classes=3, img_size=32, **sizes)
+    for use_ema in (None, True):
+        assert_weights(load_model(tmp_path / 'f.pth', use_ema=use_ema, **flags), expected)
+        done = convert(tmp_path / 'f.pth', tmp_path / 'out', use_ema=use_ema, **options)
+        assert '"ema": true' in (done.folder / 'config.json').read_text()
+    for path in ('f.pth', 'old.pth'):
+        content = dict(state_dict_ema=expected.state_dict())
+        torch.save(content, tmp_path / path, _use_new_zipfile_serialization=path == 'f.pth')
+        message = f'--no-use-ema: .*{path}. holds the average of the weights alone'
+        with pytest.raises(ContentError, match=message):
+            load_model(tmp_path / path, use_ema=False, **flags)
+        with pytest.raises(ContentError, match=message):
+            convert(tmp_path / path, tmp_path / 'out', use_ema=False, **options)
+    create_model('gkgnet_ti_224', pretrained_path=tmp_path / 'f.pth', **KWARGS)  # a training takes what there is
+
+
 def test_folder_says_which_weights_it_has(tmp_path):
     state = [create(seed=seed).state_dict() for seed in (0, 1)]
     torch.save(dict(state_dict=state[0], state_dict_ema=state[1], best_weights='average'), tmp_path / 'f.pth')
