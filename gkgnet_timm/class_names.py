@@ -41,7 +41,7 @@ def check_names(names: Sequence[str], source: Union[str, Path]) -> List[str]:
     """Return class names as a list.
 
     Raises:
-        ValueError: If there are none, or one is empty or occurs twice.
+        ValueError: If there are none, or one is empty, occurs twice or has half a character, as JSON can.
     """
     names = [str(name) for name in names]
     if problem := find_problem(names):
@@ -54,6 +54,9 @@ def find_problem(names: Sequence[str]) -> Optional[str]:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         return f'names class {min(twice)!r} twice'
+    halves = [name for name in names if re.search('[\ud800-\udfff]', name)]
+    if halves:  # cannot be written to a file
+        return f'has class name {halves[0]!r} with half a character'
     return None if all(names) and names else 'has an empty class name' if names else 'names no class'
 
 

@@ -11,7 +11,7 @@ import torch.utils.data
 import timm.data
 from timm.data import ImageDataset, IterableImageDataset, MultiLabelTarget
 
-from ..class_names import read_class_map
+from ..class_names import check_names, read_class_map
 from ..runtime import locate
 from .decode import Decoder
 from .demo import demo_root
@@ -246,7 +246,7 @@ def create_dataset(
             dataset.decoder = decoder
         else:
             dataset = MultiLabelDataset(dataset.reader, dataset.target_transform, bad_images, decoder)
-        dataset.class_names = names
+        dataset.class_names = check_names(names, name)
         if class_names is not None and names != list(class_names):
             other = next((b for a, b in zip(class_names, names) if a != b), None)
             raise ValueError(

@@ -21,7 +21,7 @@ from gkgnet_timm.data import demo
 from gkgnet_timm.data.splits import open_split
 from gkgnet_timm.evaluation.evaluate import evaluate_dataset, evaluate_scores
 from gkgnet_timm.evaluation.plots import draw_plots
-from gkgnet_timm.evaluation.scores_file import load_scores
+from gkgnet_timm.evaluation.scores_file import load_scores, save_scores
 from gkgnet_timm.evaluation.thresholds import load_threshold
 from gkgnet_timm.weights.load import load_model
 
@@ -105,6 +105,13 @@ def test_flip_takes_the_mean_of_both_logits(run, checkpoint, tmp_path, small_dem
 
 def eval_kwargs():
     return dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), k=3, label_k=3)
+
+
+def test_half_characters_in_scores(tmp_path):
+    scores, targets = np.full((2, 1), 0.5, np.float32), np.array([[0], [1]], np.int8)
+    save_scores(tmp_path / 's.npz', scores, targets, ['a', 'b'], ['\udc80'])
+    with pytest.raises(ValueError, match=r"s.npz.*'\\udc80' with half a character"):
+        load_scores(tmp_path / 's.npz')
 
 
 def test_plots(checkpoint, tmp_path):

@@ -79,6 +79,26 @@ def test_ids_as_text_and_numbers(write, image_ids, category_ids, pairs):
     assert reader.files == ['1.jpg', '2.jpg', '3.jpg']
 
 
+@pytest.mark.parametrize(
+    'ids, order',
+    [
+        (['10', '9', '100'], [1, 0, 2]),
+        (['010', 9, ' 2 '], [2, 1, 0]),
+        (['-1', '3', -20], [2, 0, 1]),
+        ([10, 9, 'a'], [1, 0, 2]),
+        (['b', '10', '9'], [1, 2, 0]),  # by letters, as one is no number
+        (['10', '9', '\u00b2'], [0, 1, 2]),
+    ],
+)
+def test_order_of_ids(ids, order, write):
+    images = [dict(image, id=value) for image, value in zip(IMAGES, ids)]
+    categories = [dict(category, id=value) for category, value in zip(CATEGORIES, ids)]
+    reader = read(write(images, [(ids[0], ids[0])], categories))
+    assert reader.files == [IMAGES[i]['file_name'] for i in order]
+    assert reader.class_names == [CATEGORIES[i]['name'] for i in order]
+    assert np.argwhere(reader.targets).tolist() == [[order.index(0)] * 2]
+
+
 @pytest.mark.parametrize('area, expected', [(81, 81), (0.5, 0.5), ('81', None), (None, None), (10**400, None)])
 def test_areas(write, area, expected):
     annotations = [dict(annotation, area=area) for annotation in annotations_of(PAIRS)]
@@ -297,7 +317,11 @@ def test_lvis_errors(write, key, ids, message):
         (dict(categories=[*CATEGORIES, dict(id=2, name='x')]), 'category id 2 is listed twice'),
         (dict(categories=[dict(id=1, name=['cat'])]), r"category number 1 has name \['cat'\], expected text"),
         (dict(categories=[*CATEGORIES, dict(id=9, name=' ')]), 'has an empty class name'),
-        (dict(categories=[dict(id=1, name='a\ud800')]), r"has name 'a\\ud800' with half a character"),
+        (dict(categories=[dict(id=1, name='a\ud800')]), r"has class name 'a\\ud800' with half a character"),
+        (dict(annotations=[(True, 1)]), 'annotation number 1 has image_id True and category_id 1'),
+        (dict(annotations=[(1, True)]), 'category_id True'),
+        (dict(categories=[dict(id=False, name='cat')]), 'category number 1 has id False'),
+        (dict(images=[dict(IMAGES[0], neg_category_ids=[True])]), r'has neg_category_ids \[True\]'),
     ],
 )
 def test_what_is_refused(write, lists, message):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import save_image
 from PIL import Image
 
 from gkgnet_timm.class_names import COCO_CLASSES, VOC_CLASSES, read_class_map
@@ -158,6 +159,21 @@ def test_class_map(coco_folder, tmp_path):
         path.write_bytes(content)
         fails(message, read_class_map, path)
     fails('nope.txt', read_class_map, tmp_path / 'nope.txt', error=FileNotFoundError)
+
+
+@pytest.mark.parametrize(
+    'table',
+    [
+        'file,labels\n0.png,"[""dog"", ""\\ud800x""]"\n1.png,[]\n',
+        """file,labels\n0.png,"['dog', '\\udfff']"\n1.png,[]\n""",
+    ],
+)
+def test_half_characters_in_lists_of_a_table(table, tmp_path):
+    for i in range(2):
+        save_image(tmp_path / f'{i}.png', i)
+    (tmp_path / 'table.csv').write_text(table)
+    with pytest.raises(ValueError, match=r"table.csv.* class name '\\ud\S+' with half a character"):
+        create_dataset('csv', tmp_path, 'table.csv')
 
 
 # tables and published files

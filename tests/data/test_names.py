@@ -85,6 +85,18 @@ def test_names_that_mean_a_file(read, images, tmp_path, name, file):
 
 
 @every_reader
+@pytest.mark.parametrize('folder, name', [('b.1', 'b.1'), ('\u00e9', 'e\u0301')])
+def test_folder_is_no_image(folder, name, read, images, tmp_path):
+    (images / folder).mkdir(exist_ok=True)
+    (images / 'a.png').mkdir()
+    (images / f'{folder}.webp').touch()
+    reader = read(tmp_path, images, [name])
+    assert reader.files == [f'{folder}.webp'] and not reader.missing_files()
+    assert read(tmp_path, images, ['a']).files == ['a.jpg']
+    assert read(tmp_path, images, ['a.png']).missing_files() == [str(images / 'a.png')]
+
+
+@every_reader
 @pytest.mark.parametrize(
     'name, message',
     [
@@ -164,7 +176,7 @@ def test_relative_image_folder(images, tmp_path, monkeypatch):
 def test_folders_are_listed_once(images, monkeypatch):
     listed = []
     monkeypatch.setattr(
-        names.os, 'listdir', lambda path, list_folder=os.listdir: listed.append(path) or list_folder(path)
+        names.os, 'scandir', lambda path, list_folder=os.scandir: listed.append(path) or list_folder(path)
     )
     folder = ImageFolder(images)
     for i in range(100):

@@ -1,9 +1,8 @@
 """Base of the readers of labelled image files."""
 
 import copy
-import os
 from pathlib import Path
-from typing import BinaryIO, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
+from typing import BinaryIO, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from timm.data.readers.reader import Reader
 
 from ...class_names import check_names
 from ...runtime import quoted
-from .names import ImageFolder
+from .names import ImageFolder, list_folder
 
 __all__ = ['LabelReader', 'first_names', 'take_columns']
 
@@ -170,9 +169,7 @@ class LabelReader(Reader):
     def missing_files(self) -> List[str]:
         """List the files that do not exist. Reads each folder once."""
         paths = [self.root / name for name in self.files]
-        present: Dict[Path, Set[str]] = {}
-        for folder in {path.parent for path in paths}:
-            present[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        present = {folder: list_folder(folder)[0] for folder in {path.parent for path in paths}}
         return [str(path.absolute()) for path in paths if path.name not in present[path.parent]]
 
     def hint(self, path: str) -> str:

@@ -34,6 +34,11 @@ class _Index(dict):
             self[value] = self.by_text[text] = position
             self.by_digits.setdefault(text.lstrip('0'), set()).add(position)
 
+    def __getitem__(self, value: Any) -> int:
+        if isinstance(value, bool):  # equal to 1 or 0
+            raise KeyError(value)
+        return super().__getitem__(value)
+
     def __missing__(self, value: Any) -> int:
         text = str(value).strip()
         if isinstance(value, (str, int)) and text in self.by_text:
@@ -56,8 +61,11 @@ def _ids(records: List[Record], what: str) -> List[Union[int, str]]:
     return ids
 
 
-def _order(value: Union[int, str]) -> Tuple[bool, Union[int, str]]:
-    return isinstance(value, str), value
+def _ascending(ids: List[Union[int, str]]) -> List[int]:
+    """Positions of ids in their order: that of numbers, if all of them are, also as text; else numbers first."""
+    if all(re.fullmatch(r'\s*-?[0-9]{1,100}\s*', str(value)) for value in ids):
+        return sorted(range(len(ids)), key=lambda i: (int(ids[i]), str(ids[i])))
+    return sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
 
 
 def _cells(annotations: List[Record], rows: _Index, columns: _Index) -> List[Tuple[int, int, Optional[float]]]:
@@ -83,15 +91,13 @@ def _names(categories: List[Record]) -> List[str]:
         name = category.get('name')
         if isinstance(name, bool) or not isinstance(name, (int, str)):
             raise ValueError(f'category number {number} has name {quoted(name)}, expected text')
-        if re.search('[\ud800-\udfff]', str(name)):
-            raise ValueError(f'category number {number} has name {quoted(name)} with half a character, expected text')
         names.append(clean_name(str(name)))
     return names
 
 
-def _classes(categories: List[Record], ids: List[Any], annotated: Set[int]) -> Tuple[List[int], List[str]]:
+def _classes(categories: List[Record], ids: List[Any], annotated: Set[int]) -> Tuple[Set[int], List[str]]:
     """Positions of the categories that are classes, and notes about roots that are none."""
-    names, notes, kept = _names(categories), [], []
+    names, notes, kept = _names(categories), [], set()
     above = [clean_name(str(category.get('supercategory') or 'none')) for category in categories]
     groups: Dict[str, List[int]] = {}
     for position, name in enumerate(names):
@@ -105,7 +111,7 @@ def _classes(categories: List[Record], ids: List[Any], annotated: Set[int]) -> T
         rest = [i for i in group if i not in roots]
         if len(rest) != 1:
             raise ValueError(f'it names class {quoted(name)} twice, by ids {", ".join(quoted(ids[i]) for i in group)}')
-        kept += rest
+        kept.update(rest)
         notes += [f'Category {name!r} of id {ids[i]!r}, the root of a class of this name, is left out.' for i in roots]
     return kept, notes
 
@@ -187,8 +193,8 @@ class CocoReader(LabelReader):
         except ValueError as error:
             raise ValueError(f'COCO file {str(annotations)!r}: {error}.') from error
         names = _names(listed['categories'])
-        kept.sort(key=lambda i: _order(category_ids[i]))
-        order = sorted(range(len(files)), key=lambda i: _order(image_ids[i]))
+        kept = [i for i in _ascending(category_ids) if i in kept]
+        order = _ascending(image_ids)
         targets, areas = targets[order][:, kept], areas[order][:, kept]
         labelled = (targets > 0).any(axis=1) if drop_unlabelled else None
         super().__init__(

@@ -4,12 +4,23 @@ import os
 import re
 import unicodedata
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Set, Union
+from typing import Any, Dict, List, Optional, Set, Tuple, Union
 
 from ...runtime import quoted
 from ..images import EXTENSIONS
 
-__all__ = ['ImageFolder']
+__all__ = ['ImageFolder', 'list_folder']
+
+
+def list_folder(path: Union[str, Path]) -> Tuple[Set[str], Set[str]]:
+    """Names of the files in a folder, and of the folders; none if it does not exist."""
+    files: Set[str] = set()
+    folders: Set[str] = set()
+    if os.path.isdir(path):
+        with os.scandir(path) as entries:
+            for entry in entries:
+                (folders if entry.is_dir() else files).add(entry.name)
+    return files, folders
 
 
 def _form(name: str) -> str:
@@ -40,7 +51,7 @@ class ImageFolder:
         self.extended: Dict[str, str] = {}
         self._tops = tuple(dict.fromkeys((os.path.abspath(root), os.path.realpath(root))))
         self._folders: Dict[str, Optional[str]] = {'': ''}
-        self._listed: Dict[str, Set[str]] = {}
+        self._listed: Dict[str, Tuple[Set[str], Set[str]]] = {}
         self._by_key: Dict[tuple, Dict[str, List[str]]] = {}
 
     def place(self, name: Any) -> str:
@@ -103,7 +114,7 @@ class ImageFolder:
             if not os.path.isdir(self.root / path):
                 found = ''
                 for name in path.split('/'):
-                    forms = self._names_by('form', found).get(_form(name), [])
+                    forms = self._names_by('folder', found).get(_form(name), [])
                     if not forms:
                         found = None
                         break
@@ -112,7 +123,7 @@ class ImageFolder:
         return self._folders[path]
 
     def _find_in(self, folder: str, name: str) -> Optional[str]:
-        if name in self._names(folder):
+        if name in self._list(folder)[0]:
             return name
         if forms := self._names_by('form', folder).get(_form(name)):
             return forms[0]
@@ -127,18 +138,20 @@ class ImageFolder:
             self.extended[name] = found[0]
         return found[0] if found else None
 
-    def _names(self, folder: str) -> Set[str]:
+    def _list(self, folder: str) -> Tuple[Set[str], Set[str]]:
         if folder not in self._listed:
-            path = self.root / folder
-            self._listed[folder] = set(os.listdir(path)) if os.path.isdir(path) else set()
+            self._listed[folder] = list_folder(self.root / folder)
         return self._listed[folder]
 
     def _names_by(self, key: str, folder: str) -> Dict[str, List[str]]:
-        """Names in a folder by their Unicode 'form', and names of images by their 'stem', or 'similar' in any case."""
+        """Names in a folder by a key.
+
+        Files by their Unicode 'form', and each 'folder' by its own. Images by 'stem', or in any case by 'similar'.
+        """
         if (key, folder) not in self._by_key:
             names: Dict[str, List[str]] = {}
-            for name in sorted(self._names(folder)):
-                if key == 'form':
+            for name in sorted(self._list(folder)[key == 'folder']):
+                if key in ('form', 'folder'):
                     names.setdefault(_form(name), []).append(name)
                 elif name.lower().endswith(EXTENSIONS):
                     stem = _stem(name)
