@@ -146,7 +146,10 @@ def _create_reader(
         return CocoReader(annotations, folder, drop_unlabelled)
     if name == 'gkgnet':
         return PublishedReader(annotations, folder, class_names, drop_unlabelled)
-    return CsvReader(annotations, folder, class_names, drop_unlabelled=drop_unlabelled, **table_options)
+    reader = CsvReader(annotations, folder, class_names, drop_unlabelled=drop_unlabelled, **table_options)
+    if reader.meaning.unlisted == 'unknown':  # so is a class that no row has
+        reader.unlisted = -1
+    return reader
 
 
 def _check_options(name: str, options: Dict[str, Any]) -> None:
@@ -271,7 +274,7 @@ def create_dataset(
             found = (target_transform.known(reader.targets) > 0).any(axis=0)
             class_names = [label for label, kept in zip(reader.class_names, found) if kept]
         if class_names is not None:
-            reader.take_classes(class_names, drop_empty_classes)
+            reader.take_classes(class_names, drop_empty_classes, bool(table_options.get('ignore_case')))
         dataset = MultiLabelDataset(reader, target_transform, bad_images, decoder)
     else:
         raise ValueError(f'Unknown data set {name!r}, expected {", ".join(DATASETS + TIMM_DATASETS)}.')

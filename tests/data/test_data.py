@@ -162,6 +162,27 @@ def test_class_map(coco_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
+    'table, targets',
+    [
+        ('file,DOG,none,Cat\n0.png,1,0,0\n1.png,0,0,1\n', [[0, 1], [1, 0]]),
+        ('file,labels\n0.png,DOG|cAT\n1.png,\n', [[1, 1], [0, 0]]),
+        ('file,LabelName,Confidence\n0.png,DOG,1\n1.png,NONE,0\n', [[-1, 1], [-1, -1]]),
+    ],
+)
+def test_empty_classes_are_dropped_in_any_case(table, targets, tmp_path):
+    for i in range(2):
+        save_image(tmp_path / f'{i}.png', i)
+    (tmp_path / 'train.csv').write_text('file,cat,dog,none\n0.png,1,0,0\n1.png,0,1,0\n')
+    (tmp_path / 'val.csv').write_text(table)
+    options = dict(drop_empty_classes=True, ignore_case=True)
+    train = create_dataset('csv', tmp_path, 'train.csv', **options)
+    val = create_dataset('csv', tmp_path, 'val.csv', class_names=train.class_names, **options)
+    assert train.class_names == val.class_names == ['cat', 'dog'] and targets_of(val) == targets
+    with pytest.raises(ValueError, match="does not know: 'DOG'"):
+        create_dataset('csv', tmp_path, 'val.csv', class_names=train.class_names, drop_empty_classes=True)
+
+
+@pytest.mark.parametrize(
     'table',
     [
         'file,labels\n0.png,"[""dog"", ""\\ud800x""]"\n1.png,[]\n',

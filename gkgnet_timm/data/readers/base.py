@@ -94,7 +94,7 @@ class LabelReader(Reader):
             self.notes.append(f'{count} have no extension, their files were found: {file!r} for {name!r}.')
         return list(files), similar
 
-    def take_classes(self, class_names: Sequence[str], drop_empty: bool = False) -> None:
+    def take_classes(self, class_names: Sequence[str], drop_empty: bool = False, ignore_case: bool = False) -> None:
         """Bring the classes into the order of others by name, those of the training split.
 
         A class that this split does not list is absent, or unknown if only what was verified is known.
@@ -102,10 +102,14 @@ class LabelReader(Reader):
         Args:
             class_names: Classes to have.
             drop_empty: Drop other classes if no image has them.
+            ignore_case: Names that differ in case only are of one class.
 
         Raises:
             ValueError: If there are other classes.
         """
+        if ignore_case:
+            spelling = {name.casefold(): name for name in class_names}
+            self.class_names = [spelling.get(name.casefold(), name) for name in self.class_names]
         if list(class_names) == self.class_names:
             return
         index, wanted = self.class_to_idx, set(class_names)
