@@ -153,6 +153,8 @@ class Decoder:
             layer = image.convert('RGBA')
             image = Image.new('RGB', layer.size, self.color)
             image.paste(layer, mask=layer)
+        if image.mode == 'LAB':  # which Pillow brings to RGB only
+            image = image.convert('RGB')
         image = image.convert(self.mode)
         image.info = {key: value for key, value in opened.info.items() if key != 'transparency'}  # with the EXIF data
         try:

@@ -1,5 +1,6 @@
 """Levels of images of more than 8 bits, which Pillow would cut off or clip."""
 
+import re
 from typing import Any, BinaryIO, NamedTuple, Optional
 
 import numpy as np
@@ -45,11 +46,10 @@ def read_levels(image: Image.Image, file: Optional[BinaryIO], bits: Optional[int
     if image.mode == 'F':
         return _float_levels(np.asarray(image), bits)
     if image.mode == 'I' or image.mode.startswith('I;16'):
-        # Pillow scales the levels of these formats by the depth that the file names
-        scaled = image.format == 'JPEG2000' or (tile is not None and tile.codec_name in ('ppm', 'ppm_plain'))
-        return _grey_levels(image, None if scaled else bits)
-    if tile is None or ';16' not in _raw_mode(tile):
-        return _check_depth(image, tile, bits)
+        return _grey_levels(image, None if _is_scaled(image, file, tile) else bits)
+    # not the 16 bits of a whole pixel, as in BGR;16
+    if tile is None or not re.search(';16[BLN]$', _raw_mode(tile)):
+        return _check_depth(image, file, tile, bits)
     pixels = _colours(image, file, bits)
     if pixels is None:
         return None
@@ -70,10 +70,30 @@ def _raw_mode(tile: Any) -> str:
     return str(tile.args if isinstance(tile.args, str) else tile.args[0]) if tile.args else ''
 
 
-def _check_depth(image: Image.Image, tile: Any, bits: Optional[int]) -> None:
+def _is_scaled(image: Image.Image, file: Optional[BinaryIO], tile: Any) -> bool:
+    """Whether Pillow has scaled levels to 16 bits from a depth that the file names."""
+    if image.format == 'JPEG2000':
+        return file is None or _depth_of_jpeg_2000(file) != 16
+    return tile is not None and tile.codec_name in ('ppm', 'ppm_plain') and tile.args[-1] != 65535
+
+
+def _depth_of_jpeg_2000(file: BinaryIO) -> Optional[int]:
+    """Bits of the first component by the head of the code stream, None if it has none."""
+    place = file.tell()
+    file.seek(0)
+    head = re.search(b'\xff\x4f\xff\x51.{38}(.)', file.read(1 << 16), re.S)
+    file.seek(place)
+    return None if head is None else (head[1][0] & 127) + 1
+
+
+def _check_depth(image: Image.Image, file: Optional[BinaryIO], tile: Any, bits: Optional[int]) -> None:
     """Raise a ValueError if Pillow brings an image of 16 bits to 8 bits in a way that loses the range."""
-    if bits not in (None, 16) and tile and tile.codec_name in ('ppm', 'ppm_plain') and tile.args[-1] == 65535:
-        raise ValueError(f'--bit-depth {bits} does not work for colour {image.format} files of 16 bits, save it as PNG')
+    if bits not in (None, 16) and tile:
+        is_ppm = tile.codec_name in ('ppm', 'ppm_plain') and tile.args[-1] == 65535
+        if is_ppm or (image.format == 'JPEG2000' and _depth_of_jpeg_2000(file) == 16):
+            raise ValueError(
+                f'--bit-depth {bits} does not work for colour {image.format} files of 16 bits, save it as PNG'
+            )
     if tile and image.format == 'TIFF' and 16 in image.tag_v2.get(BITS_PER_SAMPLE, ()):
         raise ValueError(SEPARATE)
 

@@ -143,6 +143,61 @@ def test_8_bits_stay_as_they_are():
         assert np.array_equal(read(saved(COLOUR, 'PNG'), **kwargs)[0], COLOUR)
 
 
+@pytest.mark.parametrize('bit_depth', [None, 12])
+@pytest.mark.parametrize('masks', [(0xF800, 0x7E0, 0x1F), (0x7C00, 0x3E0, 0x1F)], ids=['5-6-5', '5-5-5'])
+def test_bmp_of_16_bits_a_pixel(masks, bit_depth):
+    levels = [(i * 8, 255 - i * 8, 128) for i in range(32)]
+    shifts = [mask.bit_length() - 8 for mask in masks]
+    row = [sum((v << s if s >= 0 else v >> -s) & mask for v, s, mask in zip(rgb, shifts, masks)) for rgb in levels]
+    pixels = np.tile(np.array(row, '<u2'), (4, 1)).tobytes()
+    head = struct.pack('<IiiHHIIiiII3I', 40, 32, 4, 1, 16, 3, len(pixels), 0, 0, 0, 0, *masks)
+    bmp = struct.pack('<2sIHHI', b'BM', 14 + len(head) + len(pixels), 0, 0, 14 + len(head)) + head + pixels
+    pixels, reason = read(bmp, bit_depth=bit_depth)
+    assert reason == '' and np.abs(pixels[2].astype(int) - levels).max() < 10
+
+
+def test_lab_with_a_model_of_grey_images():
+    file = io.BytesIO()
+    Image.merge('LAB', [Image.new('L', (9, 9), level) for level in (128, 128, 128)]).save(file, 'TIFF')
+    for mode, shape in (('RGB', (9, 9, 3)), ('L', (9, 9))):
+        pixels, reason = read(file.getvalue(), mode=mode)
+        assert (pixels.shape, reason) == (shape, '') and np.abs(pixels.astype(int) - 119).max() < 5
+
+
+def jpeg_2000(pixels, depth=None):
+    """A file of JPEG 2000, whose head names another depth, by which its levels are divided."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, 'JPEG2000', irreversible=depth is not None)
+    content = bytearray(file.getvalue())
+    place = content.index(b'\xff\x4f\xff\x51') + 42
+    if depth:
+        content[place : place + pixels[0, 0].size * 3 : 3] = [depth - 1] * pixels[0, 0].size
+    return bytes(content)
+
+
+@pytest.mark.filterwarnings('error')
+def test_jpeg_2000_of_16_bits():
+    levels = np.tile(np.linspace(0, 4095, 64).astype('u2'), (64, 1))
+    named = jpeg_2000(levels * 16, 12)
+    for content, bit_depth in ((jpeg_2000(levels), 12), (named, None), (named, 12), (named, 16)):
+        pixels, reason = read(content, bit_depth=bit_depth)
+        assert reason == '' and np.abs(pixels[..., 0] - levels / 4095 * 255).max() < 1
+    colour = jpeg_2000(COLOUR, 16)
+    assert (
+        '--bit-depth 12 does not work for colour JPEG2000 files of 16 bits, save it as PNG'
+        in read(colour, bit_depth=12)[1]
+    )
+    assert read(jpeg_2000(COLOUR), bit_depth=12)[1] == ''
+
+
+def test_plain_pgm_of_16_bits():
+    levels = np.tile(np.linspace(0, 4095, 64).astype(int), (2, 1))
+    for top in (4095, 65535):
+        text = f'P2 64 2 {top} ' + ' '.join(map(str, levels.flat))
+        pixels, reason = read(text.encode(), bit_depth=12)
+        assert reason == '' and pixels.max() == 255
+
+
 @pytest.mark.parametrize('order', '<>')
 def test_floats_from_0_to_1(order):
     levels = (GREY / 255).astype(np.float32)[..., None]
