@@ -6,10 +6,12 @@ from ..weights.convert import convert
 from ..weights.file import read_training
 from ..weights.folder import WEIGHTS
 from .flags.convert import create_parser
+from .selected import select_weights
 
 
 def main(argv: Optional[List[str]] = None) -> None:
     args = create_parser().parse_args(argv)
+    args.checkpoint = select_weights(args.checkpoint)
     done = convert(**vars(args))
     trained = read_training(args.checkpoint)
     if trained and trained.has_ema:

@@ -22,7 +22,7 @@ from ..runtime import check_ranges, locked
 from ..weights.file import TrainedWith, read_training
 from .flags.checks import RANGES, check_outputs
 from .flags.predict import create_parser
-from .selected import READING_OPTIONS, load_selected, model_defaults, run_options
+from .selected import READING_OPTIONS, load_selected, model_defaults, run_options, select_weights
 
 RESUMABLE = ('csv', 'jsonl')
 
@@ -36,9 +36,11 @@ def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Op
     """
     parser = create_parser()
     args = parser.parse_args(argv)
-    trained = read_training(args.checkpoint) if args.checkpoint else None
+    checkpoint = select_weights(args.checkpoint) if args.checkpoint else None
+    trained = read_training(checkpoint) if checkpoint else None
     if trained:
-        args = parser.parse_args(argv, argparse.Namespace(**model_defaults(args.checkpoint, trained)))
+        args = parser.parse_args(argv, argparse.Namespace(**model_defaults(checkpoint, trained)))
+    args.checkpoint = checkpoint
     check_ranges(args, RANGES)
     args.format = output_format(args.format, args.output)
     if args.resume and (not args.output or args.format not in RESUMABLE):

@@ -1,6 +1,7 @@
 """What the flags of a command select: a data set, a model, and the values of a checkpoint for flags not given."""
 
 import argparse
+import sys
 from typing import Any, Dict, Optional, Sequence
 
 import torch.nn as nn
@@ -13,8 +14,10 @@ from ..runtime import moved
 from ..training.config import check_types
 from ..weights.file import TrainedWith
 from ..weights.load import check_arguments, load_model
+from ..weights.source import find_weights
 
 __all__ = ['choose_dataset', 'load_selected', 'model_defaults', 'move_paths', 'open_selected', 'run_options']
+__all__ += ['select_weights']
 
 READING_OPTIONS = ('bit_depth', 'background', 'max_pixels')
 DATA_OPTIONS = ('class_map', 'drop_unlabelled', 'num_classes', 'input_key', 'target_key', 'target_format')
@@ -56,6 +59,14 @@ def open_selected(args: argparse.Namespace, **options: Any) -> Dataset:
     options.update({name: getattr(args, name) for name in (*DATA_OPTIONS, *READING_OPTIONS)})
     options.update(unknown=args.unknown_labels, where=args.where)
     return open_split(args.dataset, args.data_dir, **options)
+
+
+def select_weights(checkpoint: str) -> str:
+    """Return the file of weights that a flag means, and say so if it is not the one it names."""
+    found = find_weights(checkpoint)
+    if found != checkpoint:
+        print(f'Weights of {checkpoint!r}: {found}', file=sys.stderr)
+    return found
 
 
 def model_defaults(checkpoint: str, trained: TrainedWith) -> Dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Dict, List, Optional, Tuple
 from ..training.config import TrainConfig, check_types
 from ..training.run import train
 from ..weights.file import read_training
+from ..weights.source import find_checkpoint
 from .flags.config import read_config
 from .flags.train import create_parser
 from .selected import choose_dataset, move_paths
@@ -41,6 +42,7 @@ def parse_flags(argv: Optional[List[str]] = None) -> Tuple[TrainConfig, Optional
         last = Path(given.output, given.experiment, 'last.pth.tar')
         resume = str(last) if last.is_file() else None
     if resume:
+        resume = find_checkpoint(resume)
         trained = read_training(resume)
         if not trained:
             raise ValueError(

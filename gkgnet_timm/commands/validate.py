@@ -30,6 +30,8 @@ from ..inference.device import Process, start_process
 from ..metrics import chance_level
 from ..runtime import blame, check_ranges, locate, one_line, replacing
 from ..weights.file import TrainedWith, read_training
+from ..weights.folder import CONFIG
+from ..weights.load import stored_names
 from ..weights.preprocessing import resolve_preprocessing
 from .flags.checks import RANGES, check_outputs
 from .flags.validate import create_parser
@@ -41,6 +43,7 @@ from .selected import (
     move_paths,
     open_selected,
     run_options,
+    select_weights,
 )
 
 PREPROCESSING = ('input_size', 'crop_pct', 'crop_mode', 'interpolation', 'mean', 'std')
@@ -58,8 +61,9 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
     """
     parser = create_parser()
     args = parser.parse_args(argv)
-    folder = os.path.isdir(args.checkpoint or '')
-    trained = read_training(args.checkpoint) if args.checkpoint and not folder else None
+    folder = os.path.isdir(args.checkpoint or '') and not os.path.isfile(os.path.join(args.checkpoint, CONFIG))
+    checkpoint = select_weights(args.checkpoint) if args.checkpoint and not folder else args.checkpoint
+    trained = read_training(checkpoint) if checkpoint and not folder else None
     if trained:
         trained = move_paths(trained, args.data_dir)
         config = trained.config
@@ -80,6 +84,7 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
         flags['batch_size'] = 'validation_batch_size'
         defaults.update({flag: config[name] for flag, name in flags.items() if name in config})
         args = parser.parse_args(argv, argparse.Namespace(**defaults))
+    args.checkpoint = checkpoint
     check_ranges(args, RANGES)
     check_outputs(args, ('results_file', 'metrics_by_class', 'calibrate', 'scores_out'), ('plots',))
     if args.dataset and args.dataset not in DATASETS and not args.dataset.startswith(TIMM_DATASETS):
@@ -94,11 +99,12 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
                 f'--use-ema: {args.checkpoint or args.model!r} has no averaged weights; training writes them with '
                 '--model-ema.'
             )
+        args.dataset = args.dataset or choose_dataset(None, args.data_dir, (args.split,))
         if args.checkpoint and not args.dataset:
             raise ValueError(
                 f'Checkpoint {args.checkpoint!r} does not say what it was trained on, give --dataset NAME.'
             )
-        args.dataset = args.dataset or choose_dataset(None, args.data_dir, (args.split,)) or 'demo'
+        args.dataset = args.dataset or 'demo'
     return args, trained
 
 
@@ -142,7 +148,7 @@ def _print_preprocessing(
     """Print the preprocessing in force, and warn where it differs from that of training, if known."""
     expected = resolve_preprocessing(model)
     size = trained.config['img_size'] if trained else None
-    if not size and (cfg := timm.models.get_pretrained_cfg(args.model)):
+    if not size and args.model and (cfg := timm.models.get_pretrained_cfg(args.model)):
         size = cfg.input_size[-1]
     if size:
         expected['input_size'] = (expected['input_size'][0], size, size)
@@ -185,6 +191,8 @@ def _evaluate_model(
         Evaluations by kind of weights ('raw', 'ema'), and what they are of.
     """
     class_names = trained.class_names if trained else None
+    if not trained and not args.class_map:
+        class_names = stored_names(args.checkpoint, args.model) or None
     held_out = getattr(args, 'held_out', None)
     dataset = open_selected(
         args,
@@ -204,7 +212,7 @@ def _evaluate_model(
             print(describe(dataset, f'{dataset.split}, as held out by the training'))
     if class_names not in (None, dataset.class_names):
         raise ValueError(
-            f'Checkpoint {args.checkpoint!r} knows {len(class_names)} classes ({", ".join(class_names[:3])}, ...), '
+            f'{args.checkpoint or args.model!r} knows {len(class_names)} classes ({", ".join(class_names[:3])}, ...), '
             f'split {dataset.split!r} has {len(dataset.class_names)} ({", ".join(dataset.class_names[:3])}, ...).'
         )
     threshold = load_threshold(args.threshold, dataset.class_names)
@@ -232,7 +240,8 @@ def _evaluate_model(
             print(f'Left out, as it cannot be read: {path}')
         if unreadable := len(evaluations['raw'].unreadable):
             print(f'{describe_unreadable(unreadable, len(dataset))}.')
-    origin = dict(model=args.model, checkpoint=args.checkpoint, dataset=args.dataset, split=dataset.split)
+    name = args.model or model.pretrained_cfg.get('architecture')
+    origin = dict(model=name, checkpoint=args.checkpoint, dataset=args.dataset, split=dataset.split)
     origin.update(img_size=config['input_size'][-1], crop_mode=config['crop_mode'])
     if trained and _is_trained_on(args, trained, dataset):
         origin['warning'] = SAME_SPLIT

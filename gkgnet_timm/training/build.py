@@ -18,6 +18,7 @@ from ..data.splits import hold_out, open_split
 from ..inference.device import Process
 from ..runtime import blame, read_json
 from ..weights.load import check_arguments, check_forward, create_model, create_model_by_labels
+from ..weights.source import find_weights
 from .checkpoint import TrainTask
 from .config import TrainConfig
 from .criterion import create_criterion
@@ -128,7 +129,10 @@ def _create_model(config: TrainConfig, class_names: list, process: Process, is_r
     options = _model_options(config)
     if is_resumed:  # the weights of the checkpoint follow
         return create_model(config.model, num_classes=len(class_names), **options)
-    options.update(pretrained=config.pretrained, pretrained_path=config.pretrained_path)
+    path = config.pretrained_path and find_weights(config.pretrained_path)
+    if path != config.pretrained_path and process.is_primary:
+        print(f'Weights of {config.pretrained_path!r}: {path}')
+    options.update(pretrained=config.pretrained, pretrained_path=path)
     if not config.init_labels_by_name:
         return create_model(config.model, num_classes=len(class_names), **options)
     model, known = create_model_by_labels(config.model, class_names, **options)

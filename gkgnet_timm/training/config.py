@@ -99,7 +99,9 @@ class TrainConfig:
 
     model: str = option('gkgnet_224', 'any timm model', 'NAME', group='model')
     pretrained: bool = option(False, 'start from the pretrained weights of its tag')
-    pretrained_path: Optional[str] = option(None, 'start from this file: Pyramid ViG, GKGNet, or a checkpoint', 'FILE')
+    pretrained_path: Optional[str] = option(
+        None, 'start from this file or folder: Pyramid ViG, GKGNet, a checkpoint, a run, hf-hub:ORG/NAME', 'FILE'
+    )
     init_labels_by_name: bool = option(
         False, 'keep label nodes and score rows of classes that the pretrained weights know by name'
     )
@@ -238,7 +240,8 @@ class TrainConfig:
         for name in (*absolute, 'train_split', 'val_split', 'train_images', 'val_images', 'output'):
             if getattr(self, name):
                 path = os.path.expanduser(getattr(self, name))  # no shell expands a YAML
-                setattr(self, name, os.path.abspath(path) if name in absolute else path)
+                is_absolute = name in absolute and not path.startswith(('hf-hub:', 'local-dir:'))
+                setattr(self, name, os.path.abspath(path) if is_absolute else path)
         for name in ('train_split', 'val_split', 'train_images', 'val_images'):
             self._locate(name)
 

@@ -18,9 +18,10 @@ from ..label_rows import init_labels_by_name
 from ..runtime import UserError, one_line, read_json
 from .content import check_raw
 from .file import TrainedWith, load_weights, read_training
-from .folder import CONFIG, read_model_config
+from .folder import CONFIG, WEIGHTS, read_model_config
+from .source import find_weights
 
-__all__ = ['check_arguments', 'check_forward', 'create_model', 'create_model_by_labels', 'load_model']
+__all__ = ['check_arguments', 'check_forward', 'create_model', 'create_model_by_labels', 'load_model', 'stored_names']
 
 _NOT_OF_A_MODEL = {
     'name': 'give --model',
@@ -119,7 +120,7 @@ def create_model(
     Args:
         name: Name in timm's registry, 'hf-hub:ORG/NAME' or 'local-dir:FOLDER'.
         pretrained: Load the weights of this name.
-        pretrained_path: Load the weights of this file instead; classes of another number start fresh.
+        pretrained_path: Load these weights instead, see `find_weights`; classes of another number start fresh.
         use_ema: Take the average of the weights in this file, or the weights themselves, see `read_weights`.
         num_classes: None for those of the weights.
         img_size: Side or (height, width) in pixels, None for that of the model.
@@ -140,9 +141,7 @@ def create_model(
         kwargs.update(pos_embed_init=pos_embed_init, img_size=img_size)
     source = ''
     if pretrained_path is not None:
-        path = str(pretrained_path)
-        if not Path(path).is_file():
-            raise FileNotFoundError(f'Pretrained weights {path!r} do not exist.')
+        path = find_weights(pretrained_path)
         overlay = dict(model_kwargs.get('pretrained_cfg_overlay') or {}, source='')
         overlay['state_dict'] = load_weights(path, use_ema).tensors
         if num_classes is None and (names := _stored_names(path)):
@@ -218,6 +217,31 @@ def _load_trained(
     return model
 
 
+def _name_of_folder(path: str, name: Optional[str]) -> str:
+    """Return the name by which timm loads a folder of weights with a config that says what they are of."""
+    folder = Path(path).parent
+    architecture = read_model_config(folder / CONFIG)['architecture']
+    if Path(path).name != WEIGHTS:
+        raise ValueError(f'Weights {path!r} are beside a {CONFIG} of {WEIGHTS}: name the file so, or move it.')
+    if name and _architecture(name) != architecture:
+        raise ValueError(f'Weights {path!r} are of {architecture}, not of {name!r}: leave out --model.')
+    return f'local-dir:{folder}'
+
+
+def stored_names(checkpoint: Optional[str], name: Optional[str]) -> List[str]:
+    """Return the class names that come with a file of weights or with the pretrained ones of a model, if any do."""
+    if checkpoint:
+        return _stored_names(checkpoint)
+    source, place = parse_model_name(name)
+    if source:
+        config = read_model_config(_config_path(source, place))
+        names = config.get('label_names') or config['pretrained_cfg'].get('label_names')
+    else:
+        cfg = timm.models.get_pretrained_cfg(name)
+        names = cfg and cfg.label_names
+    return list(names) if isinstance(names, (list, tuple)) else []
+
+
 def load_model(
     checkpoint: Union[str, Path, None] = None,
     *,
@@ -235,7 +259,7 @@ def load_model(
     `model.pretrained_cfg['label_names']` its class names, if the weights name them.
 
     Args:
-        checkpoint: File of weights. None for the pretrained ones of `name`.
+        checkpoint: Weights, as `find_weights` takes them. None for the pretrained ones of `name`.
         name: Name in timm's registry, 'hf-hub:ORG/NAME' or 'local-dir:FOLDER'.
         pretrained: Load the weights of `name`.
         num_classes: None for those of the weights.
@@ -254,14 +278,10 @@ def load_model(
             'No weights: give --checkpoint FILE, or --model NAME --pretrained (in Python: checkpoint, or name and '
             'pretrained=True).'
         )
-    path = None if checkpoint is None else str(checkpoint)
+    path = None if checkpoint is None else find_weights(checkpoint)
     trained = read_training(path) if path else None
-    if path and path.endswith('.safetensors') and Path(path).with_name('config.json').is_file():
-        folder = Path(path).parent
-        raise ValueError(
-            f'Weights {path!r} are in a folder with a config.json, which names their model, size and classes: give '
-            f'--model local-dir:{folder} --pretrained instead of --checkpoint.'
-        )
+    if path and path.endswith('.safetensors') and Path(path).with_name(CONFIG).is_file():
+        name, path, pretrained = _name_of_folder(path, name), None, True
     if not trained and not name:
         raise ValueError(f'Checkpoint {path!r} does not say which model it is of, give --model NAME (in Python: name).')
     if use_ema and (not path or trained and not trained.has_ema):

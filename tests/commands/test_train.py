@@ -179,7 +179,7 @@ def test_errors_are_one_line(checkpoint, tmp_path, capsys, coco_folder):
         (['train', *TINY, '--seed', '-1'], '--seed'),
         (['train', *TINY, '--loss', 'bce', '--loss-pos-weight', '1,2'], '--loss-pos-weight.*8 classes'),
         (['train', *TINY, '--pretrained-path', str(tmp_path / 'other.pth.tar')], 'other.pth.tar'),
-        (['train', '--resume', str(Path(checkpoint).parent)], 'is a folder, give .*last.pth.tar'),
+        (['train', '--resume', str(tmp_path)], "Checkpoint '.*last.pth.tar' does not exist"),
         (['train', *TINY, '--loss', 'twoway', '--mixup', '1'], 'twoway'),
         (['train', *TINY, '--smoothing', '0.1'], 'gkgnet.*smoothing'),
         (['train', '-c', 'nope'], "'nope'.*coco2014_576"),

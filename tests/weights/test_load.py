@@ -14,7 +14,7 @@ from timm.models import save_for_hf
 
 from gkgnet_timm.class_names import COCO_CLASSES
 from gkgnet_timm.weights.file import TrainedWith, read_training
-from gkgnet_timm.weights.load import create_model, create_model_by_labels, load_model
+from gkgnet_timm.weights.load import create_model, create_model_by_labels, load_model, stored_names
 
 NAMES = ['cat', 'dog', 'eel']
 KWARGS = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), k=3, label_k=3)
@@ -200,8 +200,16 @@ def test_folder_of_weights(tmp_path):
     assert list(model.pretrained_cfg['label_names']) == NAMES
     larger = load_model(name=f'local-dir:{tmp_path}', pretrained=True, img_size=64)
     assert larger.stem.img_size == (64, 64) and resolve_model_data_config(larger)['input_size'] == (1, 64, 64)
-    with pytest.raises(ValueError, match=f'config.json.*give --model local-dir:{tmp_path} --pretrained'):
-        load_model(tmp_path / 'model.safetensors')
+    for source in (tmp_path, tmp_path / 'model.safetensors', f'local-dir:{tmp_path}'):
+        assert torch.equal(logits(load_model(source), channels=1), logits(stored, channels=1))
+    assert (
+        stored_names(None, f'local-dir:{tmp_path}') == stored_names(str(tmp_path / 'model.safetensors'), None) == NAMES
+    )
+    with pytest.raises(ValueError, match='are of pvig_ti_224, not of .pvig_s_224.'):
+        load_model(tmp_path, name='pvig_s_224')
+    (tmp_path / 'model.safetensors').rename(tmp_path / 'other.safetensors')
+    with pytest.raises(ValueError, match='beside a config.json of model.safetensors'):
+        load_model(tmp_path / 'other.safetensors')
 
 
 def test_errors(checkpoint, tmp_path):
@@ -243,7 +251,7 @@ def test_start_of_a_training(checkpoint):
     assert known == ['Dog'] and torch.equal(model.label_embed.weight[1], weights['label_embed.weight'][1])
     with pytest.raises(ValueError, match='none of the 1 classes .fox, .... is one of the 3'):
         create_model_by_labels('gkgnet_ti_224', ['fox'], pretrained_path=path, img_size=32, **KWARGS)
-    with pytest.raises(FileNotFoundError, match="'nope.pth' do not exist"):
+    with pytest.raises(FileNotFoundError, match="'nope.pth' does not exist"):
         create_model('gkgnet_ti_224', pretrained_path='nope.pth')
     with pytest.raises(ValueError, match="Model 'gkgnet_ti_224': .*nonsense"):
         create_model('gkgnet_ti_224', nonsense=1)

@@ -1,0 +1,63 @@
+"""Where weights are: in a file, the folder of a run, a converted folder, or on the Hub."""
+
+import os
+from pathlib import Path
+from typing import Union
+
+from huggingface_hub import hf_hub_download
+
+from timm.models import parse_model_name
+
+from .folder import CONFIG, WEIGHTS
+
+__all__ = ['find_checkpoint', 'find_weights']
+
+_OF_RUN = ('model_best.pth.tar', 'last.pth.tar')
+
+
+def find_weights(source: Union[str, Path]) -> str:
+    """Return the file of weights that is meant.
+
+    Args:
+        source: A file; the folder of a run, of which the best checkpoint is taken, else the last; a folder that
+            `convert` or timm wrote, also as 'local-dir:FOLDER'; or 'hf-hub:ORG/NAME', which is downloaded.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder, or no weights in it.
+        OSError: If weights cannot be downloaded.
+    """
+    text = os.path.expanduser(source)
+    scheme = text.partition(':')[0] if text.startswith(('hf-hub:', 'hf_hub:', 'local-dir:')) else ''
+    if scheme.startswith('hf'):
+        repo, _, revision = parse_model_name(text)[1].partition('@')
+        hf_hub_download(repo, CONFIG, revision=revision or None)  # into the same folder
+        return hf_hub_download(repo, WEIGHTS, revision=revision or None)
+    path = Path(text.removeprefix('local-dir:'))
+    if path.is_dir():
+        names = (WEIGHTS,) if scheme or (path / CONFIG).is_file() else _OF_RUN
+        found = next((path / name for name in names if (path / name).is_file()), None)
+        if found is None:
+            raise FileNotFoundError(
+                f'Folder {str(path)!r} has no weights: neither {_OF_RUN[0]} or {_OF_RUN[1]}, as a run of training '
+                f'writes, nor {CONFIG} and {WEIGHTS}, as convert writes.'
+            )
+        return str(found)
+    if not path.exists():
+        what = 'Folder' if scheme else 'Checkpoint'
+        hint = f' For weights on the Hub give hf-hub:{text}.' if text.count('/') == 1 and not path.suffix else ''
+        raise FileNotFoundError(f'{what} {str(path)!r} does not exist.{hint}')
+    return str(path)
+
+
+def find_checkpoint(source: str) -> str:
+    """Return the checkpoint to resume: a file, or the last one in the folder of a run.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path /= _OF_RUN[1]
+    if not path.is_file():
+        raise FileNotFoundError(f'Checkpoint {str(path)!r} does not exist.')
+    return str(path)
