@@ -120,7 +120,8 @@ def create_loaders(
 
 def _model_options(config: TrainConfig) -> Dict[str, Any]:
     check_arguments(config.model_kwargs)
-    flags = dict(img_size=config.img_size, drop_rate=config.drop, drop_path_rate=config.drop_path)
+    flags = dict(img_size=config.img_size, in_chans=config.in_chans)
+    flags.update(drop_rate=config.drop, drop_path_rate=config.drop_path)
     options = {**config.model_kwargs, **{name: value for name, value in flags.items() if value is not None}}
     return dict(options, pos_embed_init=config.pos_embed_init)
 
@@ -129,12 +130,20 @@ def _create_model(config: TrainConfig, class_names: list, process: Process, is_r
     options = _model_options(config)
     if is_resumed:  # the weights of the checkpoint follow
         return create_model(config.model, num_classes=len(class_names), **options)
-    path = config.pretrained_path and find_weights(config.pretrained_path)
-    if path != config.pretrained_path and process.is_primary:
-        print(f'Weights of {config.pretrained_path!r}: {path}')
+    source = config.pretrained_path or config.initial_checkpoint
+    path = source and find_weights(source)
+    if path != source and process.is_primary:
+        print(f'Weights of {source!r}: {path}')
     options.update(pretrained=config.pretrained, pretrained_path=path)
     if not config.init_labels_by_name:
-        return create_model(config.model, num_classes=len(class_names), **options)
+        model = create_model(config.model, num_classes=len(class_names), **options)
+        known = model.pretrained_cfg['num_classes']
+        if config.initial_checkpoint and known != len(class_names):
+            raise ValueError(
+                f'--initial-checkpoint {source!r} is of {known or "no"} classes, the data set has {len(class_names)}: '
+                'give --pretrained-path to start the classifier anew.'
+            )
+        return model
     model, known = create_model_by_labels(config.model, class_names, **options)
     if process.is_primary:
         shown = ', '.join(known[:8]) + (', ...' if len(known) > 8 else '')

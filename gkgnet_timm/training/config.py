@@ -102,6 +102,7 @@ class TrainConfig:
     pretrained_path: Optional[str] = option(
         None, 'start from this file or folder: Pyramid ViG, GKGNet, a checkpoint, a run, hf-hub:ORG/NAME', 'FILE'
     )
+    initial_checkpoint: Optional[str] = option(None, 'the same, of as many classes as the data set', 'FILE')
     init_labels_by_name: bool = option(
         False, 'keep label nodes and score rows of classes that the pretrained weights know by name'
     )
@@ -111,6 +112,14 @@ class TrainConfig:
         choices=('resample', 'zero'),
     )
     img_size: Optional[int] = option(None, 'image side in pixels (default: that of the model)', 'N', limits=(1, inf))
+    in_chans: Optional[int] = option(
+        None, 'channels of an image, 3 or 1 (default: that of the model)', 'N', limits=(1, inf)
+    )
+    crop_pct: Optional[float] = option(
+        None, 'share of the resized image in evaluation (default: that of the model)', 'PCT', limits=(0.01, 1.5)
+    )
+    mean: Optional[List[float]] = option(None, 'of pixels, from 0 to 1 (default: that of the model)', 'MEAN', nargs='+')
+    std: Optional[List[float]] = option(None, 'likewise', 'STD', nargs='+')
     drop: Optional[float] = option(None, 'dropout before the classifier', 'RATE')
     drop_path: Optional[float] = option(None, 'stochastic depth', 'RATE')
     model_kwargs: Dict[str, Any] = option({}, 'more model arguments')
@@ -136,24 +145,24 @@ class TrainConfig:
     validation_batch_size: Optional[int] = option(None, '(default: batch size)', 'N', limits=(1, inf), short='-vb')
     grad_accum_steps: int = option(1, 'batches per update', 'N', limits=(1, inf))
     opt: str = option('adamw', 'any timm optimizer', 'NAME')
-    opt_eps: Optional[float] = option(None, '', 'EPS')
-    opt_betas: Optional[List[float]] = option(None, '', 'BETA', nargs=2)
+    opt_eps: Optional[float] = option(None, 'of the optimizer (default: its own)', 'EPS')
+    opt_betas: Optional[List[float]] = option(None, 'of the optimizer (default: its own)', 'BETA', nargs=2)
     opt_kwargs: Dict[str, Any] = option({}, 'more optimizer arguments')
     lr: float = option(1e-4, 'learning rate, whatever the batch size', limits=(0, inf))
     weight_decay: float = option(0.05, 'except for norms and biases')
     momentum: float = option(0.9, 'for optimizers that have one')
     layer_decay: Optional[float] = option(None, 'layer-wise decay of the learning rate', 'RATE', limits=(0, 1))
     clip_grad: float = option(5.0, 'largest gradient, 0 for no limit', 'NORM', limits=(0, inf))
-    clip_mode: str = option('norm', choices=('norm', 'value', 'agc'))
+    clip_mode: str = option('norm', 'what is limited', choices=('norm', 'value', 'agc'))
     max_bad_steps: int = option(10, 'updates per epoch that a non-finite loss may skip', 'N')
 
-    epochs: int = option(30, '', 'N', limits=(1, inf), group='schedule')
+    epochs: int = option(30, 'passes over the training split', 'N', limits=(1, inf), group='schedule')
     patience: Optional[int] = option(None, 'stop after N epochs without a better metric', 'N', limits=(1, inf))
-    sched: str = option('cosine', choices=SCHEDULES)
+    sched: str = option('cosine', 'of the learning rate', choices=SCHEDULES)
     sched_on_updates: bool = option(True, 'step per update, not per epoch')
-    warmup_epochs: int = option(1, '', 'N')
+    warmup_epochs: int = option(1, 'of a rising learning rate', 'N')
     warmup_lr: float = option(1e-7, 'at the first update')
-    min_lr: float = option(0.0)
+    min_lr: float = option(0.0, 'at the end')
     decay_milestones: List[int] = option([10, 50], 'multistep: first epochs at a lower rate', 'N', nargs='+')
     decay_epochs: Optional[float] = option(
         None, 'step: epochs per rate; wsd, rsqrt: of the decay', 'N', limits=(1e-9, inf)
@@ -172,18 +181,18 @@ class TrainConfig:
     loss_weight_max: Optional[float] = option(None, 'largest weight', limits=(1e-9, inf))
     class_stats: Optional[str] = option(None, 'json with pos_counts and num_samples of a stream', 'FILE')
     bce_sum: bool = option(False, 'sum over classes')
-    asl_gamma_pos: float = option(1.0, limits=(0, inf))
-    asl_gamma_neg: float = option(4.0, limits=(0, inf))
-    asl_clip: float = option(0.05, limits=(0, 0.999))
-    asl_reduction: str = option('batchmean', choices=('batchmean', 'sum', 'mean'))
-    poly_epsilon: float = option(2.0)
-    poly_gamma: float = option(0.0, limits=(0, inf))
-    poly_alpha: Optional[float] = option(None, limits=(0, 1))
-    twoway_tp: float = option(4.0, limits=(1e-6, inf))
-    twoway_tn: float = option(1.0, limits=(1e-6, inf))
-    db_neg_scale: float = option(2.0, limits=(1e-6, inf))
-    db_init_bias: float = option(0.05)
-    db_focal_gamma: float = option(2.0, limits=(0, inf))
+    asl_gamma_pos: float = option(1.0, 'focusing of present labels', limits=(0, inf))
+    asl_gamma_neg: float = option(4.0, 'focusing of absent labels', limits=(0, inf))
+    asl_clip: float = option(0.05, 'absent labels below this score do not count', limits=(0, 0.999))
+    asl_reduction: str = option('batchmean', 'mean over images or scores, or sum', choices=('batchmean', 'sum', 'mean'))
+    poly_epsilon: float = option(2.0, 'weight of the first term')
+    poly_gamma: float = option(0.0, 'focusing', limits=(0, inf))
+    poly_alpha: Optional[float] = option(None, 'weight of present labels', limits=(0, 1))
+    twoway_tp: float = option(4.0, 'temperature of present labels', limits=(1e-6, inf))
+    twoway_tn: float = option(1.0, 'temperature of absent labels', limits=(1e-6, inf))
+    db_neg_scale: float = option(2.0, 'tolerance for absent labels', limits=(1e-6, inf))
+    db_init_bias: float = option(0.05, 'of the logits, by class frequency')
+    db_focal_gamma: float = option(2.0, 'focusing', limits=(0, inf))
 
     no_aug: bool = option(False, 'none at all', group='augmentation')
     cropmix: float = option(0.0, 'probability, in place of random crops', 'P')
@@ -191,16 +200,16 @@ class TrainConfig:
     scale: List[float] = option([0.08, 1.0], 'area of random crops', 'PCT', nargs=2)
     ratio: List[float] = option([3 / 4, 4 / 3], 'aspect ratio of random crops', 'RATIO', nargs=2)
     train_interpolation: str = option('random', 'random, bilinear, bicubic', 'NAME')
-    hflip: float = option(0.5, '', 'P')
-    vflip: float = option(0.0, '', 'P')
-    color_jitter: float = option(0.4, '', 'PCT')
+    hflip: float = option(0.5, 'probability of a mirror image', 'P')
+    vflip: float = option(0.0, 'probability of an image upside down', 'P')
+    color_jitter: float = option(0.4, 'of brightness, contrast and saturation', 'PCT')
     aa: Optional[str] = option(None, 'trivial, or a policy of timm such as rand-m9-mstd0.5, without jitter', 'NAME')
     reprob: float = option(0.0, 'random erasing, with noise', 'P')
-    mixup: float = option(0.0, '', 'ALPHA', limits=(0, 100))
-    cutmix: float = option(0.0, '', 'ALPHA', limits=(0, 100))
+    mixup: float = option(0.0, 'sum of two images, 0 for none', 'ALPHA', limits=(0, 100))
+    cutmix: float = option(0.0, 'part of another image, 0 for none', 'ALPHA', limits=(0, 100))
     mixup_prob: float = option(1.0, 'of either', 'P', limits=(0, 1))
     mixup_switch_prob: float = option(0.5, 'of cutmix if both are on', 'P', limits=(0, 1))
-    mixup_mode: str = option('batch', choices=('batch', 'pair', 'elem'))
+    mixup_mode: str = option('batch', 'what is mixed alike', choices=('batch', 'pair', 'elem'))
     mixup_off_epoch: int = option(0, 'stop mixing at this epoch', 'N')
     oversample_thr: Optional[float] = option(None, 'repeat images of classes rarer than this fraction', 'F')
     aug_repeats: float = option(0, 'augmentations of an image in an epoch', 'N', limits=(0, 100))
@@ -210,7 +219,7 @@ class TrainConfig:
         'also evaluate and keep a moving average; the better of both is the result',
         group='average of the weights',
     )
-    model_ema_decay: float = option(0.9998, '', 'RATE', limits=(0, 1))
+    model_ema_decay: float = option(0.9998, 'share that stays at an update', 'RATE', limits=(0, 1))
     model_ema_warmup: bool = option(True, 'lower decay at first, so that early weights do not count for long')
     model_ema_force_cpu: bool = option(False, 'saves memory, without evaluation')
 
@@ -219,9 +228,9 @@ class TrainConfig:
     eval_metric: str = option('mAP', 'picks the best checkpoint', 'NAME')
     log_interval: int = option(50, 'updates between lines', 'N', limits=(1, inf))
     checkpoint_hist: int = option(3, 'epoch checkpoints to keep', 'N', limits=(1, inf))
-    seed: int = option(42, limits=(0, 2**32 - 1))
+    seed: int = option(42, 'decides all that is random', limits=(0, 2**32 - 1))
     log_wandb: bool = option(False, 'log to Weights & Biases')
-    wandb_project: Optional[str] = option(None, '', 'NAME')
+    wandb_project: Optional[str] = option(None, 'of Weights & Biases', 'NAME')
     log_tensorboard: bool = option(False, 'log to TensorBoard, in the folder of the run')
 
     def __post_init__(self) -> None:
@@ -235,8 +244,10 @@ class TrainConfig:
         if not 0 < self.scale[0] <= self.scale[1] or not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f'--scale and --ratio run from small to large, got {self.scale} and {self.ratio}.')
         self._check_evaluation()
+        if self.pretrained_path and self.initial_checkpoint:
+            raise ValueError('--pretrained-path and --initial-checkpoint are weights to start from: give one of them.')
         # a resumed run may start elsewhere
-        absolute = ('data_dir', 'class_map', 'label_names', 'class_stats', 'pretrained_path')
+        absolute = ('data_dir', 'class_map', 'label_names', 'class_stats', 'pretrained_path', 'initial_checkpoint')
         for name in (*absolute, 'train_split', 'val_split', 'train_images', 'val_images', 'output'):
             if getattr(self, name):
                 path = os.path.expanduser(getattr(self, name))  # no shell expands a YAML

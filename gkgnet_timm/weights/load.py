@@ -169,10 +169,12 @@ def _check_classifier(model: nn.Module, source: str, remedy: str) -> None:
         raise ValueError(f'Weights {source!r} {found}: {remedy}.')
 
 
-def _set_cfg(model: nn.Module, img_size: Any = None, class_names: Optional[List[str]] = None) -> None:
+def _set_cfg(
+    model: nn.Module, img_size: Any = None, class_names: Optional[List[str]] = None, **preprocessing: Any
+) -> None:
     """Give a model a `pretrained_cfg` of its own, with its classes and the preprocessing for the size it runs at."""
     cfg = dict(model.pretrained_cfg)
-    config = resolve_input_data_config(model, args=dict(img_size=img_size))
+    config = resolve_input_data_config(model, args=dict(preprocessing, img_size=img_size))
     if tuple(config['input_size'][1:]) != tuple(cfg['input_size'][1:]):
         cfg['pool_size'] = None
     cfg.update(config, num_classes=model.num_classes)
@@ -197,8 +199,9 @@ def _load_trained(
     if name.partition('.')[0] != config['model'].partition('.')[0]:
         raise ValueError(f'Checkpoint {path!r} is of model {config["model"]!r}, not {name!r}.')
     kwargs = {**config['model_kwargs'], **model_kwargs, 'num_classes': len(trained.class_names)}
-    if config['img_size']:
-        kwargs['img_size'] = config['img_size']
+    for argument in ('img_size', 'in_chans'):
+        if config.get(argument):
+            kwargs[argument] = config[argument]
     try:
         model = create_model(name, **kwargs)
     except ValueError as error:
@@ -211,7 +214,8 @@ def _load_trained(
         check_forward(model)
     if img_size and img_size != config['img_size'] and hasattr(model, 'set_input_size'):
         model.set_input_size(img_size)
-    _set_cfg(model, img_size or kwargs.get('img_size'), trained.class_names)
+    preprocessing = {name: config.get(name) for name in ('mean', 'std', 'crop_pct')}
+    _set_cfg(model, img_size or kwargs.get('img_size'), trained.class_names, **preprocessing)
     if 'bit_depth' in config:  # older checkpoints do not say how images were read
         model.pretrained_cfg['notes'] = reading_notes(config['bit_depth'], config.get('background'))
     return model

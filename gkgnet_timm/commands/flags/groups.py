@@ -2,18 +2,42 @@
 
 import argparse
 import ast
+import difflib
 import os
-from typing import Any, List, NoReturn
+from typing import Any, List, NoReturn, Optional, Sequence
 
-__all__ = ['FlagParser', 'KeyValues', 'add_data_flags', 'add_device_flags', 'add_ema_flag', 'add_reading_flags']
-__all__ += ['add_where_flag', 'add_workers_flag']
+__all__ = ['FlagParser', 'KeyValues', 'Switch', 'add_data_flags', 'add_device_flags', 'add_ema_flag']
+__all__ += ['add_reading_flags', 'add_where_flag', 'add_workers_flag']
 
 
 class FlagParser(argparse.ArgumentParser):
     """A parser whose errors are a ValueError of one line, as all other errors of a command."""
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f'{message}. See --help.')
+        raise ValueError(f'{message}{"" if message.endswith("?") else "."} See --help.')
+
+    def parse_args(self, args: Optional[Sequence[str]] = None, namespace: Any = None) -> argparse.Namespace:
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flag = next((argument for argument in unknown if argument.startswith('-')), unknown[0])
+            name = flag.partition('=')[0]
+            similar = difflib.get_close_matches(name, self._option_string_actions, n=1)
+            self.error(f'unknown flag {name!r}, {similar[0]!r}?' if similar else f'unknown: {" ".join(unknown)!r}')
+        return parsed
+
+
+class Switch(argparse.BooleanOptionalAction):
+    """--NAME and --no-NAME, which undoes the switch of a config or checkpoint; of --no-NAME the opposite is --NAME."""
+
+    def __init__(self, option_strings: List[str], dest: str, help: str = '', **kwargs: Any):
+        super().__init__([name for name in option_strings if not name.startswith('--no-')], dest, **kwargs)
+        self.help, self.default = help, False
+        negated = [name for name in option_strings if name.startswith('--no-')]
+        self.option_strings = [*self.option_strings, *negated, *(f'--{name[5:]}' for name in negated)]
+        self._means_true = {*option_strings}
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Optional[str] = None) -> None:
+        setattr(namespace, self.dest, option_string in self._means_true)
 
 
 class KeyValues(argparse.Action):
@@ -70,7 +94,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--data-dir', metavar='DIR', help='folder of the data set, not needed for demo')
     group.add_argument('--class-map', metavar='FILE', help='class names in order, one on each line')
     group.add_argument('--num-classes', type=int, metavar='N', help='for data sets of timm that name no classes')
-    group.add_argument('--drop-unlabelled', action='store_true', help='leave out images without a label')
+    group.add_argument('--drop-unlabelled', action=Switch, help='leave out images without a label')
     group.add_argument('--input-key', metavar='KEY', help='field of the image in data sets of timm')
     group.add_argument('--target-key', metavar='KEY', help='field of the labels in data sets of timm')
     group.add_argument('--target-format', choices=('indices', 'multihot'), help='of the labels in data sets of timm')
@@ -90,7 +114,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--label-separator', metavar='TEXT', help="between names in a cell, '' for none (default: |, else ;, else ,)"
     )
-    group.add_argument('--ignore-case', action='store_true', help='names that differ in case are of one class')
+    group.add_argument('--ignore-case', action=Switch, help='names that differ in case are of one class')
     group.add_argument(
         '--table-format', choices=('long', 'wide'), help='a row for each image and label, or for each image'
     )
@@ -116,7 +140,7 @@ def add_device_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1, mps, ... (default: cuda if available)')
     group.add_argument('--amp', action=argparse.BooleanOptionalAction, default=None, help='automatic mixed precision')
     group.add_argument('--amp-dtype', choices=('bfloat16', 'float16'), help='(default: bfloat16)')
-    group.add_argument('--channels-last', action='store_true', help='memory layout')
+    group.add_argument('--channels-last', action=Switch, help='memory layout')
 
 
 def add_ema_flag(group: argparse._ActionsContainer) -> None:

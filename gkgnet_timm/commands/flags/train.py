@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from ...training.config import TrainConfig
 from .config import packaged_configs
-from .groups import FlagParser, KeyValues, add_data_flags, add_device_flags
+from .groups import FlagParser, KeyValues, Switch, add_data_flags, add_device_flags
 
 
 def _value_type(hint: Any) -> type:
@@ -21,7 +21,7 @@ def _add_flag(group: argparse._ActionsContainer, item: Field) -> None:
     if isinstance(default, dict):
         options.update(nargs='*', action=KeyValues, metavar='KEY=VALUE')
     elif isinstance(default, bool):
-        options.update(action=argparse.BooleanOptionalAction if default else 'store_true')
+        options.update(action=argparse.BooleanOptionalAction if default else Switch)
     else:
         options.update(type=_value_type(item.type))
     action = group.add_argument(*item.metadata['names'], f'--{item.name.replace("_", "-")}', **options)
@@ -33,6 +33,7 @@ def _add_flag(group: argparse._ActionsContainer, item: Field) -> None:
 def create_parser() -> argparse.ArgumentParser:
     parser = FlagParser(
         prog='train_multilabel.py',
+        usage='%(prog)s [-h] [-c FILE] [--FLAG VALUE ...]',
         description='Train a multi-label model. Flags have the names of timm. Without --dataset and --config: the '
         'config demo, a small model on a data set that is drawn on first use.',
     )

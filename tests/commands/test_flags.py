@@ -1,0 +1,81 @@
+"""Flags of all commands: texts, switches that can be undone, mistyped names."""
+
+import importlib
+
+import pytest
+import torch
+from runs import TINY, check_one_line
+
+from gkgnet_timm import load_model
+from gkgnet_timm.__main__ import COMMANDS
+from gkgnet_timm.commands.train import main as train
+from gkgnet_timm.commands.train import parse_flags
+from gkgnet_timm.weights.preprocessing import resolve_preprocessing
+
+
+def parser_of(name):
+    return importlib.import_module(f'gkgnet_timm.commands.flags.{name.replace("-", "_")}').create_parser()
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_every_flag_has_a_text(command):
+    for action in parser_of(command)._actions:
+        says = action.help or action.choices or action.metavar == 'KEY=VALUE' or action.dest in ('model_kwargs', 'mean')
+        assert says or action.dest in ('batch_size', 'std'), action.option_strings
+    assert parser_of(command).format_help()
+
+
+@pytest.mark.parametrize('command', ['train', 'validate', 'predict', 'check-data', 'benchmark', 'split'])
+def test_workers_are_asked_for_alike(command):
+    assert parser_of(command)._option_string_actions['-j'].dest == 'workers'
+
+
+def test_switches_of_a_config_can_be_undone(tmp_path):
+    config = tmp_path / 'config.yaml'
+    names = ('pretrained', 'no_aug', 'no_val', 'drop_unlabelled', 'channels_last', 'bce_sum', 'sched_on_updates')
+    config.write_text('dataset: demo\nmodel: gkgnet_ti_224\n' + ''.join(f'{name}: true\n' for name in names))
+    argv = ['-c', str(config)]
+    assert all(getattr(parse_flags(argv)[0], name) for name in names)
+    undo = ['--no-pretrained', '--aug', '--val', '--no-drop-unlabelled', '--no-channels-last', '--no-bce-sum']
+    undone = parse_flags([*argv, *undo, '--no-sched-on-updates'])[0]
+    assert not any(getattr(undone, name) for name in names)
+    assert parse_flags([*argv, *undo, '--pretrained', '--no-aug'])[0].no_aug
+
+
+@pytest.mark.parametrize(
+    'flags, message',
+    [
+        ('train --epoks 3', "^error: unknown flag '--epoks', '--epochs'\\? See --help.$"),
+        ('predict a.jpg --chekpoint=x', "unknown flag '--chekpoint', '--checkpoint'\\?"),
+        ('validate --checkpoint x --thresold 0.3', "'--threshold'\\?"),
+        ('check-data photos', "unknown: 'photos'. See --help"),
+        ('train --zzz', "unknown: '--zzz'"),
+    ],
+)
+def test_mistyped_flags(flags, message, capsys):
+    check_one_line(flags.split(), message, capsys)
+
+
+def test_preprocessing_of_a_training_holds_afterwards(small_demo, tmp_path):
+    flags = ['--in-chans', '1', '--mean', '0.4', '--std', '0.3', '--crop-pct', '0.9', '--epochs', '1']
+    train([*TINY, *flags, '--output', str(tmp_path), '--experiment', 'run'])
+    config = resolve_preprocessing(load_model(tmp_path / 'run'))
+    assert config['input_size'] == (1, 32, 32) and config['crop_pct'] == 0.9
+    assert (tuple(config['mean']), tuple(config['std'])) == ((0.4,), (0.3,))
+
+
+def test_initial_checkpoint(small_demo, tmp_path, capsys):
+    flags = [*TINY, '--epochs', '1', '--output', str(tmp_path), '--lr', '0', '--warmup-epochs', '0']
+    train([*flags, '--experiment', 'first'])
+    train([*flags, '--experiment', 'second', '--initial-checkpoint', str(tmp_path / 'first'), '--seed', '1'])
+    weights = [
+        torch.load(tmp_path / name / 'last.pth.tar', weights_only=True)['state_dict'] for name in ('first', 'second')
+    ]
+    assert torch.equal(*(tensors['head_label.weight'] for tensors in weights))
+    weights[0]['head_label.weight'], weights[0]['head_label.bias'] = torch.zeros(3, 32), torch.zeros(3)
+    for name in [name for name in weights[0] if name.startswith(('label_embed', 'head_patch'))]:
+        weights[0][name] = weights[0][name][:3]
+    torch.save(weights[0], tmp_path / 'three.pth')
+    argv = ['train', *flags, '--initial-checkpoint', str(tmp_path / 'three.pth')]
+    check_one_line(argv, 'is of 3 classes, the data set has 8: give --pretrained-path', capsys)
+    check_one_line([*argv, '--pretrained-path', 'x'], 'give one of them', capsys)
