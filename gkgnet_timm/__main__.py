@@ -2,12 +2,14 @@
 
 import difflib
 import importlib
+import importlib.metadata
 import os
 import sys
 import warnings
 from typing import Any, List, Optional
 
-from .runtime import FileWarning, UserError
+from .runtime import FileWarning, UserError, command_line
+from .version import __version__
 
 COMMANDS = {
     'train': 'train a model, as train_multilabel.py',
@@ -50,9 +52,13 @@ def main(argv: Optional[List[str]] = None) -> None:
     if hasattr(sys.stdout, 'reconfigure'):
         sys.stdout.reconfigure(errors='backslashreplace')  # class names need not fit into the encoding of a terminal
     if not argv or argv[0] in ('-h', '--help'):
-        print('usage: python -m gkgnet_timm COMMAND [--help]\n')
+        print(f'usage: {command_line("COMMAND")} [--help]\n       {command_line("--version")}\n')
         print('\n'.join(f'  {name:<11}  {what}' for name, what in COMMANDS.items()))
         sys.exit(0 if argv else 2)
+    if argv[0] == '--version':
+        others = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in ('torch', 'timm'))
+        print(f'gkgnet-timm {__version__}, {others}')
+        return
     if argv[0] not in COMMANDS:
         similar = difflib.get_close_matches(argv[0], COMMANDS, n=1)
         expected = f'{similar[0]!r}?' if similar else f'expected one of {", ".join(COMMANDS)}'

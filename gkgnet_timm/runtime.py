@@ -4,8 +4,10 @@ import json
 import math
 import os
 import reprlib
+import shlex
 import shutil
 import stat
+import sys
 import time
 import uuid
 from contextlib import contextmanager, suppress
@@ -19,6 +21,7 @@ __all__ = [
     'cache_dir',
     'check_ranges',
     'clear_drafts',
+    'command_line',
     'fits',
     'in_words',
     'locate',
@@ -45,6 +48,17 @@ class UserError(RuntimeError):
 
 class FileWarning(UserWarning):
     """A file can be read, but probably not as it was meant. Commands print it in a line."""
+
+
+def command_line(command: str, *arguments: Any) -> str:
+    """A command line for the user to type, in the form of the one that runs: scripts, the program, or the module."""
+    running, scripts = Path(sys.argv[0]), dict(train='train_multilabel.py', validate='validate.py')
+    words = ['python', '-m', 'gkgnet_timm', command]
+    if running.stem == 'gkgnet-timm':
+        words = ['gkgnet-timm', command]
+    elif running.name in scripts.values() and command in scripts:
+        words = ['python', str(running.with_name(scripts[command]))]
+    return shlex.join([*words, *map(str, arguments)])
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
@@ -232,6 +246,7 @@ def locked(folder: Union[str, Path], work: str, file: str = '') -> Iterator[None
     """
     from filelock import FileLock, Timeout  # not before --help is answered
 
+    made = [path for path in (Path(folder), *Path(folder).parents) if not path.exists()]
     Path(folder).mkdir(parents=True, exist_ok=True)
     lock = FileLock(Path(folder, f'.{file}.{work}.lock' if file else f'.{work}.lock'), timeout=0)
     try:
@@ -246,3 +261,6 @@ def locked(folder: Union[str, Path], work: str, file: str = '') -> Iterator[None
         with suppress(PermissionError):  # of Windows, for a file that is open
             Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+        with suppress(OSError):  # the first that is not empty ends it
+            for path in made:
+                path.rmdir()

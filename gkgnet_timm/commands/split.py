@@ -1,12 +1,12 @@
 """Division of a data set into tables for training, evaluation and test."""
 
 import os
-import shlex
 from pathlib import Path
 from typing import List, Optional
 
 from ..data.dataset import form_of
 from ..data.division import describe_parts, divide, write_parts
+from ..runtime import command_line
 from .flags.split import create_parser
 from .selected import open_selected
 
@@ -34,5 +34,5 @@ def main(argv: Optional[List[str]] = None) -> List[Path]:
     flags = ['--dataset', 'csv', '--data-dir', str(dataset.reader.root)]
     for flag, path in zip(('--train-split', '--val-split'), paths):
         flags += [flag, str(path.absolute())]
-    print(f'To train on them: python train_multilabel.py {shlex.join(flags)}')
+    print(f'To train on them: {command_line("train", *flags)}')
     return paths

@@ -1,6 +1,7 @@
 """Data sets, loaders, model and loss of a training run."""
 
 import copy
+import importlib.util
 from pathlib import Path
 from typing import Any, Collection, Dict, Optional, Tuple
 
@@ -17,13 +18,13 @@ from ..data.readers.table import TABLE_OPTIONS
 from ..data.splits import hold_out, open_split
 from ..inference.device import Process
 from ..runtime import blame, read_json
-from ..weights.load import check_arguments, check_forward, create_model, create_model_by_labels
+from ..weights.load import check_arguments, check_forward, check_name, create_model, create_model_by_labels
 from ..weights.source import find_weights
 from .checkpoint import TrainTask
 from .config import TrainConfig
-from .criterion import create_criterion
+from .criterion import check_loss, create_criterion
 
-__all__ = ['check_last_batch', 'check_model', 'create_datasets', 'create_loaders', 'create_optimizer', 'create_task']
+__all__ = ['check_last_batch', 'check_start', 'create_datasets', 'create_loaders', 'create_optimizer', 'create_task']
 
 
 def create_datasets(
@@ -176,8 +177,22 @@ def _create_criterion(config: TrainConfig, train_set: Any) -> torch.nn.Module:
     return create_criterion(config, num_classes, counts)
 
 
-def check_model(config: TrainConfig) -> None:
-    """Raise a ValueError if model arguments make no model that scores an image, before the data is read."""
+def check_start(config: TrainConfig) -> None:
+    """Check what needs no data before it is read: names, weights, packages, optimizer and arguments of the model.
+
+    Raises:
+        FileNotFoundError: If weights to start from do not exist.
+        ValueError: If anything else cannot work. Names the flag.
+    """
+    check_name(config.model)
+    for source in (config.pretrained_path, config.initial_checkpoint):
+        if source:
+            find_weights(source)
+    for flag, package in (('log_wandb', 'wandb'), ('log_tensorboard', 'tensorboard')):
+        if getattr(config, flag) and importlib.util.find_spec(package) is None:
+            raise ValueError(f'--{flag.replace("_", "-")} needs the package: pip install {package}.')
+    check_loss(config)
+    create_optimizer(config, torch.nn.Linear(1, 1))
     if config.model_kwargs:
         options = dict(_model_options(config), pretrained=config.pretrained, pretrained_path=config.pretrained_path)
         check_forward(create_model(config.model, num_classes=2, **options, use_ema=False))

@@ -10,7 +10,7 @@ from timm.loss import create_classification_loss, resolve_class_weights
 from ..loss import GKGNetLoss, KnownLoss
 from .config import TrainConfig
 
-__all__ = ['create_criterion']
+__all__ = ['check_loss', 'create_criterion']
 
 _KNOBS = ('bce_sum', 'asl_gamma_pos', 'asl_gamma_neg', 'asl_clip', 'asl_reduction', 'poly_epsilon', 'poly_gamma')
 _KNOBS += ('poly_alpha', 'twoway_tp', 'twoway_tn', 'db_neg_scale', 'db_init_bias', 'db_focal_gamma')
@@ -37,6 +37,16 @@ def _class_weights(
     return weights
 
 
+def check_loss(config: TrainConfig) -> None:
+    """Raise a ValueError that names the first flag that the loss has no use for."""
+    for name in ('smoothing', 'loss_class_weight', 'loss_pos_weight'):
+        if config.loss == 'gkgnet' and getattr(config, name):
+            raise ValueError(
+                f'--{name.replace("_", "-")} is for the losses of timm, --loss gkgnet has its own smoothing and no '
+                'weights: give --loss asl or bce, or --oversample-thr F against imbalance.'
+            )
+
+
 def create_criterion(
     config: TrainConfig, num_classes: int, class_counts: Optional[Tuple[torch.Tensor, int]] = None
 ) -> nn.Module:
@@ -50,10 +60,8 @@ def create_criterion(
     Raises:
         ValueError: If fields contradict each other.
     """
-    is_weighted = config.loss_class_weight is not None or config.loss_pos_weight is not None
+    check_loss(config)
     if config.loss == 'gkgnet':
-        if config.smoothing or is_weighted:
-            raise ValueError('--loss gkgnet has its own smoothing and no weights, these flags are for timm losses.')
         return GKGNetLoss()
     weights = {kind: _class_weights(config, kind, num_classes, class_counts) for kind in ('class_weight', 'pos_weight')}
     counts = dict(zip(('class_counts', 'num_samples'), class_counts or ())) if config.loss == 'db' else {}

@@ -1,7 +1,6 @@
 """A training run: the loop over the epochs, and what it leaves in its folder."""
 
 import itertools
-import shlex
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
@@ -21,10 +20,10 @@ from ..data.images import describe_unreadable
 from ..evaluation.evaluate import SAME_SPLIT
 from ..inference.device import Process, autocast_context, start_process
 from ..metrics import MultiLabelEvaluator
-from ..runtime import blame, replacing
+from ..runtime import blame, command_line, replacing
 from ..weights.file import read_training
 from ..weights.preprocessing import resolve_preprocessing
-from .build import check_last_batch, check_model, create_datasets, create_loaders, create_optimizer, create_task
+from .build import check_last_batch, check_start, create_datasets, create_loaders, create_optimizer, create_task
 from .checkpoint import SafeSaver, TrainTask, open_run, resume_run
 from .config import TrainConfig
 from .curves import draw_curves
@@ -65,7 +64,7 @@ def train(config: TrainConfig, resume: Optional[str] = None) -> Dict[str, float]
 
 def _train(config: TrainConfig, resume: Optional[str], process: Process, output: Path) -> Dict[str, float]:
     """Train in a folder that no other run works in."""
-    check_model(config)
+    check_start(config)
     bad_images = output / 'bad_images.txt'
     if process.is_primary and not resume:
         bad_images.unlink(missing_ok=True)
@@ -223,10 +222,10 @@ def _has_stalled(config: TrainConfig, epoch: int, saver: Optional[SafeSaver], pr
 
 def _announce_end(config: TrainConfig, task: TrainTask, output: Path, saver: SafeSaver, images: int) -> None:
     """Say what came out of a run on a number of images, and where it is."""
-    checkpoint, command = output / 'model_best.pth.tar', 'To reproduce it: python validate.py --checkpoint {}'
+    checkpoint = output / ('last.pth.tar' if config.no_val else 'model_best.pth.tar')
+    command = command_line('validate', '--checkpoint', checkpoint)
+    command = f'To evaluate it: {command} --split NAME' if config.no_val else f'To reproduce it: {command}'
     if config.no_val:
-        checkpoint = output / 'last.pth.tar'
-        command = 'To evaluate it: python validate.py --checkpoint {} --split NAME'
         print(f'Trained without evaluation, the result is the last checkpoint: {checkpoint}')
         if config.model_ema:
             print('It is taken with its raw weights, and with their average by --use-ema.')
@@ -239,7 +238,7 @@ def _announce_end(config: TrainConfig, task: TrainTask, output: Path, saver: Saf
         print(f'{best}: {checkpoint}')
     if task.facts.get('is_training_split'):
         print(f'Warning: {SAME_SPLIT}')
-    print(command.format(shlex.quote(str(checkpoint))))
+    print(command)
     if (output / 'summary.csv').is_file():
         draw_curves(output / 'summary.csv', output / 'curves.png', config.eval_metric)
         print(f'Curves: {output / "curves.png"}')

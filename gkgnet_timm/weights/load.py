@@ -21,7 +21,15 @@ from .file import TrainedWith, load_weights, read_training
 from .folder import CONFIG, WEIGHTS, read_model_config
 from .source import find_weights
 
-__all__ = ['check_arguments', 'check_forward', 'create_model', 'create_model_by_labels', 'load_model', 'stored_names']
+__all__ = [
+    'check_arguments',
+    'check_forward',
+    'check_name',
+    'create_model',
+    'create_model_by_labels',
+    'load_model',
+    'stored_names',
+]
 
 _NOT_OF_A_MODEL = {
     'name': 'give --model',
@@ -78,6 +86,11 @@ def _architecture(name: str) -> str:
         similar = ', '.join(difflib.get_close_matches(architecture, timm.list_models()))
         raise ValueError(f'Unknown model {architecture!r}, similar: {similar or "none, see timm.list_models()"}.')
     return architecture
+
+
+def check_name(name: str) -> None:
+    """Raise a ValueError that names similar ones if there is no such model."""
+    _architecture(name)
 
 
 def check_arguments(model_kwargs: Dict[str, Any]) -> None:

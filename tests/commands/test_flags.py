@@ -1,6 +1,7 @@
 """Flags of all commands: texts, switches that can be undone, mistyped names."""
 
 import importlib
+import re
 
 import pytest
 import torch
@@ -8,8 +9,10 @@ from runs import TINY, check_one_line
 
 from gkgnet_timm import load_model
 from gkgnet_timm.__main__ import COMMANDS
+from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.commands.train import main as train
 from gkgnet_timm.commands.train import parse_flags
+from gkgnet_timm.runtime import command_line
 from gkgnet_timm.weights.preprocessing import resolve_preprocessing
 
 
@@ -79,3 +82,56 @@ def test_initial_checkpoint(small_demo, tmp_path, capsys):
     argv = ['train', *flags, '--initial-checkpoint', str(tmp_path / 'three.pth')]
     check_one_line(argv, 'is of 3 classes, the data set has 8: give --pretrained-path', capsys)
     check_one_line([*argv, '--pretrained-path', 'x'], 'give one of them', capsys)
+
+
+@pytest.mark.parametrize(
+    'flags, message',
+    [
+        ('--model gkgnet_577', "Unknown model 'gkgnet_577'"),
+        ('--opt nope', '--opt'),
+        ('--opt-kwargs nonsense=1', '--opt'),
+        ('--loss-pos-weight neg_pos', '--loss-pos-weight is for the losses of timm.*--loss asl.*--oversample-thr'),
+        ('--smoothing 0.1', '--smoothing is for the losses of timm'),
+        ('--log-wandb', '--log-wandb needs the package: pip install wandb'),
+        ('--pretrained-path nope.pth', "Checkpoint '.*nope.pth' does not exist"),
+        ('--initial-checkpoint nope', "Checkpoint '.*nope' does not exist"),
+    ],
+)
+def test_what_needs_no_data_is_checked_before_it(flags, message, tmp_path, monkeypatch, capsys):
+    """The data set does not exist: nothing has looked for it, and no folder is left."""
+    monkeypatch.chdir(tmp_path)
+    argv = ['train', '--data-dir', 'nowhere', '--train-split', 'train.csv', '--model', 'gkgnet_ti_224']
+    check_one_line([*argv, *flags.split(), '--output', 'out/all'], message, capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_start_leaves_no_empty_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    argv = ['train', '--data-dir', 'nowhere', '--train-split', 'train.csv', '--model', 'gkgnet_ti_224']
+    check_one_line([*argv, '--output', 'out/all'], 'nowhere/train.csv', capsys)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / 'out').mkdir()
+    check_one_line([*argv, '--output', 'out/all'], 'nowhere/train.csv', capsys)
+    assert list(tmp_path.iterdir()) == [tmp_path / 'out']
+
+
+@pytest.mark.parametrize(
+    'program, train, predict',
+    [
+        ('train_multilabel.py', 'python train_multilabel.py', 'python -m gkgnet_timm predict'),
+        ('/some where/validate.py', "python '/some where/train_multilabel.py'", 'python -m gkgnet_timm predict'),
+        ('/usr/bin/gkgnet-timm', 'gkgnet-timm train', 'gkgnet-timm predict'),
+        ('/lib/gkgnet_timm/__main__.py', 'python -m gkgnet_timm train', 'python -m gkgnet_timm predict'),
+        ('', 'python -m gkgnet_timm train', 'python -m gkgnet_timm predict'),
+    ],
+)
+def test_commands_are_named_as_they_were_typed(program, train, predict, monkeypatch):
+    monkeypatch.setattr('sys.argv', [program])
+    assert command_line('train') == train and command_line('predict') == predict
+    assert command_line('predict', 'my photo.jpg') == f"{predict} 'my photo.jpg'"
+    assert parser_of('predict').prog == predict
+
+
+def test_version(capsys):
+    command(['--version'])
+    assert re.fullmatch(r'gkgnet-timm \S+, torch \S+, timm \S+\n', capsys.readouterr().out)

@@ -2,6 +2,7 @@
 
 import argparse
 
+from ...runtime import command_line
 from .groups import FlagParser, add_data_flags, add_where_flag
 
 __all__ = ['DTYPES', 'create_parser']
@@ -11,7 +12,7 @@ DTYPES = ('float32', 'bfloat16', 'float16')
 
 def create_parser() -> argparse.ArgumentParser:
     parser = FlagParser(
-        prog='python -m gkgnet_timm benchmark',
+        prog=command_line('benchmark'),
         description='Measure latency, throughput, peak memory and construction of models, in inference or in training '
         'steps, and compare them with the dense graph of the published code (x dense), with the time the multiply-adds '
         'alone would take at the rate of large matrix products (x floor), and with other timm models. Or measure the '

@@ -2,12 +2,13 @@
 
 import argparse
 
+from ...runtime import command_line
 from .groups import FlagParser, add_data_flags, add_where_flag
 
 
 def create_parser() -> argparse.ArgumentParser:
     parser = FlagParser(
-        prog='python -m gkgnet_timm check-data',
+        prog=command_line('check-data'),
         description='Count images and classes of a data set and read all images. Exits with status 2 if any cannot be '
         'read.',
     )

@@ -2,12 +2,13 @@
 
 import argparse
 
+from ...runtime import command_line
 from .groups import FlagParser
 
 
 def create_parser() -> argparse.ArgumentParser:
     parser = FlagParser(
-        prog='python -m gkgnet_timm class-order',
+        prog=command_line('class-order'),
         description='Recover the class names of a published .data file by comparison with the categories of a COCO '
         'json. Prints one name a line, as --class-map takes them.',
     )

@@ -2,12 +2,13 @@
 
 import argparse
 
+from ...runtime import command_line
 from .groups import FlagParser, KeyValues, add_ema_flag
 
 
 def create_parser() -> argparse.ArgumentParser:
     parser = FlagParser(
-        prog='python -m gkgnet_timm convert',
+        prog=command_line('convert'),
         description='Convert weights of any origin to a folder that timm and the Hub take: config.json, '
         'model.safetensors, README.md.',
     )

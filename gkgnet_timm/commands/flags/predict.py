@@ -3,6 +3,7 @@
 import argparse
 
 from ...inference.prediction_file import FORMATS
+from ...runtime import command_line
 from .groups import FlagParser, KeyValues, add_device_flags, add_ema_flag, add_reading_flags, add_workers_flag
 
 _DESCRIPTION = (
@@ -14,7 +15,7 @@ _DESCRIPTION = (
 
 
 def create_parser() -> argparse.ArgumentParser:
-    parser = FlagParser(prog='python -m gkgnet_timm predict', description=_DESCRIPTION)
+    parser = FlagParser(prog=command_line('predict'), description=_DESCRIPTION)
     parser.add_argument(
         'images',
         nargs='+',

@@ -2,12 +2,13 @@
 
 import argparse
 
+from ...runtime import command_line
 from .groups import FlagParser
 
 
 def create_parser() -> argparse.ArgumentParser:
     parser = FlagParser(
-        prog='python -m gkgnet_timm push',
+        prog=command_line('push'),
         description='Upload weights to the Hugging Face Hub, with a README.md made from config.json and from a result '
         'of validate.py. The folder stays as it is. Log in first: hf auth login.',
     )

@@ -2,12 +2,13 @@
 
 import argparse
 
+from ...runtime import command_line
 from .groups import FlagParser, add_data_flags, add_where_flag
 
 
 def create_parser() -> argparse.ArgumentParser:
     parser = FlagParser(
-        prog='python -m gkgnet_timm split',
+        prog=command_line('split'),
         description='Divide a data set into tables train.csv, val.csv and test.csv that have each label in the same '
         'proportion, and rare labels in every one.',
     )

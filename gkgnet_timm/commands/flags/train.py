@@ -4,6 +4,7 @@ import argparse
 from dataclasses import MISSING, Field, fields
 from typing import Any, get_args
 
+from ...runtime import command_line
 from ...training.config import TrainConfig
 from .config import packaged_configs
 from .groups import FlagParser, KeyValues, Switch, add_data_flags, add_device_flags
@@ -32,7 +33,7 @@ def _add_flag(group: argparse._ActionsContainer, item: Field) -> None:
 
 def create_parser() -> argparse.ArgumentParser:
     parser = FlagParser(
-        prog='train_multilabel.py',
+        prog=command_line('train'),
         usage='%(prog)s [-h] [-c FILE] [--FLAG VALUE ...]',
         description='Train a multi-label model. Flags have the names of timm. Without --dataset and --config: the '
         'config demo, a small model on a data set that is drawn on first use.',

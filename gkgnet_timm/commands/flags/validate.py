@@ -2,12 +2,13 @@
 
 import argparse
 
+from ...runtime import command_line
 from .groups import FlagParser, KeyValues, add_data_flags, add_device_flags, add_ema_flag, add_where_flag
 
 
 def create_parser() -> argparse.ArgumentParser:
     parser = FlagParser(
-        prog='validate.py',
+        prog=command_line('validate'),
         description='Evaluate models on a labelled split. Options you omit are read from the checkpoint, so the '
         'metrics match those of training.',
     )
