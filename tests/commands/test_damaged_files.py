@@ -1,47 +1,26 @@
 """Files that are damaged, of other types, or made to do harm: each is a line of error, or the result."""
 
-import copy
-import io
 import json
 import os
 import random
 import re
 import zipfile
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from damage import changed, damage_bytes, damage_content, damage_file, paths_of, run
 from PIL import Image
 from runs import NARROW_MODEL
 
 import timm
 
-from gkgnet_timm.__main__ import main
 from gkgnet_timm.evaluation.scores_file import save_scores
 from gkgnet_timm.training.config import TrainConfig
 
 NAMES = ['cat', 'dog', 'eel']
 KWARGS = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), k=3, label_k=3)
-STRANGE = [
-    None,
-    True,
-    -1,
-    10**9,
-    10**400,
-    1.5,
-    float('nan'),
-    'x',
-    '',
-    '../../x',
-    [],
-    [[]],
-    {},
-    {'a': 1},
-    [None],
-    ['x'] * 3,
-]
 
 
 class Payload:
@@ -49,56 +28,6 @@ class Payload:
 
     def __reduce__(self):
         return open, ('executed', 'w')
-
-
-def paths_of(value, path=()):
-    """Places of all entries of nested mappings and lists."""
-    if isinstance(value, dict):
-        entries = list(value.items())
-    elif isinstance(value, (list, tuple)):
-        entries = list(enumerate(value))
-    else:
-        return
-    for key, item in entries:
-        yield (*path, key)
-        yield from paths_of(item, (*path, key))
-
-
-def changed(value, path, change):
-    """A copy of nested mappings and lists with one entry changed: removed, under another key, or of another value."""
-    key, *rest = path
-    value = list(value) if isinstance(value, tuple) else copy.copy(value)
-    if rest:
-        value[key] = changed(value[key], rest, change)
-    elif change == 'remove':
-        del value[key]
-    elif change == 'rename' and isinstance(value, dict):
-        value[7] = value.pop(key)
-    else:
-        value[key] = change
-    return value
-
-
-def damage_content(value, rng):
-    """Change an entry, mostly one near the top, of which there are few."""
-    places = list(paths_of(value))
-    depth = rng.choice([1, 1, 2, 2, 3])
-    places = [place for place in places if len(place) == depth] or places
-    return changed(value, rng.choice(places), rng.choice(['remove', 'rename', *STRANGE]))
-
-
-def damage_bytes(data, rng):
-    """Cut a file, or change some of its bytes."""
-    if rng.random() < 0.3:
-        return data[: rng.randrange(len(data))]
-    data = bytearray(data)
-    for _ in range(rng.choice([1, 4, 30])):
-        # the head and the end decide how a file is read
-        place = rng.choice(
-            [rng.randrange(len(data)), rng.randrange(min(200, len(data))), -rng.randint(1, min(99, len(data)))]
-        )
-        data[place] = rng.randrange(256)
-    return bytes(data)
 
 
 @pytest.fixture(scope='module')
@@ -119,20 +48,7 @@ def good(tmp_path_factory):
     scores, targets = rng.random((6, 3), dtype=np.float32), (np.arange(18).reshape(6, 3) % 2).astype(np.int8)
     save_scores(root / 'scores.npz', scores, targets, list('abcdef'), NAMES)
     (root / 'thresholds.json').write_text(json.dumps(dict(threshold=0.5, classes=dict(zip(NAMES, (0.2, 0.3, 0.4))))))
-    (root / 'val.csv').write_text('file,cat,dog,eel\nphoto.png,1,0,1\n')
     return root
-
-
-def run(argv):
-    """Run a command; returns the lines on stderr, and its status."""
-    stdout, stderr = io.StringIO(), io.StringIO()
-    status = 0
-    with redirect_stdout(stdout), redirect_stderr(stderr):
-        try:
-            main([str(item) for item in argv])
-        except SystemExit as stopped:
-            status = stopped.code
-    return stderr.getvalue().splitlines(), status
 
 
 FLAGS = ['-j', '0', '--device', 'cpu']
@@ -143,9 +59,8 @@ COMMANDS = {
     ),
     'scores.npz': lambda path, good: ['validate', '--scores-in', path],
     'thresholds.json': lambda path, good: ['validate', '--scores-in', good / 'scores.npz', '--threshold', path],
-    'val.csv': lambda path, good: ['check-data', '--dataset', 'csv', '--data-dir', good, '--split', path, '-j', '0'],
 }
-COUNTS = {'last.pth.tar': 64, 'config.json': 56, 'scores.npz': 30, 'thresholds.json': 25, 'val.csv': 25}
+COUNTS = {'last.pth.tar': 64, 'config.json': 56, 'scores.npz': 30, 'thresholds.json': 25}
 
 
 @pytest.mark.parametrize('name', COMMANDS)
@@ -165,16 +80,15 @@ def test_damaged(name, good, tmp_path, monkeypatch):
             strange = [Payload(), torch.nan, b'x'] if number % 8 == 1 else []
             content = damage_content(content, rng) if not strange else dict(content, args=rng.choice(strange))
             torch.save(content, path, _use_new_zipfile_serialization=number % 3 > 0)
-        elif name.endswith('.json') and number % 4:
-            path.write_text(json.dumps(damage_content(json.loads(data), rng)))
+        elif name.endswith('.json'):
+            damage_file(path, data, rng)
         else:
             path.write_bytes(damage_bytes(data, rng))
         lines, status = run(COMMANDS[name](path, good))
         assert status in (0, 1, 2) and len(lines) <= 1 + (status == 1), (number, lines)
         if status == 2:
             assert lines[0].startswith('error: '), (number, lines)
-            names = (name, str(tmp_path), 'images cannot be read')  # the last for a table that names another image
-            assert any(text in lines[0] for text in names), (number, lines)
+            assert name in lines[0] or str(tmp_path) in lines[0], (number, lines)
     assert not Path('executed').exists()
 
 
