@@ -28,13 +28,14 @@ def pattern(text):
 
 
 def run(command):
-    """Type a command of the page, on a small model if it trains; returns the lines that are printed."""
+    """Type a command of the page, on a small model if it trains; returns the lines, paths from the current folder."""
     words = shlex.split(command.removeprefix('python '))
     argv = ['train', *words[1:], *SMALL] if words[0] == 'train_multilabel.py' else words[2:]
     stdout, stderr = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), contextlib.suppress(SystemExit):
         main(argv)
-    return (stdout.getvalue() + stderr.getvalue()).splitlines()
+    text = stdout.getvalue() + stderr.getvalue()
+    return text.replace(f'{Path.cwd()}/', '').splitlines()
 
 
 def read_section(section):
@@ -62,7 +63,7 @@ def write(folder, files):
             lines = lines[:-1] + [f'{i:03d}.jpg,{label}' for i, label in enumerate(labels, 4)]
         text = '\n'.join(lines) + '\n'
         Path(folder, name).write_text(text)
-        names = re.findall(r'\w+\.jpg', text) or [f'{row.partition(",")[0]}.jpg' for row in lines if row[0] != '/']
+        names = re.findall(r'\w+\.jpg', text) or [f'{row.partition(",")[0]}.jpg' for row in lines[1:] if row[0] != '/']
         for i, image in enumerate(dict.fromkeys(names)):
             save_image(Path(folder, 'photos', image), i, (8, 8))
 
@@ -184,7 +185,7 @@ def test_messages(name, content, flags, tmp_path, monkeypatch):
     else:
         split = '' if '--split' in flags else f'--split {name}'
         printed = run(f'python -m gkgnet_timm check-data -j 0 {split} {flags}')
-    said = printed[-1].removeprefix('error: ').replace(str(tmp_path), '/data').replace("'photos'", "'/data/photos'")
+    said = printed[-1].removeprefix('error: ').replace("'photos", "'/data/photos")
     print(said)
     # the page leaves out the place where that goes without saying
     texts = {said, re.sub(rf'^{re.escape(repr(name))}(, line 2)?: ', '', said)}
