@@ -14,12 +14,12 @@ from tqdm import tqdm
 from ..class_names import read_class_map
 from ..data import BadImageError, Decoder
 from ..data.images import drop_duplicates, find_images
-from ..evaluation.thresholds import load_threshold
 from ..inference.prediction_file import Kept, PredictionFile, Row, check_again, keep_rows, output_format
 from ..inference.prediction_run import check_run, describe_run, write_run
 from ..inference.predictor import Prediction, class_names_of, predict_images
 from ..runtime import check_ranges, locked
 from ..weights.file import TrainedWith, read_training
+from ..weights.thresholds import load_threshold
 from .flags.checks import RANGES, check_outputs
 from .flags.predict import create_parser
 from .selected import READING_OPTIONS, load_selected, model_defaults, run_options, select_weights

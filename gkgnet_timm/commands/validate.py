@@ -25,7 +25,7 @@ from ..evaluation.class_report import class_report, write_class_report
 from ..evaluation.evaluate import SAME_SPLIT, Evaluation, evaluate_dataset, evaluate_scores
 from ..evaluation.plots import draw_plots
 from ..evaluation.scores_file import save_scores
-from ..evaluation.thresholds import calibrate, load_threshold, save_thresholds
+from ..evaluation.thresholds import calibrate, save_thresholds
 from ..inference.device import Process, start_process
 from ..metrics import chance_level
 from ..runtime import blame, check_ranges, locate, one_line, replacing
@@ -33,6 +33,7 @@ from ..weights.file import TrainedWith, read_training
 from ..weights.folder import CONFIG
 from ..weights.load import stored_names
 from ..weights.preprocessing import resolve_preprocessing
+from ..weights.thresholds import load_threshold
 from .flags.checks import RANGES, check_outputs
 from .flags.validate import create_parser
 from .selected import (

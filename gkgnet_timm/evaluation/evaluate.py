@@ -16,8 +16,8 @@ from ..inference.device import autocast_context, check_device
 from ..inference.predictor import compute_logits
 from ..metrics import MultiLabelEvaluator, Threshold, multilabel_metrics
 from ..weights.preprocessing import resolve_preprocessing
+from ..weights.thresholds import load_threshold
 from .scores_file import load_scores
-from .thresholds import load_threshold
 
 __all__ = ['SAME_SPLIT', 'Evaluation', 'evaluate_dataset', 'evaluate_scores']
 

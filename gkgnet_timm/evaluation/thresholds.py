@@ -2,14 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import List, Sequence, Tuple, Union
+from typing import Sequence, Tuple, Union
 
 import numpy as np
 
 from ..metrics import Array, check_scores, rank
-from ..runtime import read_json, replacing
+from ..runtime import replacing
 
-__all__ = ['calibrate', 'load_threshold', 'save_thresholds']
+__all__ = ['calibrate', 'save_thresholds']
 
 
 def _best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -46,40 +46,7 @@ def calibrate(scores: Array, targets: Array) -> Tuple[np.ndarray, float]:
 
 
 def save_thresholds(path: Union[str, Path], class_names: Sequence[str], per_class: np.ndarray, overall: float) -> None:
-    """Write thresholds as json, for `load_threshold`."""
+    """Write thresholds as json, for `weights.thresholds.load_threshold`."""
     content = dict(threshold=overall, classes=dict(zip(class_names, map(float, per_class))))
     with replacing(path) as file:
         file.write(json.dumps(content, indent=4) + '\n')
-
-
-def load_threshold(value: Union[str, float, Path], class_names: List[str]) -> Union[float, np.ndarray]:
-    """Return a number in (0, 1) as it is, or read a calibration file: one threshold for each class (L,).
-
-    Raises:
-        FileNotFoundError: If the value is neither a number nor a file.
-        ValueError: If the number is out of range, or the file is malformed or for other classes.
-    """
-    try:
-        number = float(value)
-    except (ValueError, TypeError):  # the latter for a Path
-        number = None
-    if number is not None:
-        if not 0 < number < 1:
-            raise ValueError(f'--threshold must be a score between 0 and 1 or a calibration file, got {number:g}.')
-        return number
-    if not Path(value).is_file():
-        raise FileNotFoundError(f'Threshold {str(value)!r} is neither a number nor a file.')
-    try:
-        classes = read_json(value)['classes']
-        thresholds = {str(name): float(threshold) for name, threshold in classes.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f'{str(value)!r} is not a calibration file: validate.py --calibrate writes one.') from error
-    if set(thresholds) != set(class_names):
-        other = sorted(set(class_names) ^ set(thresholds))
-        raise ValueError(
-            f'Calibration file {str(value)!r} has other classes: {len(thresholds)} where the model has '
-            f'{len(class_names)}, {other[0]!r} is only in one of them.'
-        )
-    if not all(0 < threshold < 1 for threshold in thresholds.values()):
-        raise ValueError(f'Calibration file {str(value)!r} has thresholds not between 0 and 1.')
-    return np.array([thresholds[name] for name in class_names])

@@ -23,6 +23,8 @@ from .file import installed_file, load_weights, read_training, sha256
 from .folder import CONFIG, WEIGHTS
 from .load import create_model, load_model
 from .model_card import model_card, public
+from .source import find_weights
+from .thresholds import load_threshold
 
 __all__ = ['Converted', 'convert']
 
@@ -124,6 +126,7 @@ def convert(
     model_kwargs: Optional[Dict[str, Any]] = None,
     use_ema: Optional[bool] = None,
     class_order: Union[str, Path, None] = None,
+    thresholds: Union[str, Path, None] = None,
     install: bool = False,
 ) -> Converted:
     """Write weights as a folder for `create_model('local-dir:FOLDER', pretrained=True)` and for the Hub.
@@ -135,6 +138,7 @@ def convert(
         model_kwargs: More arguments of the model.
         use_ema: Take the average of the weights in the checkpoint, or the weights themselves, see `read_weights`.
         class_order: File of class names in the order of the checkpoint, one per line.
+        thresholds: File of `validate.py --calibrate`: the thresholds go with the weights, for `predict`.
         install: Let `create_model(model, pretrained=True)` load these weights from now on, offline.
 
     Raises:
@@ -142,7 +146,7 @@ def convert(
         OSError: If the files cannot be written.
         ValueError: If the file is not weights of the model, or the folder would load as a different model.
     """
-    path, output = str(checkpoint), Path(output)
+    path, output = find_weights(checkpoint), Path(output)
     trained = read_training(path)
     if trained and (model or model_kwargs):
         raise ValueError(f'{path!r} says itself that it is of {trained.config["model"]!r}: leave out --model.')
@@ -189,6 +193,11 @@ def convert(
             raise ValueError(f'{path!r}: tensor {key!r} has nan or infinite numbers.')
     if names:
         config['label_names'] = list(names)
+    if thresholds:
+        if not names or not Path(thresholds).is_file():
+            raise ValueError(f'--thresholds {str(thresholds)!r}: give a file of thresholds by class, and class names.')
+        values = load_threshold(thresholds, list(names))
+        config['thresholds'] = dict(zip(names, values.tolist()))
     # what a tag says of its own weights is not known of others
     said = dict.fromkeys(('description', 'label_names', 'tag', 'license', 'origin_url')) | known
     cfg_of_weights = {**net.pretrained_cfg, **said}

@@ -13,6 +13,7 @@ from timm.models import PretrainedCfg
 from ..runtime import fits, in_words, one_line, read_json
 from .file import find_problem
 from .model_card import METRICS
+from .thresholds import check_thresholds
 
 __all__ = ['CONFIG', 'WEIGHTS', 'check_weights', 'read_config', 'read_model_config', 'read_results']
 
@@ -77,6 +78,8 @@ def check_config(config: Any) -> None:
             raise ValueError(f'{key!r} must have {channels} numbers, is {cfg[key]!r:.80}.')
     for key, value in config.get('model_args', {}).items():
         _check_number(value, key)
+    if 'thresholds' in config:
+        check_thresholds(config['thresholds'], cfg.get('label_names') or (), 'it')
 
 
 def read_config(folder: Union[str, Path]) -> Dict[str, Any]:

@@ -20,6 +20,7 @@ from .content import check_raw
 from .file import TrainedWith, load_weights, read_training
 from .folder import CONFIG, WEIGHTS, read_model_config
 from .source import find_weights
+from .thresholds import check_thresholds
 
 __all__ = [
     'check_arguments',
@@ -259,6 +260,15 @@ def stored_names(checkpoint: Optional[str], name: Optional[str]) -> List[str]:
     return list(names) if isinstance(names, (list, tuple)) else []
 
 
+def _stored_thresholds(name: str) -> Optional[List[float]]:
+    path = _config_path(*parse_model_name(name))
+    config = read_model_config(path)
+    if 'thresholds' not in config:
+        return None
+    names = config.get('label_names') or config['pretrained_cfg'].get('label_names') or ()
+    return check_thresholds(config['thresholds'], names, repr(str(path)))
+
+
 def load_model(
     checkpoint: Union[str, Path, None] = None,
     *,
@@ -272,8 +282,9 @@ def load_model(
     """Load a model with weights, ready for inference: `load_model('last.pth.tar')`.
 
     Options you omit are read from a checkpoint of train_multilabel.py. Weights of other origin need `name`.
-    `timm.data.resolve_model_data_config(model)` is the preprocessing, at the size the model runs at, and
-    `model.pretrained_cfg['label_names']` its class names, if the weights name them.
+    `timm.data.resolve_model_data_config(model)` is the preprocessing, at the size the model runs at,
+    `model.pretrained_cfg['label_names']` its class names, if the weights name them, and `model.thresholds` the lowest
+    score of each label, of a folder or repository that `convert --thresholds` wrote.
 
     Args:
         checkpoint: Weights, as `find_weights` takes them. None for the pretrained ones of `name`.
@@ -320,6 +331,8 @@ def load_model(
         check_forward(model)
     _check_classifier(model, path or name, 'give weights of these classes, or name theirs with --class-map FILE')
     _set_cfg(model, img_size)
+    if parse_model_name(name)[0]:
+        model.thresholds = _stored_thresholds(name)
     return model.eval()
 
 

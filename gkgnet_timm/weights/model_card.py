@@ -111,6 +111,12 @@ def _header(config: Dict[str, Any], name: str, results: Optional[Dict[str, Any]]
     return ModelCardData(library_name='timm', pipeline_tag='image-classification', tags=tags, **known).to_yaml()
 
 
+_THRESHOLDS = (
+    'The lowest score of each label, of highest F1 on a labelled split, is in `config.json` under `thresholds`: '
+    '`python -m gkgnet_timm predict` takes it.'
+)
+
+
 def _usage(config: Dict[str, Any], source: str) -> str:
     names = _label_names(config)
     single = _is_single_label(config)
@@ -210,6 +216,7 @@ def model_card(config: Dict[str, Any], repo_id: Optional[str] = None, results: O
     sections = {
         'Use': _usage(config, f'hf-hub:{repo_id}' if repo_id else 'local-dir:.'),
         'Classes': classes,
+        'Thresholds': _THRESHOLDS if config.get('thresholds') else '',
         'Evaluation': _metrics(results) if results else '',
         'Preprocessing': _preprocessing(cfg),
         'Weights': _training(config),

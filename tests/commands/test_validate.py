@@ -22,8 +22,8 @@ from gkgnet_timm.data.splits import open_split
 from gkgnet_timm.evaluation.evaluate import evaluate_dataset, evaluate_scores
 from gkgnet_timm.evaluation.plots import draw_plots
 from gkgnet_timm.evaluation.scores_file import load_scores, save_scores
-from gkgnet_timm.evaluation.thresholds import load_threshold
 from gkgnet_timm.weights.load import load_model
+from gkgnet_timm.weights.thresholds import load_threshold
 
 
 @pytest.fixture(scope='module')

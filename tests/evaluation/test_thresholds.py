@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gkgnet_timm.evaluation.thresholds import calibrate, load_threshold, save_thresholds
+from gkgnet_timm.evaluation.thresholds import calibrate, save_thresholds
 from gkgnet_timm.metrics import multilabel_metrics
+from gkgnet_timm.weights.thresholds import load_threshold
 
 ONE, HALF = np.float32(1), np.float32(0.5)
 BELOW_ONE, BELOW_HALF, ABOVE_HALF = np.nextafter(ONE, 0), np.nextafter(HALF, 0), np.nextafter(HALF, ONE)

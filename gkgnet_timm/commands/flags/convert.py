@@ -21,6 +21,9 @@ def create_parser() -> argparse.ArgumentParser:
         '--class-order', metavar='FILE', help='class names in the order of the checkpoint, one per line'
     )
     parser.add_argument(
+        '--thresholds', metavar='FILE', help='of validate.py --calibrate, to go with the weights: predict takes them'
+    )
+    parser.add_argument(
         '--install', action='store_true', help='let create_model(NAME, pretrained=True) load it from now on, offline'
     )
     return parser
