@@ -1,45 +1,36 @@
 """The CPU kernels of the operators: C, compiled for this machine when first needed, in a third of a second.
 
-Without a C compiler PyTorch does the work. If compiling fails, for lack of OpenMP say, one warning says why.
+Without a C compiler PyTorch does the work. If compiling fails, one warning says why.
 """
 
 import ctypes
 import functools
 import logging
 import os
-import shlex
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Optional, Tuple
 
 import torch
 
-from ..runtime import clear_drafts, one_line
+from ..runtime import one_line
 from . import eager, operators, selection
+from .library import load_library
 
 __all__ = ['interleave_max_relative', 'select_largest']
 
 _logger = logging.getLogger(__name__)
-DRAFT = 'gkgnet_timm-kernels-'  # folders in which they are compiled
 MOST = 32  # scores of a row that are selected, of cpu_kernels.c
 
 
-def _compile(compiler: str, folder: str) -> ctypes.CDLL:
-    source, library = Path(__file__).with_name('cpu_kernels.c'), Path(folder) / 'cpu_kernels.so'
-    flags = ['-O3', '-march=native', '-fno-fast-math', '-fopenmp', '-shared', '-fPIC']
-    command = [*shlex.split(compiler), *flags, str(source), '-o', str(library)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
-    if done.returncode:
-        raise OSError(f'{shlex.join(command)}: {done.stderr.strip() or done.returncode}')
-    kernels = ctypes.CDLL(str(library))  # stays mapped when the file is gone
+def _bind(kernels: ctypes.CDLL) -> None:
+    """Declare the functions of cpu_kernels.c."""
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     kernels.select_largest.argtypes = [pointer, number, number, ctypes.c_int, pointer, ctypes.c_int]
     kernels.select_largest.restype = None
     kernels.interleave_max_relative.argtypes = [*[pointer] * 3, *[number] * 8, *[pointer] * 2, *[ctypes.c_int] * 2]
     kernels.interleave_max_relative.restype = number
-    return kernels
 
 
 @functools.lru_cache(maxsize=None)
@@ -49,11 +40,9 @@ def _load_kernels() -> Optional[ctypes.CDLL]:
     if compiler is None:
         return None
     try:
-        clear_drafts(tempfile.gettempdir(), DRAFT)
-        with tempfile.TemporaryDirectory(prefix=DRAFT) as folder:
-            return _compile(compiler, folder)
+        return load_library(compiler, Path(__file__).with_name('cpu_kernels.c'), _bind)
     except (OSError, ValueError, AttributeError, subprocess.SubprocessError) as e:
-        # no OpenMP, a folder without execution, ...
+        # a compiler that stops, a folder without execution, ...
         _logger.warning(f'CPU kernels are not used, the graph runs slower: {one_line(e, 500)}')
         return None
 
