@@ -29,6 +29,7 @@ PRIVATE = {  # private names of torch, and why there is no way around them
     'torch.nn.modules.batchnorm._BatchNorm': 'the base class of batch norms has no other name; timm imports it, too',
 }
 
+UNIX = ['fcntl', 'grp', 'pwd', 'resource', 'syslog', 'termios', 'tty']
 SLOW = {'PIL', 'huggingface_hub', 'matplotlib', 'numpy', 'safetensors', 'timm', 'torch', 'torchvision'}
 
 
@@ -263,3 +264,18 @@ def test_slow_imports_are_noticed():
 )
 def test_help_and_typos_are_quick(argv, status):
     assert slow_imports('-m', 'gkgnet_timm', *argv) == (status, set())
+
+
+# --- Windows has none of the modules of Unix
+
+
+def test_all_modules_import_on_windows():
+    names = sorted(set(FILES) - {'gkgnet_timm.__main__', 'gkgnet_timm.graph.gpu_kernels'})
+    script = (
+        'import importlib, sys\nimport torch, timm, torchvision, huggingface_hub, filelock, PIL.Image\n'
+        f'sys.modules.update(dict.fromkeys({UNIX!r}))\nfor name in {names!r}: importlib.import_module(name)\n'
+    )
+    run = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)}
+    )
+    assert run.returncode == 0, run.stderr

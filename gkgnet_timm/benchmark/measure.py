@@ -3,7 +3,6 @@
 import gc
 import multiprocessing
 import re
-import resource
 import statistics
 import sys
 import time
@@ -11,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 
@@ -19,14 +18,22 @@ from ..runtime import one_line
 from .case import Case, create_model, create_step
 from .floor import multiply_adds, seconds_of
 
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None
+
 __all__ = ['measure']
 
 
-def _rss_gb(is_peak: bool) -> float:
+def _rss_gb(is_peak: bool) -> Optional[float]:
+    """Memory of this process now or at its peak, None where Python cannot tell."""
     status = Path('/proc/self/status')
     if status.is_file():  # Linux: getrusage there starts from the peak of the parent process
         pattern = r'VmHWM:\s+(\d+) kB' if is_peak else r'VmRSS:\s+(\d+) kB'
         return int(re.search(pattern, status.read_text(encoding='utf-8'))[1]) * 1024 / 1e9
+    if resource is None:
+        return None
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
@@ -40,6 +47,7 @@ def measure_memory(case: Case, threads: int) -> Dict[str, float]:
         first_s: Time of the first pass or step, compilation included.
         peak_gb: Peak memory up to the end of a pass or step: of the process on the CPU, of the tensors in the second
             pass or step on a GPU.
+        On Windows the figures of the CPU in GB are missing.
     """
     torch.set_num_threads(threads)
     on_gpu = torch.device(case.device).type == 'cuda'
@@ -51,7 +59,7 @@ def measure_memory(case: Case, threads: int) -> Dict[str, float]:
         torch.cuda.synchronize(case.device)
     figures = dict(base_gb=base, construct_s=time.perf_counter() - start)
     peak = torch.cuda.max_memory_allocated(case.device) / 1e9 if on_gpu else _rss_gb(is_peak=True)
-    figures['construct_gb'] = max(peak - base, 0.0)
+    figures['construct_gb'] = None if peak is None else max(peak - base, 0.0)
     step = create_step(case, model)
     start = time.perf_counter()
     step()
@@ -63,7 +71,7 @@ def measure_memory(case: Case, threads: int) -> Dict[str, float]:
             torch.cuda.reset_peak_memory_stats(case.device)
         step()
     figures['peak_gb'] = torch.cuda.max_memory_allocated(case.device) / 1e9 if on_gpu else _rss_gb(is_peak=True)
-    return figures
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 def _in_fresh_process(function: Callable[..., Dict[str, float]], *args: Any) -> Dict[str, float]:
@@ -127,5 +135,6 @@ def measure(cases: List[Case], repeat: int) -> List[Dict[str, Any]]:
         if row['is_ours'] and row['model'] in dense:
             yardstick = dense[row['model']]
             row['time_vs_dense'] = median / statistics.median(yardstick['seconds'])
-            row['memory_vs_dense'] = row['peak_gb'] / yardstick['peak_gb']
+            if 'peak_gb' in row:
+                row['memory_vs_dense'] = row['peak_gb'] / yardstick['peak_gb']
     return rows

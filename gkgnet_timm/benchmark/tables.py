@@ -14,7 +14,7 @@ import timm
 from ..evaluation.plots import create_figure, save_figure
 from ..runtime import replacing
 
-__all__ = ['LOADING', 'MODELS', 'check_plot', 'describe_machine', 'draw_plot', 'markdown', 'write_json']
+__all__ = ['LOADING', 'MEMORY', 'MODELS', 'check_plot', 'describe_machine', 'draw_plot', 'markdown', 'write_json']
 
 MODELS = {
     'model': 'model',
@@ -32,6 +32,7 @@ MODELS = {
     'giga_multiply_adds': 'G multiply-adds',
     'time_vs_floor': 'x floor',
 }
+MEMORY = ('peak_gb', 'construct_gb', 'memory_vs_dense')  # of the columns above
 LOADING = {
     'pipeline': 'pipeline',
     'img_size': 'px',
@@ -101,12 +102,13 @@ def _lines(rows: List[Dict[str, Any]]) -> Dict[str, List[Dict[str, Any]]]:
 
 
 def draw_plot(path: str, rows: List[Dict[str, Any]], title: str) -> None:
-    """Draw latency and peak memory against image size, a line for each model and mode."""
+    """Draw latency and, where it was measured, peak memory against image size, a line for each model and mode."""
     rows = [row for row in rows if 'error' not in row]
     figure = create_figure(figsize=(11, 5), layout='constrained')
     panels: Tuple[Tuple[str, str], ...] = (('latency_ms', 'latency, ms'), ('peak_gb', 'peak memory, GB'))
+    panels = panels[: 2 if all('peak_gb' in row for row in rows) else 1]
     sizes = sorted({row['img_size'] for row in rows})
-    for axes, (key, label) in zip(figure.subplots(1, 2), panels):
+    for axes, (key, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         for name, line in _lines(rows).items():
             style = '--' if line[0]['mode'] == 'dense' else '-' if line[0]['is_ours'] else ':'
             axes.plot([row['img_size'] for row in line], [row[key] for row in line], style, marker='o', label=name)

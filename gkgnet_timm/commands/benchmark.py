@@ -11,7 +11,7 @@ import timm
 
 from ..benchmark.grid import benchmark_models
 from ..benchmark.loading import BATCH_SIZE, benchmark_loading
-from ..benchmark.tables import LOADING, MODELS, check_plot, describe_machine, draw_plot, markdown, write_json
+from ..benchmark.tables import LOADING, MEMORY, MODELS, check_plot, describe_machine, draw_plot, markdown, write_json
 from ..inference.device import check_device
 from ..layers.image_size import STRIDE
 from .flags.benchmark import DTYPES, create_parser
@@ -88,11 +88,15 @@ def main(argv: Optional[List[str]] = None) -> List[Dict[str, Any]]:
         conditions = ', '.join(f'{rate / 1e9:.0f} G multiply-adds/s in {dtype}' for dtype, rate in rates.items())
         conditions += f', medians of {args.repeat}, {num_classes} classes'
         columns = MODELS
+        if not any('peak_gb' in row for row in rows):
+            columns = {name: title for name, title in MODELS.items() if name not in MEMORY}
     title = f'{args.what}: {machine.get("gpu", machine["cpu"])}, torch {machine["torch"]}, {machine["threads"]} threads'
     print(f'{title}, {conditions}\n')
     print(markdown(rows, columns))
     failed = [row for row in rows if 'error' in row]
     sys.stdout.flush()
+    if args.what != 'loading' and 'peak_gb' not in columns and len(failed) < len(rows):
+        print('Memory is left out: Python does not tell that of a process on this system.', file=sys.stderr)
     for row in failed:
         print(f'{row["model"]}, {row["mode"]}, {row["img_size"]} px: {row["error"]}', file=sys.stderr)
     if args.json:

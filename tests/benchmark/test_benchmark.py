@@ -143,6 +143,22 @@ def test_memory_is_measured_in_a_fresh_process(monkeypatch):
     assert row['error'] == 'its process was killed, perhaps for lack of memory' and 'seconds' not in row
 
 
+def test_on_windows(tmp_path, capsys, one_process, monkeypatch):
+    """Without the module and the folder of Unix all figures are there but those of memory."""
+    monkeypatch.setattr(measuring, 'resource', None)
+    monkeypatch.setattr(measuring, 'Path', lambda path: tmp_path / 'nothing')
+    files = ['--json', str(tmp_path / 'rows.json'), '--plot', str(tmp_path / 'cost.png')]
+    rows = benchmark([*TINY, '--img-sizes', '32', *files])
+    captured = capsys.readouterr()
+    assert len(rows) == 2 and all(row['latency_ms'] > 0 and row['time_vs_dense'] > 0 for row in rows)
+    assert not [
+        name for row in json.loads((tmp_path / 'rows.json').read_text())['rows'] for name in row if '_gb' in name
+    ]
+    assert 'construction, s' in captured.out and 'memory' not in captured.out
+    assert captured.err == 'Memory is left out: Python does not tell that of a process on this system.\n'
+    assert (tmp_path / 'cost.png').read_bytes().startswith(b'\x89PNG')
+
+
 def test_loading(small_demo, capsys):
     timm_row, ours = benchmark(['loading', '--repeat', '1', '--img-sizes', '64', '-j', '1'])
     assert timm_row['pipeline'] == 'timm' and timm_row['time_vs_timm'] == 1 and ours['time_vs_timm'] > 0
