@@ -3,11 +3,12 @@
 import argparse
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import chain, islice
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
+import torch.nn as nn
 from PIL import Image
 from tqdm import tqdm
 
@@ -18,6 +19,7 @@ from ..inference.prediction_file import Kept, PredictionFile, Row, check_again, 
 from ..inference.prediction_run import check_run, describe_run, write_run
 from ..inference.predictor import Prediction, class_names_of, predict_images
 from ..runtime import check_ranges, locked
+from ..weights.content import reading_once
 from ..weights.file import TrainedWith, read_training
 from ..weights.thresholds import load_threshold
 from .flags.checks import RANGES, check_outputs
@@ -110,19 +112,22 @@ def main(argv: Optional[List[str]] = None) -> None:
     Raises:
         SystemExit: With status 1, after all else is done, if images cannot be read.
     """
-    args, trained = parse_args(argv)
-    files = find_images(args.images)
-    _check_output(args, files)
-    with _lock(args.output):
-        unreadable = _predict(args, trained, files)
+    with ExitStack() as until_the_end:
+        with reading_once():
+            args, trained = parse_args(argv)
+            files = find_images(args.images)
+            _check_output(args, files)
+            until_the_end.enter_context(_lock(args.output))
+            kept = keep_rows(args.output, args.format, files, args.batch_size) if args.resume else Kept([], 0, 0)
+            model, names = _load_model(args, trained)
+        unreadable = _predict(args, trained, files, kept, model, names)
     if unreadable:
         print(f'{unreadable} of {len(files)} images cannot be read.', file=sys.stderr)
         sys.exit(1)
 
 
-def _predict(args: argparse.Namespace, trained: Optional[TrainedWith], files: List[str]) -> int:
-    """Write the rows of image files, and return how many of these cannot be read."""
-    kept = keep_rows(args.output, args.format, files, args.batch_size) if args.resume else Kept([], 0, 0)
+def _load_model(args: argparse.Namespace, trained: Optional[TrainedWith]) -> Tuple[nn.Module, List[str]]:
+    """Load the model of the flags, and return the names of its classes as well."""
     names = trained.class_names if trained else None
     if args.class_map:
         mapped = read_class_map(args.class_map)
@@ -133,7 +138,18 @@ def _predict(args: argparse.Namespace, trained: Optional[TrainedWith], files: Li
             )
         names = mapped
     model = load_selected(args, len(names) if names else None, args.use_ema)
-    names = names or class_names_of(model)
+    return model, names or class_names_of(model)
+
+
+def _predict(
+    args: argparse.Namespace,
+    trained: Optional[TrainedWith],
+    files: List[str],
+    kept: Kept,
+    model: nn.Module,
+    names: List[str],
+) -> int:
+    """Write the rows of image files, and return how many of these cannot be read."""
     if args.format == 'csv' and any(';' in name for name in names):
         raise ValueError('A class name has the ";" that separates labels in csv, give --format json or jsonl.')
     threshold = np.asarray(load_threshold(args.threshold, names), dtype=np.float32)

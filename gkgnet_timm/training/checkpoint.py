@@ -1,5 +1,6 @@
 """Checkpoints that survive a kill at any moment, and how a run resumes from one."""
 
+import copy
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ from timm.task import MultiLabelClassificationTask, load_task_ema_checkpoint, re
 from timm.utils import CheckpointSaver, NativeScaler, trim_summary
 
 from ..runtime import clear_drafts, fits, locked, one_line
-from ..weights.content import read_content
+from ..weights.content import read_content, reading_once
 from ..weights.file import read_training
 
 __all__ = ['SafeSaver', 'TrainTask', 'open_run', 'resume_run', 'trim_summary_file']
@@ -115,7 +116,7 @@ def _check_entries(path: str, entries: Dict[str, Any], hints: Dict[str, Any]) ->
 
 def _read_saver(path: str) -> Dict[str, Any]:
     """Read the history of checkpoints in a checkpoint: names in the folder of the run, whatever else it says."""
-    content = read_content(path, tensors=False)
+    content = read_content(path)
     saved = content.get('saver') if isinstance(content, dict) else None
     _check_entries(path, dict(saver=saved), dict(saver=Dict[str, Any]))
     hints = dict(checkpoint_files=List[List[Any]], pending=List[Any], best_epoch=Optional[int], best_metric=METRIC)
@@ -129,7 +130,7 @@ def _read_saver(path: str) -> Dict[str, Any]:
         and all(fits(metric, List[METRIC]) and len(metric) == 1 for metric in metrics)
     ):
         raise ValueError(f'{path!r} is damaged: its history has something else than checkpoints of its run.')
-    return saved
+    return copy.deepcopy(saved)
 
 
 def _check_resumed(path: str, task: TrainTask, optimizer: torch.optim.Optimizer) -> None:
@@ -167,7 +168,7 @@ def _check_resumed(path: str, task: TrainTask, optimizer: torch.optim.Optimizer)
             f'Checkpoint {path!r} was trained on a table that was understood otherwise, {trained.table}, not '
             f'{flags.get("table")}: restore the table and its flags, or start anew.'
         )
-    content = read_content(path, tensors=False)
+    content = read_content(path)
     _check_entries(path, content, dict(epoch=int, version=int, optimizer=Dict[str, Any]))
     _read_saver(path)
     state = content['optimizer']
@@ -181,6 +182,7 @@ def _check_resumed(path: str, task: TrainTask, optimizer: torch.optim.Optimizer)
                 raise ValueError(f'{path!r} does not fit the run: {name} of parameter {index} has another shape.')
 
 
+@reading_once()
 def resume_run(path: str, task: TrainTask, optimizer: torch.optim.Optimizer, scaler: Optional[NativeScaler]) -> int:
     """Load model, optimizer, scaler and the average of the weights.
 

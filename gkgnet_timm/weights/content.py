@@ -4,18 +4,30 @@ import logging
 import os
 import types
 import zipfile
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, ContextManager, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import safetensors.torch
 import torch
 
-__all__ = ['ContentError', 'Weights', 'check_raw', 'published_globals', 'read_content', 'read_weights']
+__all__ = [
+    'ContentError',
+    'Weights',
+    'check_raw',
+    'published_globals',
+    'read_content',
+    'read_weights',
+    'reading_once',
+]
 
 _logger = logging.getLogger(__name__)
 RAW, AVERAGE = ('state_dict', 'model_state_dict', 'model'), ('state_dict_ema', 'model_ema')  # the first found is taken
 WRAPPERS = ('model.', 'net.', 'module.', '_orig_mod.')  # of Lightning, of classes of users, of DDP, of torch.compile
+_Last = Dict[Tuple[int, ...], Any]
+_last: ContextVar[Optional[_Last]] = ContextVar('last', default=None)  # content by what tells files apart, at most one
 
 
 class ContentError(ValueError):
@@ -45,12 +57,25 @@ def published_globals() -> ContextManager[None]:
     return torch.serialization.safe_globals([entry for entry in allowed if entry not in users])
 
 
-def read_content(path: Union[str, Path], tensors: bool = True) -> Any:
+@contextmanager
+def reading_once() -> Iterator[None]:
+    """Read a file once, however often its content is asked for within the context, as long as it does not change.
+
+    Windows lets nobody replace the file before the context ends.
+    """
+    token = _last.set({}) if _last.get() is None else None
+    try:
+        yield
+    finally:
+        if token is not None:
+            _last.reset(token)
+
+
+def read_content(path: Union[str, Path]) -> Any:
     """Load all that a file of torch or safetensors holds.
 
-    Args:
-        path: The file.
-        tensors: Read the tensors as well. Otherwise they are mapped, and must not be used once the file is replaced.
+    Tensors are mapped, and read when they are used: that has to be before the file is written to. An optimizer that
+    nobody asks for costs no time. Within `reading_once` others have the same content: do not change it.
 
     Raises:
         Exception: Of a dozen types that torch, pickle, zipfile and safetensors raise, see `find_problem`.
@@ -58,6 +83,18 @@ def read_content(path: Union[str, Path], tensors: bool = True) -> Any:
     path = str(path)
     if path.endswith('.safetensors'):
         return safetensors.torch.load_file(path)
+    last = _last.get()
+    if last is None:
+        return _load(path)
+    status = os.stat(path)
+    key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    if key not in last:
+        last.clear()
+        last[key] = _load(path)
+    return last[key]
+
+
+def _load(path: str) -> Any:
     is_zip = zipfile.is_zipfile(path)  # torch before 1.6 wrote another format, which cannot be mapped
     if is_zip:
         with zipfile.ZipFile(path) as archive:
@@ -67,7 +104,7 @@ def read_content(path: Union[str, Path], tensors: bool = True) -> Any:
                 f'{path!r} is compressed, and {size / 1e9:.1f} GB when unpacked: torch compresses nothing.'
             )
     with published_globals():
-        return torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip and not tensors)
+        return torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip)
 
 
 def _check_tensors(tensors: Dict[Any, Any], path: str) -> None:
@@ -112,7 +149,7 @@ def _group(content: Dict[str, Any], keys: Tuple[str, ...]) -> Optional[str]:
 
 def check_raw(path: Union[str, Path]) -> None:
     """Raise a ContentError if a file that can be read holds the average of the weights and not the weights."""
-    content = read_content(path, tensors=False)
+    content = read_content(path)
     if isinstance(content, dict) and _group(content, AVERAGE) and not _group(content, RAW):
         raise ContentError(f'--no-use-ema: {str(path)!r} holds the average of the weights alone.')
 
@@ -144,6 +181,8 @@ def read_weights(path: Union[str, Path], use_ema: Optional[bool] = None) -> Weig
     tensors = content[key] if key else content
     _check_tensors(tensors, path)
     tensors, prefix = _unwrap(tensors, path)
+    if not path.endswith('.safetensors'):  # others have the same content, and the file may change
+        tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     if use_ema is None and raw and average:
         taken, other = ('average', 'weights') if is_average else ('weights', 'average')
         _logger.warning(f'{path!r} holds weights and their average: took the {taken}, not the {other}.')

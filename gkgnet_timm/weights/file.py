@@ -1,5 +1,6 @@
 """Read a file of weights without running code in it: what it holds, what is wrong with it, what it was trained with."""
 
+import copy
 import hashlib
 import re
 from pathlib import Path
@@ -152,7 +153,7 @@ def read_training(path: Union[str, Path]) -> Optional[TrainedWith]:
         return None
     remedy = 'If it is of a training, take another one of its folder.'
     try:
-        checkpoint = read_content(path, tensors=False)
+        checkpoint = read_content(path)
     except Exception as error:  # whatever torch raises for a file of another kind
         problem = find_problem(path) or 'not a readable checkpoint'
         raise ValueError(f'{path!r} is {problem}. {remedy}') from error
@@ -170,11 +171,11 @@ def read_training(path: Union[str, Path]) -> Optional[TrainedWith]:
         raise ValueError(f'{path!r} is damaged: what it was trained with has {problem}. {remedy}')
     if not all(isinstance(name, str) for name in args['class_names']):
         raise ValueError(f'{path!r} is damaged: one of its class_names is no text. {remedy}')
-    config = dict(args)
+    config = copy.deepcopy(args)
     class_names, table = check_names(config.pop('class_names'), path), config.pop('table', None)
     has_ema = bool(stored['state_dict_ema'])
     facts = dict(best_weights=None, held_out=None, is_training_split=False, wandb_id=None)
-    facts = {name: checkpoint.get(name, default) for name, default in facts.items()}
+    facts = {name: copy.copy(checkpoint.get(name, default)) for name, default in facts.items()}
     held_out, wandb_id = facts['held_out'], facts['wandb_id']
     valid = dict(
         best_weights=facts['best_weights'] in (None, 'raw', 'average'),

@@ -16,7 +16,7 @@ from ..class_names import check_names
 from ..data.decode import reading_notes
 from ..label_rows import init_labels_by_name
 from ..runtime import UserError, one_line, read_json
-from .content import check_raw
+from .content import check_raw, reading_once
 from .file import TrainedWith, load_weights, read_training
 from .folder import CONFIG, WEIGHTS, read_model_config
 from .source import find_weights
@@ -116,6 +116,7 @@ def check_forward(model: nn.Module) -> None:
         raise ValueError('Arguments of the model (--model-kwargs) make one that does not give a score for each class.')
 
 
+@reading_once()
 def create_model(
     name: str,
     *,
@@ -269,6 +270,7 @@ def _stored_thresholds(name: str) -> Optional[List[float]]:
     return check_thresholds(config['thresholds'], names, repr(str(path)))
 
 
+@reading_once()
 def load_model(
     checkpoint: Union[str, Path, None] = None,
     *,

@@ -1,7 +1,10 @@
 """Files of weights of any tool: what is unwrapped, which of two sets is taken, and what is refused."""
 
 import argparse
+import os
+import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +13,9 @@ from filler import fill_model
 import timm
 
 from gkgnet_timm.runtime import locked
-from gkgnet_timm.weights.content import ContentError, read_content, read_weights
+from gkgnet_timm.weights.content import ContentError, read_content, read_weights, reading_once
 from gkgnet_timm.weights.convert import convert
+from gkgnet_timm.weights.file import read_training
 from gkgnet_timm.weights.load import create_model, load_model
 
 KWARGS = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), k=3, label_k=3, img_size=32, num_classes=3)
@@ -145,6 +149,86 @@ def test_file_that_grows_when_unpacked(tmp_path):
     with zipfile.ZipFile(tmp_path / 'f.pth') as source, zipfile.ZipFile(tmp_path / 'g.pth', 'w', 8) as target:
         for entry in source.infolist():
             target.writestr(entry.filename, source.read(entry))
-    for tensors in (False, True):
-        with pytest.raises(ContentError, match='g.pth.* is compressed'):
-            read_content(tmp_path / 'g.pth', tensors)
+    with pytest.raises(ContentError, match='g.pth.* is compressed'):
+        read_content(tmp_path / 'g.pth')
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Names of the files that torch loads."""
+    names, load = [], torch.load
+
+    def counted(file, *args, **kwargs):
+        names.append(Path(file).name)
+        return load(file, *args, **kwargs)
+
+    monkeypatch.setattr(torch, 'load', counted)
+    return names
+
+
+def save_training(path, model, is_old=False, **more):
+    kwargs = {name: KWARGS[name] for name in ('depths', 'dims', 'k', 'label_k')}
+    args = dict(model='gkgnet_ti_224', model_kwargs=kwargs, img_size=32, class_names=['a', 'b', 'c'])
+    content = dict(args=args, state_dict=model.state_dict(), **more)
+    torch.save(content, path, _use_new_zipfile_serialization=not is_old)
+
+
+@pytest.mark.parametrize('is_old', [False, True], ids=['zip', 'before 1.6'])
+def test_a_file_is_read_once(is_old, tmp_path, loads):
+    path, expected = tmp_path / 'f.pth', create()
+    save_training(path, expected, is_old)
+    assert_weights(load_model(path), expected)
+    assert_weights(create_model('gkgnet_ti_224', pretrained_path=path, **dict(KWARGS, num_classes=None)), expected)
+    assert loads == ['f.pth'] * 2  # once by each
+    with reading_once():
+        trained = read_training(path)
+        assert_weights(load_model(path), expected)
+    assert loads == ['f.pth'] * 3
+    assert read_training(path) == trained and loads == ['f.pth'] * 4
+
+
+def test_a_file_that_changes_is_read_again(tmp_path, loads):
+    path = tmp_path / 'f.pth'
+    with reading_once():
+        for seed in (0, 1):
+            save_training(tmp_path / 'draft', create(seed))
+            os.replace(tmp_path / 'draft', path)
+            assert_weights(load_model(path), create(seed))
+    assert len(loads) == 2
+
+
+def test_what_is_read_once_is_not_changed_by_others(tmp_path):
+    path = tmp_path / 'f.pth'
+    save_training(path, create(), held_out=['a.png'])
+    with reading_once():
+        trained, weights = read_training(path), read_weights(path)
+        trained.config['model_kwargs']['dims'] = trained.config['img_size'] = 0
+        trained.class_names.append('d')
+        trained.held_out.append('b.png')
+        for tensor in weights.tensors.values():
+            tensor.fill_(0)
+        again = read_training(path)
+        assert again.config['model_kwargs']['dims'] == KWARGS['dims'] and again.config['img_size'] == 32
+        assert again.class_names == ['a', 'b', 'c'] and again.held_out == ['a.png']
+        assert_weights(load_model(path), create())
+
+
+def test_weights_stay_when_their_file_is_written_to(tmp_path):
+    path, expected = tmp_path / 'f.pth', create().state_dict()
+    torch.save(expected, path)
+    weights = read_weights(path).tensors
+    path.write_bytes(b'\0' * path.stat().st_size)
+    assert all(torch.equal(weights[name], value) for name, value in expected.items())
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc')
+def test_an_optimizer_is_not_read(tmp_path):
+    path = tmp_path / 'f.pth'
+    save_training(path, create(), optimizer=dict(state={0: dict(exp_avg=torch.ones(10_000_000))}))
+
+    def bytes_read():
+        return int(Path('/proc/self/io').read_text().split()[1])
+
+    before = bytes_read()
+    load_model(path)
+    assert bytes_read() - before < path.stat().st_size / 10
