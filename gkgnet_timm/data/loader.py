@@ -18,6 +18,7 @@ from ..runtime import FileWarning, one_line
 from .decode import MODES, Decoder
 from .images import BadImageError
 from .sampling import class_balanced_indices
+from .workers import SeededDataset, SeededSampler, start_slowly
 
 __all__ = ['TrainCollate', 'create_eval_loader', 'create_train_loader', 'start_epoch']
 
@@ -98,6 +99,7 @@ def create_train_loader(
     oversample_thr: Optional[float] = None,
     aug_repeats: float = 0,
     mixup: Optional[Dict[str, Any]] = None,
+    mixup_ends: bool = False,
 ) -> PrefetchLoader:
     """Create a loader of shuffled batches. It keeps the last, smaller batch as the published training does; timm's
     `create_loader` drops it.
@@ -108,19 +110,20 @@ def create_train_loader(
         transform: Turns PIL images into uint8 tensors (C, H, W).
         batch_size: Images in a batch of this process.
         device: Device of the batches.
-        num_workers: Processes that load images. They live for one epoch, so that its seed decides all they draw.
+        num_workers: Processes that load images. The seed of an epoch decides all that they draw in it.
         seed: Seed of the order, see `start_epoch`.
         rank: Rank of this process.
         world_size: Number of processes; each takes its share of an epoch.
         oversample_thr: See `class_balanced_indices`.
         aug_repeats: Repeated augmentation: an epoch has the same length, and each of its images occurs that many times.
         mixup: See `TrainCollate`.
+        mixup_ends: Whether the collate function will be told to mix no more: workers then live for one epoch.
 
     Raises:
         ValueError: If a stream is to be oversampled or repeated.
     """
     _set_transform(dataset, data_config, transform)
-    sampler = None
+    sampler, keeps_workers, generator = None, False, torch.Generator()
     num_classes = len(dataset.class_names)
     if isinstance(dataset, IterableDataset):
         if oversample_thr or aug_repeats:
@@ -133,6 +136,9 @@ def create_train_loader(
             sampler = RepeatAugSampler(dataset, world_size, rank, num_repeats=aug_repeats)
         else:
             sampler = DistributedSampler(dataset, world_size, rank, seed=seed)
+        keeps_workers = num_workers > 0 and start_slowly() and not (mixup and mixup_ends)
+    if keeps_workers:
+        dataset, sampler = SeededDataset(dataset), SeededSampler(sampler, generator)
     loader = DataLoader(
         dataset,
         batch_size,
@@ -140,7 +146,8 @@ def create_train_loader(
         num_workers=num_workers,
         collate_fn=TrainCollate(num_classes, mixup),
         pin_memory=device.type == 'cuda',
-        generator=torch.Generator(),
+        generator=generator,
+        persistent_workers=keeps_workers,
     )
     return PrefetchLoader(loader, data_config['mean'], data_config['std'], data_config['input_size'][0], device)
 
@@ -159,8 +166,9 @@ def start_epoch(loader: PrefetchLoader, seed: int, epoch: int, rank: int) -> Non
     if isinstance(loader.dataset, IterableDataset):
         loader.dataset.set_epoch(epoch)
     else:
+        sampler = loader.sampler.sampler if isinstance(loader.sampler, SeededSampler) else loader.sampler
         # timm's sampler of repeated augmentation has no seed of its own
-        loader.sampler.set_epoch(seed + epoch if isinstance(loader.sampler, RepeatAugSampler) else epoch)
+        sampler.set_epoch(seed + epoch if isinstance(sampler, RepeatAugSampler) else epoch)
 
 
 def create_eval_loader(

@@ -42,7 +42,7 @@ def describe_run(
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     config = resolve_input_data_config(model)
     names = hashlib.sha256(json.dumps(class_names).encode()).hexdigest()
     preprocessing = {name: str(value) for name, value in sorted(config.items())}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Collection, Dict, Optional, Tuple
 
 import torch
+from torch.utils.data import IterableDataset
 
 from timm.layers import convert_sync_batchnorm
 from timm.loss import CLASS_WEIGHT_METHODS
@@ -110,6 +111,7 @@ def create_loaders(
         oversample_thr=config.oversample_thr,
         aug_repeats=config.aug_repeats,
         mixup=mixup,
+        mixup_ends=bool(config.mixup_off_epoch),
     )
     val_loader = None
     if val_set is not None:
@@ -239,8 +241,7 @@ def create_optimizer(config: TrainConfig, model: torch.nn.Module) -> torch.optim
 
 def check_last_batch(loader: Any, model: torch.nn.Module, batch_size: int, input_size: Tuple[int, ...]) -> None:
     """Raise a ValueError if an epoch has a batch of a single image and the model cannot be trained on that."""
-    sampler = loader.sampler
-    if batch_size > 1 and (not hasattr(sampler, 'set_epoch') or len(sampler) % batch_size != 1):
+    if batch_size > 1 and (isinstance(loader.dataset, IterableDataset) or len(loader.sampler) % batch_size != 1):
         return
     probe = copy.deepcopy(model).train()
     try:

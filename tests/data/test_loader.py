@@ -1,6 +1,7 @@
 """What an epoch of training is made of: which images, in which order, drawn how, mixed how."""
 
 import math
+import multiprocessing
 import random
 from collections import Counter
 
@@ -209,6 +210,64 @@ def test_published_augmentation_and_mixing_are_reproducible(coco_folder, workers
     (first, second), (again,) = runs
     assert second.equal(again) and not first.equal(second)
     assert abs(first.mean()) < 2 and 0.3 < first.std() < 3  # normalised
+
+
+@pytest.fixture
+def by_spawn():
+    """Start processes as Windows and macOS do."""
+    method = multiprocessing.get_start_method()
+    multiprocessing.set_start_method('spawn', force=True)
+    yield
+    multiprocessing.set_start_method(method, force=True)
+
+
+def epochs_of(loader, epochs, seed=42):
+    """The batches of some epochs, and the ids of the processes that loaded each."""
+    batches, processes = [], []
+    for epoch in epochs:
+        batches.append(epoch_of(loader, epoch, seed))
+        processes.append({process.pid for process in multiprocessing.active_children()})
+    return batches, processes
+
+
+def test_spawned_workers_live_on_and_draw_what_forked_ones_draw(by_spawn):
+    """Each epoch is that of new workers, so that a resumed run goes on exactly, even by other means of starting."""
+
+    def create():
+        return toy_loader(22, 4, noisy_image_of, 2, mixup=dict(mixup_alpha=1.0, mode='elem'))
+
+    spawned, processes = epochs_of(create(), [0, 1, 1])
+    assert len(processes[0]) == 2 and all(found == processes[0] for found in processes)
+    multiprocessing.set_start_method('fork', force=True)
+    forked, _ = epochs_of(create(), [0, 1, 1])
+    for ours, theirs in zip(spawned, forked):
+        assert len(ours) == len(theirs) == 6
+        for (images, target), (expected, expected_target) in zip(ours, theirs):
+            assert images.equal(expected) and target.equal(expected_target)
+    assert not spawned[0][0][0].equal(spawned[1][0][0])
+
+
+@pytest.mark.parametrize('kwargs', [{}, dict(aug_repeats=2), dict(world_size=2, rank=1), dict(oversample_thr=0.9)])
+def test_order_is_the_same_for_workers_that_live_on(kwargs, by_spawn):
+    spawned = toy_loader(22, workers=2, **kwargs)
+    multiprocessing.set_start_method('fork', force=True)
+    forked = toy_loader(22, workers=2, **kwargs)
+    for epoch in (0, 1):
+        for loader in (spawned, forked):
+            start_epoch(loader, 42, epoch, 0)
+        assert [place.index for place in spawned.sampler] == list(forked.sampler)
+        assert len(spawned.sampler) == len(forked.sampler) and len(spawned.dataset) == len(forked.dataset)
+
+
+def test_which_workers_live_on(by_spawn):
+    """Not those that could not be told that mixing ends."""
+    mixup = dict(mixup_alpha=1.0)
+    assert toy_loader(workers=1, mixup=mixup).loader.persistent_workers
+    assert toy_loader(workers=1, mixup_ends=True).loader.persistent_workers
+    assert not toy_loader(workers=1, mixup=mixup, mixup_ends=True).loader.persistent_workers
+    assert not toy_loader(workers=0).loader.persistent_workers
+    multiprocessing.set_start_method('fork', force=True)
+    assert not toy_loader(workers=1).loader.persistent_workers
 
 
 # batches

@@ -1,6 +1,7 @@
 """Runs that are killed and continue, and checkpoints on the way."""
 
 import csv
+import multiprocessing
 import os
 import resource
 import signal
@@ -14,6 +15,7 @@ from runs import NARROW_MODEL
 from serving import command
 
 from gkgnet_timm.data import demo_root
+from gkgnet_timm.graph import cpu
 from gkgnet_timm.training import progress
 
 FLAGS = '-c demo --img-size 32 -b 4 --epochs 3 -j 1 --device cpu --model-ema --model-ema-decay 0.9'.split()
@@ -45,10 +47,12 @@ def _copy(folder, to):
     subprocess.run(['cp', '-a', str(folder), str(to)], check=True)
 
 
-def _train(argv, cache, kill_at=None, file_limit=None, copied=None):
+def _train(argv, cache, kill_at=None, file_limit=None, copied=None, start='fork'):
     """Train, to be killed at a moment, or to copy a folder at many of them: a kill leaves exactly these files."""
     os.environ['GKGNET_TIMM_CACHE'] = cache
+    multiprocessing.set_start_method(start, force=True)
     demo_root({'train': 14, 'val': 5})
+    cpu._load_kernels()  # keeps them, by a replace that is none of the moments
     if kill_at:
         _in_place_of(kill_at, partial(os.kill, os.getpid(), signal.SIGKILL))
     for moment in MOMENTS if copied else ():
@@ -140,6 +144,15 @@ def test_kill_leaves_what_was_copied(killed, uninterrupted):
     assert states[0]['epoch'] == states[1]['epoch'] == 0
     for key, value in states[1]['state_dict'].items():
         assert torch.equal(states[0]['state_dict'][key], value), key
+
+
+def test_run_continues_with_workers_that_start_by_spawn(killed, run, uninterrupted, root):
+    """As on another system: they live through both epochs that are left, and draw the same."""
+    folder = root / 'spawn'
+    _copy(killed, folder)
+    resumed = run(folder, start='spawn')
+    assert resumed.code == 0 and 'Resumed after epoch 1' in resumed.stdout, resumed.stderr
+    assert_same_run(folder, uninterrupted)
 
 
 def test_finished_run_has_nothing_left_to_do(run, uninterrupted):
