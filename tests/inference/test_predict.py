@@ -1,6 +1,7 @@
 """Labels of your images: what is found, written, resumed, and equal to an evaluation."""
 
 import csv
+import gc
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import signal
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +86,26 @@ def rows_of(path):
 
 def run(*flags, checkpoint):
     predict([*map(str, flags), '--checkpoint', checkpoint, '-j', '0', '-b', '2', '--device', 'cpu'])
+
+
+def test_a_checkpoint_is_read_once_and_let_go_before_images_are(photos, trained, monkeypatch):
+    """Windows lets nobody replace it while its tensors are mapped."""
+    load, read, left = torch.load, [], []
+
+    def load_and_watch(*args, **kwargs):
+        content = load(*args, **kwargs)
+        read.append(weakref.WeakSet(content['state_dict'].values()))
+        return content
+
+    def predict_nothing(*args, **kwargs):
+        gc.collect()
+        left.extend(len(tensors) for tensors in read)
+        return iter(())
+
+    monkeypatch.setattr(torch, 'load', load_and_watch)
+    monkeypatch.setattr(prediction, 'predict_images', predict_nothing)
+    run('a/0.png', checkpoint=trained[0])
+    assert left == [0]
 
 
 def test_paths_globs_folders_and_lists(photos):
