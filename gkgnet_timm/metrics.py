@@ -12,6 +12,7 @@ from timm.task import MultiLabelClassificationEvaluator
 __all__ = [
     'MultiLabelEvaluator',
     'average_precision',
+    'chance_by_class',
     'chance_level',
     'check_scores',
     'check_threshold',
@@ -118,9 +119,14 @@ def average_precision(scores: Array, targets: Array) -> np.ndarray:
     return ap
 
 
+def chance_by_class(targets: np.ndarray) -> np.ndarray:
+    """Average precision (L,) in [0, 1] of scores that ignore the image: the share of positives among known targets."""
+    return ratio((targets > 0).sum(axis=0), (targets >= 0).sum(axis=0))
+
+
 def chance_level(targets: np.ndarray) -> float:
-    """mAP in percent of scores that ignore the image: the mean share of positives among known targets (N, L)."""
-    return float(100 * ratio((targets > 0).sum(axis=0), (targets >= 0).sum(axis=0)).mean())
+    """mAP in percent of scores that ignore the image."""
+    return float(100 * chance_by_class(targets).mean())
 
 
 def _ranking_figures(scores: np.ndarray, targets: np.ndarray, areas: Optional[Array] = None) -> Dict[str, Any]:

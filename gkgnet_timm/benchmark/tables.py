@@ -11,7 +11,7 @@ import torch
 
 import timm
 
-from ..evaluation.plots import create_figure, save_figure
+from ..evaluation.figures import COLOURS, create_figure, save_figure
 from ..runtime import replacing
 
 __all__ = ['LOADING', 'MEMORY', 'MODELS', 'check_plot', 'describe_machine', 'draw_plot', 'markdown', 'write_json']
@@ -109,6 +109,7 @@ def draw_plot(path: str, rows: List[Dict[str, Any]], title: str) -> None:
     panels = panels[: 2 if all('peak_gb' in row for row in rows) else 1]
     sizes = sorted({row['img_size'] for row in rows})
     for axes, (key, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        axes.set_prop_cycle(color=COLOURS)
         for name, line in _lines(rows).items():
             style = '--' if line[0]['mode'] == 'dense' else '-' if line[0]['is_ours'] else ':'
             axes.plot([row['img_size'] for row in line], [row[key] for row in line], style, marker='o', label=name)

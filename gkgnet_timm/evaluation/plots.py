@@ -1,41 +1,22 @@
 """Plots of an evaluation: precision over recall, AP by class, and co-occurrence."""
 
-import warnings
 from pathlib import Path
 from typing import Any, List, Sequence, Union
 
 import numpy as np
 
-from ..metrics import Array, Threshold, average_precision, check_threshold, rank, ratio
-from ..runtime import replacing
+from ..metrics import Array, Threshold, average_precision, chance_by_class, check_threshold, rank, ratio
 from .class_report import check_rows
+from .figures import BLUE, ORANGE, class_styles, create_figure, save_figure, short_name
 
-__all__ = ['create_figure', 'draw_plots', 'save_figure']
+__all__ = ['draw_plots']
 
 MAX_NAMES = 200  # bars with a name; of more classes only every n-th gets one
 MAX_CELLS = 100  # classes in the matrix
-
-
-def create_figure(**kwargs: Any) -> Any:
-    """Create a matplotlib figure that needs no display. The arguments are those of `Figure`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
-    from matplotlib.figure import Figure
-
-    figure = Figure(**kwargs)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure: Any, path: Union[str, Path], **kwargs: Any) -> None:
-    """Write a figure in the format of the path's suffix, png without one. More arguments are those of `savefig`."""
-    with replacing(path, 'wb') as file:
-        figure.savefig(file, format=Path(path).suffix[1:] or 'png', **kwargs)
-
-
-def _short(name: str) -> str:
-    """Make a class name fit for a plot: short, in one line, and not a formula."""
-    name = ' '.join(name.split())
-    return (name if len(name) <= 28 else f'{name[:27]}…').replace('$', r'\$')
+CELL = 0.18  # inches of a cell of the matrix, and of a bar
+MAX_STYLES = 20  # curves with a colour of their own
+MAX_CURVES = 100
+ENDS = 5  # best and worst curves that the legend names if they have no colour of their own
 
 
 def _precision_at(scores: np.ndarray, targets: np.ndarray, recalls: np.ndarray) -> np.ndarray:
@@ -46,18 +27,54 @@ def _precision_at(scores: np.ndarray, targets: np.ndarray, recalls: np.ndarray) 
     return hits[at] / images[at]
 
 
+def _in_legend(ap: float, name: str) -> str:
+    figure = f'{ap:5.1f}'.replace(' ', '\N{FIGURE SPACE}')  # as wide as a digit
+    return f'{figure}  {name}'
+
+
+def _draw_curves(axes: Any, recalls: np.ndarray, curves: np.ndarray, ap: np.ndarray, names: List[str]) -> None:
+    """Draw the curves (L, R) of classes, best AP first, or their quantiles if there are too many to follow one."""
+    if len(curves) > MAX_CURVES:
+        for low, high, alpha in ((5, 95, 0.2), (25, 75, 0.35)):
+            edges = np.percentile(curves, (low, high), axis=0)
+            label = f'{high - low} % of the classes'
+            axes.fill_between(recalls, *edges, color=BLUE, alpha=alpha, lw=0, label=label)
+        axes.plot(recalls, np.median(curves, axis=0), color=BLUE, lw=1.5, label='median class')
+        return
+    labels = [_in_legend(value, name) for value, name in zip(ap, names)]
+    if len(curves) <= MAX_STYLES:
+        for curve, label, (colour, style) in zip(curves, labels, class_styles(len(curves))):
+            axes.plot(recalls, curve, color=colour, ls=style, lw=1.3, label=label)
+        return
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+
+    colours = ListedColormap(colormaps['viridis'](np.linspace(0, 0.85, 256)))  # without its yellow, pale on white
+    scale = ScalarMappable(Normalize(0, 100), colours)
+    for i, (curve, label) in enumerate(zip(curves, labels)):
+        is_named = i < ENDS or i >= len(curves) - ENDS
+        axes.plot(recalls, curve, color=scale.to_rgba(ap[i]), lw=1, label=label if is_named else None)
+    axes.figure.colorbar(scale, cax=axes.inset_axes([1.02, 0, 0.03, 1]), label='AP of the class in %')
+
+
 def _draw_precision_recall(axes: Any, scores: np.ndarray, targets: np.ndarray, names: List[str]) -> None:
     recalls = np.linspace(0, 1, 201)  # as fine as a picture shows; there may be N thresholds
     present = np.flatnonzero((targets > 0).any(axis=0))
-    curves = [_precision_at(scores[:, i], targets[:, i], recalls) for i in present]
-    for n, (i, curve) in enumerate(zip(present, curves)):
-        # matplotlib hides labels that start with '_'
-        few = dict(color=f'C{n % 10}', ls='-' if n < 10 else '--', label=f' {names[i]}')
-        axes.plot(recalls, curve, lw=1, **(few if len(present) <= 20 else dict(color='0.5', alpha=0.3)))
-    if curves:
-        axes.plot(recalls, np.mean(curves, axis=0), 'k', lw=2.5, label=f'mean of {len(curves)} classes')
-        axes.plot(recalls, _precision_at(scores, targets, recalls), 'r--', lw=2, label='all classes pooled')
-        axes.legend(loc='upper left', bbox_to_anchor=(1.01, 1), fontsize=8)
+    ap = 100 * average_precision(scores, targets)
+    order = present[np.argsort(-ap[present], kind='stable')]
+    if len(order):
+        curves = np.stack([_precision_at(scores[:, i], targets[:, i], recalls) for i in order])
+        _draw_curves(axes, recalls, curves, ap[order], [names[i] for i in order])
+        if len(order) > 1:
+            mean = _in_legend(ap[order].mean(), f'mean of {len(order)} classes')
+            axes.plot(recalls, curves.mean(axis=0), 'k', lw=2.5, label=mean)
+            known = targets >= 0
+            of_all = 100 * average_precision(scores[known][:, None], targets[known][:, None])[0]
+            pooled = _in_legend(of_all, 'all classes pooled')
+            axes.plot(recalls, _precision_at(scores, targets, recalls), 'k', ls=(0, (1, 1)), lw=2.5, label=pooled)
+        beside = 1.16 if axes.child_axes else 1.01  # of the colours' scale
+        axes.legend(loc='upper left', bbox_to_anchor=(beside, 1), fontsize=8, title='AP in %', alignment='left')
     axes.set_title(f'{len(scores)} images, {len(present)} of {len(names)} classes have positives')
     axes.set(xlabel='recall', ylabel='precision', xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
@@ -65,13 +82,21 @@ def _draw_precision_recall(axes: Any, scores: np.ndarray, targets: np.ndarray, n
 
 def _draw_ap(axes: Any, scores: np.ndarray, targets: np.ndarray, names: List[str]) -> None:
     ap, positives = 100 * average_precision(scores, targets), (targets > 0).sum(axis=0)
-    order = np.lexsort((-positives, -ap))
-    axes.barh(np.arange(len(ap)), ap[order])
+    order = np.lexsort((-positives, -ap, positives == 0))
+    places = np.arange(len(ap))
+    height = 0.8 if len(ap) <= MAX_NAMES else 1.0  # thinner bars have no gaps, which would make a pattern
+    axes.barh(places, ap[order], height, color=BLUE)
+    chance = np.where(positives, 100 * chance_by_class(targets), np.nan)[order]
+    axes.vlines(chance, places - height / 2, places + height / 2, color=ORANGE, lw=2, label='chance')
     ticks = np.arange(0, len(ap), -(-len(ap) // MAX_NAMES))
-    axes.set_yticks(ticks, [f'{names[i]} ({positives[i]})  {ap[i]:.1f}' for i in order[ticks]], fontsize=8)
-    axes.axvline(mean := ratio(ap.sum(), (positives > 0).sum()), color='k', ls='--', lw=1)
+    figures = [f'{ap[i]:.1f}' if positives[i] else '–' for i in order[ticks]]
+    labels = [f'{names[i]} ({positives[i]})  {figure}' for i, figure in zip(order[ticks], figures)]
+    axes.set_yticks(ticks, labels, fontsize=8)
+    mean = ratio(ap.sum(), (positives > 0).sum())
+    axes.axvline(mean, color='k', ls='--', lw=1, label='mean of the classes with positives')
     axes.set_title(f'mAP {ap.mean():.2f}, of classes with positives {mean:.2f}')
     axes.set(xlabel='AP in % (positives in brackets)', xlim=(0, 100), ylim=(len(ap) - 0.4, -0.6))
+    axes.legend(loc='upper left', bbox_to_anchor=(1.01, 1), fontsize=8)
 
 
 def _confusion(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -92,11 +117,15 @@ def _draw_cooccurrence(axes: Any, scores: np.ndarray, targets: np.ndarray, names
     matrix = _confusion((scores >= threshold.astype(scores.dtype))[:, kept], targets[:, kept])
     diagonal = np.eye(*matrix.shape, k=-1, dtype=bool)
     axes.set_facecolor('0.9')  # shows in cells of nan
-    for colours, label, cells in (('Reds', '% predicted although absent', ~diagonal), ('Blues', '% missed', diagonal)):
+    scales = (('Oranges', '% predicted although absent', ~diagonal), ('Blues', '% missed', diagonal))
+    for number, (colours, label, cells) in enumerate(scales):
         part = np.where(cells, matrix, np.nan)
         top = np.nanmax(part, initial=0) or 1
         image = axes.imshow(part, colours, PowerNorm(0.5, 0, top))  # most cells are far below the largest
-        axes.figure.colorbar(image, ax=axes, label=label, shrink=0.6)
+        axes.apply_aspect()  # now its size is known
+        side = axes.figure.dpi / axes.bbox.width  # an inch, as a share of the matrix
+        beside = axes.inset_axes([1 + (0.15 + 0.9 * number) * side, 0, 0.15 * side, 1])
+        axes.figure.colorbar(image, cax=beside, label=label)
         for row, column in np.argwhere(part >= 0.5) if len(kept) <= 20 else ():
             style = dict(ha='center', va='center', fontsize=6, color='w' if part[row, column] > 0.4 * top else 'k')
             axes.text(column, row, f'{part[row, column]:.0f}', **style)
@@ -105,7 +134,7 @@ def _draw_cooccurrence(axes: Any, scores: np.ndarray, targets: np.ndarray, names
     axes.set_xticks(np.arange(len(kept)), [names[i] for i in kept], fontsize=7, rotation=90)
     at = 'the thresholds of the classes' if threshold.ndim else f'threshold {threshold:g}'
     axes.set(xlabel=f'predicted label ({len(kept)} of {len(names)})', ylabel='label (images that have it)')
-    axes.set_title(f'Wrong (red) and missed (blue) at {at}\nin images that have the label of the row', fontsize=9)
+    axes.set_title(f'Wrong (orange) and missed (blue) at {at}\nin images that have the label of the row', fontsize=9)
 
 
 def draw_plots(
@@ -122,7 +151,7 @@ def draw_plots(
     """
     scores, targets = check_rows(scores, targets, class_names)
     threshold = check_threshold(threshold, scores.shape[1])
-    bars, cells = (0.18 * min(len(class_names), most) for most in (MAX_NAMES, MAX_CELLS))  # inches
+    bars, cells = (CELL * min(len(class_names), most) for most in (MAX_NAMES, MAX_CELLS))  # inches
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, draw, size, arguments in (
         ('precision_recall', _draw_precision_recall, (7, 6), ()),
@@ -130,7 +159,5 @@ def draw_plots(
         ('cooccurrence', _draw_cooccurrence, (6 + cells, 2.5 + cells), (threshold,)),
     ):
         figure = create_figure(figsize=size)
-        draw(figure.subplots(), scores, targets, [_short(name) for name in class_names], *arguments)
-        with warnings.catch_warnings():  # letters that the font lacks become boxes
-            warnings.filterwarnings('ignore', 'Glyph .* missing from font')
-            save_figure(figure, Path(folder) / f'{name}.png', dpi=100, bbox_inches='tight')
+        draw(figure.subplots(), scores, targets, [short_name(name) for name in class_names], *arguments)
+        save_figure(figure, Path(folder) / f'{name}.png', dpi=100, bbox_inches='tight')

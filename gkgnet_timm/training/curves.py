@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 from typing import Union
 
-from ..evaluation.plots import create_figure, save_figure
+from ..evaluation.figures import create_figure, save_figure
 
 __all__ = ['draw_curves']
 

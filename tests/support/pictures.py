@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-BLUE = (31, 119, 180)  # of the first bars and curves of matplotlib
+BLUE = (0, 114, 178)  # of bars and first curves
 
 
 def read_picture(path):
