@@ -138,8 +138,10 @@ def _ranking_figures(scores: np.ndarray, targets: np.ndarray, areas: Optional[Ar
         if areas.shape != targets.shape:
             raise ValueError(f'areas must be (images, classes) as the targets, got {areas.shape} and {targets.shape}.')
         for name, (low, high) in AREA_RANGES.items():
-            others = (targets > 0) & ~((areas >= low) & (areas < high))
-            figures[f'AP_{name}'] = float(100 * average_precision(scores, np.where(others, -1, targets)).mean())
+            within = (targets > 0) & (areas >= low) & (areas < high)
+            if within.any():
+                ranked = np.where((targets > 0) & ~within, -1, targets)
+                figures[f'AP_{name}'] = float(100 * average_precision(scores, ranked).mean())
     return figures
 
 
@@ -205,7 +207,7 @@ def multilabel_metrics(
         CP_top3 and so on (with topk=3): The same for the top-k predictions.
         per_class_ap: Average precision of each class (L,).
         AP_small, AP_medium, AP_large: mAP over positives of area below 32^2, from 32^2 to below 96^2, and from 96^2 on,
-            against all negatives; other positives are not ranked. Only with areas.
+            against all negatives; other positives are not ranked. Only with areas, and of ranges that have a positive.
 
     Raises:
         ValueError: For input of other shapes or values.

@@ -80,7 +80,7 @@ def evaluate_dataset(
     autocast = autocast_context(device, amp, amp_dtype)
     for logits, target in compute_logits(model, loader, autocast, channels_last=channels_last, flip=flip):
         evaluator.update(logits, target)
-    metrics = evaluator.compute(distributed=distributed)
+    metrics = {'bce' if name == 'loss' else name: value for name, value in evaluator.compute(distributed).items()}
     logits, targets, positions = evaluator.gathered
     check_negatives(targets, getattr(dataset, 'split', 'the data set'))
     with np.errstate(over='ignore'):  # exp of a large number is inf, and 1 / inf is the right score
@@ -93,7 +93,7 @@ def evaluate_dataset(
         areas = getattr(dataset.reader, 'areas', None)
         if areas is not None:
             figures = multilabel_metrics(scores, targets, threshold, areas=areas[positions])
-            metrics.update({name: figures[name] for name in ('AP_small', 'AP_medium', 'AP_large')})
+            metrics.update({name: value for name, value in figures.items() if name.startswith('AP_')})
     return Evaluation(metrics, scores, targets, files, dataset.class_names, threshold, unreadable)
 
 

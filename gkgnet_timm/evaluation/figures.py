@@ -12,7 +12,6 @@ __all__ = ['BLUE', 'COLOURS', 'ORANGE', 'class_styles', 'create_figure', 'save_f
 BLUE, ORANGE = '#0072B2', '#D55E00'
 COLOURS = (BLUE, ORANGE, '#009E73', '#CC79A7', '#56B4E9', '#E69F00')
 DASHES = ('-', '--', ':', '-.')
-LONGEST_NAME = 28
 
 
 def create_figure(**kwargs: Any) -> Any:
@@ -37,10 +36,10 @@ def class_styles(number: int) -> List[Tuple[str, str]]:
     return [(COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]) for i in range(number)]
 
 
-def short_name(name: str) -> str:
+def short_name(name: str, longest: int = 28) -> str:
     """Make a name fit for a plot: in one line, no formula, and cut in the middle, as long names differ at the end."""
     name = ' '.join(name.split())
-    if len(name) > LONGEST_NAME:
-        half = LONGEST_NAME // 2
+    if len(name) > longest:
+        half = longest // 2
         name = f'{name[:half]}…{name[1 - half :]}'
     return name.replace('$', r'\$')

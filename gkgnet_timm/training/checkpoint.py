@@ -1,6 +1,7 @@
 """Checkpoints that survive a kill at any moment, and how a run resumes from one."""
 
 import copy
+import csv
 import os
 import re
 import shutil
@@ -12,11 +13,11 @@ import torch
 import torch.nn as nn
 
 from timm.task import MultiLabelClassificationTask, load_task_ema_checkpoint, resume_task_checkpoint
-from timm.utils import CheckpointSaver, NativeScaler, trim_summary
+from timm.utils import CheckpointSaver, NativeScaler
 
 from ..runtime import clear_drafts, fits, locked, one_line
 from ..weights.content import read_content, reading_once
-from ..weights.file import read_training
+from ..weights.file import LAYOUT, read_training
 
 __all__ = ['SafeSaver', 'TrainTask', 'open_run', 'resume_run', 'trim_summary_file']
 
@@ -52,7 +53,21 @@ class SafeSaver(CheckpointSaver):
     """timm's saver with atomic writes: at any moment each file is complete, old or new.
 
     A file is written and synced under another name before it replaces the previous one, which timm's own removes first.
+    The number in a name is that of the epoch on the screen, from 1; epochs in arguments and inside of files are from 0.
     """
+
+    first_number = 1
+
+    def _checkpoint_path(self, epoch: int) -> str:
+        return super()._checkpoint_path(epoch + self.first_number)
+
+    def state_dict(self, epoch: Optional[int] = None, metric: METRIC = None) -> Dict[str, Any]:
+        return dict(super().state_dict(epoch, metric), layout=LAYOUT)
+
+    def best_epoch_with(self, epoch: int, metric: METRIC) -> Optional[int]:
+        """The best epoch once this one is saved."""
+        is_better = metric is not None and (self.best_metric is None or self.cmp(metric, self.best_metric))
+        return epoch if is_better else self.best_epoch
 
     def _save(self, save_path: str, epoch: int, metric: Optional[float] = None) -> None:
         try:
@@ -90,6 +105,7 @@ class SafeSaver(CheckpointSaver):
     def resume(self, path: str) -> None:
         """Restore history and best metric from a checkpoint, and finish what a kill after its writing prevented."""
         saved = _read_saver(path)
+        self.first_number = int(saved.get('layout') == LAYOUT)
         self.load_state_dict(saved)
         epoch, metric = saved['pending']
         numbered = self._checkpoint_path(epoch)
@@ -99,11 +115,14 @@ class SafeSaver(CheckpointSaver):
             self._cleanup_checkpoints(int(full))
             self._duplicate(path, numbered)
             self._track_checkpoint(numbered, epoch, metric, update_best_file=False)
-        if self.best_epoch is None:
-            return
-        best = path if self.best_epoch == epoch else self._checkpoint_path(self.best_epoch)
-        if os.path.exists(best):
-            self._duplicate(best, os.path.join(self.checkpoint_dir, 'model_best' + self.extension))
+        if not self.first_number and self.checkpoint_files:
+            names = ', '.join(sorted(os.path.basename(file) for file, _ in self.checkpoint_files))
+            print(f'Checkpoints of an earlier version keep their names, which count epochs from 0: {names}.')
+        self.first_number = 1
+        files = [file for file, value in self.checkpoint_files if value == self.best_metric]
+        best = [path] if self.best_epoch == epoch else files[:1]  # of equally good ones the first is the earliest
+        if self.best_epoch is not None and best:
+            self._duplicate(best[0], os.path.join(self.checkpoint_dir, 'model_best' + self.extension))
 
 
 def _check_entries(path: str, entries: Dict[str, Any], hints: Dict[str, Any]) -> None:
@@ -229,10 +248,21 @@ def open_run(folder: Path, resume: Optional[str]) -> Iterator[None]:
         yield
 
 
-def trim_summary_file(path: Path, epoch: int) -> None:
-    """Drop the rows of a summary from an epoch on, at once."""
-    if path.is_file():
-        draft = path.with_suffix('.tmp')
-        shutil.copyfile(path, draft)
-        trim_summary(str(draft), epoch)
-        os.replace(draft, path)
+def trim_summary_file(path: Path, epochs: int) -> None:
+    """Drop the rows of a summary after as many epochs, at once. Rows of an earlier version are brought to this one."""
+    if not path.is_file():
+        return
+    with open(path, newline='', encoding='utf-8') as file:
+        header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    if 'eval_criterion' in header or rows and rows[0][0] == '0':  # it counted epochs from 0
+        names = dict(eval_loss='eval_bce', eval_criterion='eval_loss')
+        header = [names.get(name, name) for name in header]
+        rows = [[str(int(row[0]) + 1), *row[1:]] for row in rows]
+    rows = [row for row in rows if int(row[0]) <= epochs]
+    if not rows:
+        path.unlink()
+        return
+    draft = path.with_suffix('.tmp')
+    with open(draft, 'w', newline='', encoding='utf-8') as file:
+        csv.writer(file).writerows([header, *rows])
+    os.replace(draft, path)

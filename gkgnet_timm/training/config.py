@@ -225,7 +225,7 @@ class TrainConfig:
 
     output: str = option('output/train', 'folder of all runs', 'DIR', group='output')
     experiment: Optional[str] = option(None, 'folder of this run (default: time, model, size)', 'NAME')
-    eval_metric: str = option('mAP', 'picks the best checkpoint', 'NAME')
+    eval_metric: str = option('mAP', 'picks the best checkpoint: mAP, CF1, OF1, loss (of training), bce, ...', 'NAME')
     log_interval: int = option(50, 'updates between lines', 'N', limits=(1, inf))
     checkpoint_hist: int = option(3, 'epoch checkpoints to keep', 'N', limits=(1, inf))
     seed: int = option(42, 'decides all that is random', limits=(0, 2**32 - 1))
@@ -288,7 +288,7 @@ class TrainConfig:
     @property
     def is_lower_better(self) -> bool:
         """Whether a lower `eval_metric` is a better one."""
-        return self.eval_metric == 'loss'
+        return self.eval_metric in ('loss', 'bce')
 
     def to_dict(self) -> Dict[str, Any]:
         """The fields by name, as `args.yaml` and checkpoints keep them."""

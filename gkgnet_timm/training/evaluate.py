@@ -18,7 +18,9 @@ from .checkpoint import TrainTask
 from .config import TrainConfig
 from .epoch import CHECK_IMAGES, TrainingError
 
-__all__ = ['EpochResult', 'evaluate_epoch']
+__all__ = ['METRICS', 'EpochResult', 'evaluate_epoch']
+
+METRICS = ('loss', 'bce', *(name for name in MultiLabelEvaluator.metric_names if name != 'loss'))
 
 
 class EpochResult(NamedTuple):
@@ -26,13 +28,14 @@ class EpochResult(NamedTuple):
 
     Attributes:
         weights: Which they are, 'raw' or 'average'.
-        metrics: Those of `MultiLabelEvaluator`.
-        criterion: Mean of the training's loss over the images of evaluation.
+        metrics: Those of `METRICS`: `loss` is the training's over the images of evaluation, `bce` the binary
+            cross-entropy, which `MultiLabelEvaluator` calls loss.
+        chance: mAP of scores that ignore the image.
     """
 
     weights: str
     metrics: Dict[str, float]
-    criterion: float
+    chance: float
 
 
 @torch.no_grad()
@@ -72,16 +75,18 @@ def _evaluate(
         raise TrainingError(f'{problem} The last checkpoint is kept, a lower --lr may help.') from error
     logits, targets, _ = evaluator.gathered
     check_negatives(targets, 'the evaluation split')  # what a stream has is known only now
-    criterion = _mean_criterion(task, logits, targets, config.validation_batch_size)
+    metrics['bce'] = metrics['loss']
+    metrics['loss'] = _mean_criterion(task, logits, targets, config.validation_batch_size)
+    chance = chance_level(targets)
     if process.is_primary:
         what = ', average of the weights' if weights == 'average' else ''
         what += ' (Warning: on the images of training)' if task.facts.get('is_training_split') else ''
         print(
-            f'epoch {epoch + 1}{what}: mAP {metrics["mAP"]:.2f} (chance {chance_level(targets):.2f}), '
-            f'validation loss {criterion:.3f}',
+            f'epoch {epoch + 1}{what}: mAP {metrics["mAP"]:.2f} (chance {chance:.2f}), '
+            f'validation loss {metrics["loss"]:.3f}',
             flush=True,
         )
-    return EpochResult(weights, metrics, criterion)
+    return EpochResult(weights, {name: metrics[name] for name in METRICS}, chance)
 
 
 def evaluate_epoch(

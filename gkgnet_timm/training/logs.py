@@ -1,4 +1,7 @@
-"""Where the figures of each epoch go: summary.csv, and Weights & Biases or TensorBoard if asked for."""
+"""Where the figures of each epoch go: summary.csv, and Weights & Biases or TensorBoard if asked for.
+
+Epochs are counted from 1 there, as on the screen.
+"""
 
 import csv
 import os
@@ -35,7 +38,7 @@ def _start_tensorboard(folder: Path, first_epoch: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ValueError('--log-tensorboard needs the package: pip install tensorboard.') from None
-    return SummaryWriter(str(folder), purge_step=first_epoch)
+    return SummaryWriter(str(folder), purge_step=first_epoch + 1)
 
 
 def _append(path: Path, row: Dict[str, Any]) -> None:
@@ -63,7 +66,7 @@ class RunLog:
     Args:
         config: Fields `log_wandb`, `wandb_project`, `log_tensorboard` and `experiment`.
         folder: Folder of the run.
-        first_epoch: Epoch that the run continues with: what is noted from there on is dropped.
+        first_epoch: Epoch, from 0, that the run continues with: what is noted from there on is dropped.
         wandb_id: Run at Weights & Biases to continue; None for a fresh one.
 
     Attributes:
@@ -80,12 +83,22 @@ class RunLog:
         self.tensorboard = _start_tensorboard(folder / 'tensorboard', first_epoch) if config.log_tensorboard else None
         trim_summary_file(self.summary, first_epoch)
 
-    def write(self, epoch: int, train_metrics: Dict[str, float], result: Optional[EpochResult], lr: float) -> None:
-        """Note an epoch: metrics of its training, of its evaluation if any, and its last learning rate."""
-        row: Dict[str, Any] = dict(epoch=epoch, **{f'train_{name}': value for name, value in train_metrics.items()})
+    def write(
+        self,
+        epoch: int,
+        train_metrics: Dict[str, float],
+        result: Optional[EpochResult],
+        lr: float,
+        best_epoch: Optional[int],
+    ) -> None:
+        """Note an epoch, from 0: metrics of its training, of its evaluation if any, its last learning rate, and which
+        epoch, from 0, is the best so far."""
+        row: Dict[str, Any] = dict(epoch=epoch + 1, **{f'train_{name}': value for name, value in train_metrics.items()})
         if result:
             row.update({f'eval_{name}': value for name, value in result.metrics.items()})
-            row.update(eval_criterion=result.criterion, eval_weights=result.weights)
+            row.update(eval_chance=result.chance, eval_weights=result.weights)
+            if best_epoch is not None:
+                row['best_epoch'] = best_epoch + 1
         row['lr'] = lr
         _append(self.summary, row)
         if self.wandb:
@@ -93,7 +106,7 @@ class RunLog:
         if self.tensorboard:
             for name, value in row.items():
                 if isinstance(value, float):
-                    self.tensorboard.add_scalar(name.replace('_', '/', 1), value, epoch)
+                    self.tensorboard.add_scalar(name.replace('_', '/', 1), value, epoch + 1)
             self.tensorboard.flush()
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ from .checkpoint import SafeSaver, TrainTask, open_run, resume_run
 from .config import TrainConfig
 from .curves import draw_curves
 from .epoch import train_one_epoch, updates_of
-from .evaluate import evaluate_epoch
+from .evaluate import METRICS, evaluate_epoch
 from .freeze import set_frozen
 from .logs import RunLog
 from .progress import Progress
@@ -159,8 +159,9 @@ def _train(config: TrainConfig, resume: Optional[str], process: Process, output:
         scheduler.step(epoch + 1)
         if process.is_primary:
             lr = train_metrics.pop('lr')
-            log.write(epoch, train_metrics, result, lr)
-            saver.save_checkpoint(epoch, metric=result and result.metrics[config.eval_metric])
+            metric = result and result.metrics[config.eval_metric]
+            log.write(epoch, train_metrics, result, lr, saver.best_epoch_with(epoch, metric))
+            saver.save_checkpoint(epoch, metric)
     if process.is_primary:
         log.close()
         _announce_end(config, task, output, saver, len(train_set) + len(val_set or ()))
@@ -171,10 +172,8 @@ def _train(config: TrainConfig, resume: Optional[str], process: Process, output:
 
 def _check(config: TrainConfig, resume: Optional[str]) -> None:
     """Raise a ValueError for names that only the libraries know, and for what depends on `resume`."""
-    if config.eval_metric not in MultiLabelEvaluator.metric_names:
-        raise ValueError(
-            f'--eval-metric {config.eval_metric!r} is not one of {", ".join(MultiLabelEvaluator.metric_names)}.'
-        )
+    if config.eval_metric not in METRICS:
+        raise ValueError(f'--eval-metric {config.eval_metric!r} is not one of {", ".join(METRICS)}.')
     if config.torchcompile and config.torchcompile not in torch.compiler.list_backends(exclude_tags=()):
         backends = ', '.join(torch.compiler.list_backends())
         raise ValueError(f'--torchcompile {config.torchcompile!r} is not one of {backends}.')
@@ -240,7 +239,7 @@ def _announce_end(config: TrainConfig, task: TrainTask, output: Path, saver: Saf
         print(f'Warning: {SAME_SPLIT}')
     print(command)
     if (output / 'summary.csv').is_file():
-        draw_curves(output / 'summary.csv', output / 'curves.png', config.eval_metric)
+        draw_curves(output / 'summary.csv', output / 'curves.png', config.eval_metric, config.experiment)
         print(f'Curves: {output / "curves.png"}')
     bad_images = output / 'bad_images.txt'
     if bad_images.is_file():

@@ -14,8 +14,10 @@ from ..class_names import check_names
 from ..runtime import cache_dir, one_line
 from .content import ContentError, Weights, read_content, read_weights
 
-__all__ = ['HTTPError', 'TrainedWith', 'find_problem', 'installed_file', 'load_weights', 'read_training', 'sha256']
+__all__ = ['HTTPError', 'LAYOUT', 'TrainedWith', 'find_problem', 'installed_file', 'load_weights', 'read_training']
+__all__ += ['sha256']
 
+LAYOUT = 2  # of a run's files: since then names count epochs from 1, and the metric `loss` is that of training
 MOST_DEPTH, MOST_VALUES = 8, 1_000_000  # of what a checkpoint was trained with
 HTTPError = HfHubHTTPError.__bases__[0]  # of the HTTP client that the installed version uses
 
@@ -174,6 +176,9 @@ def read_training(path: Union[str, Path]) -> Optional[TrainedWith]:
     config = copy.deepcopy(args)
     class_names, table = check_names(config.pop('class_names'), path), config.pop('table', None)
     has_ema = bool(stored['state_dict_ema'])
+    saver = checkpoint.get('saver')
+    if config.get('eval_metric') == 'loss' and not (isinstance(saver, dict) and saver.get('layout') == LAYOUT):
+        config['eval_metric'] = 'bce'
     facts = dict(best_weights=None, held_out=None, is_training_split=False, wandb_id=None)
     facts = {name: copy.copy(checkpoint.get(name, default)) for name, default in facts.items()}
     held_out, wandb_id = facts['held_out'], facts['wandb_id']

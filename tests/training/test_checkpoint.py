@@ -16,7 +16,7 @@ def test_resume_from_an_older_checkpoint_forgets_later_ones(tmp_path):
     for epoch, metric in enumerate((5.0, 4.0, 6.0)):
         saver.save_checkpoint(epoch, metric)
     saver = SafeSaver(**arguments, checkpoint_dir=str(tmp_path))
-    saver.resume(str(tmp_path / 'checkpoint-1.pth.tar'))
+    saver.resume(str(tmp_path / 'checkpoint-2.pth.tar'))
     assert (saver.best_metric, saver.best_epoch) == (5.0, 0)
     assert torch.load(tmp_path / 'model_best.pth.tar')['epoch'] == 0
 
@@ -36,4 +36,4 @@ def test_kill_before_a_full_history_takes_the_best_epoch(tmp_path, monkeypatch):
     saver.resume(str(tmp_path / 'last.pth.tar'))
     assert (saver.best_metric, saver.best_epoch) == (6.0, 2)
     assert torch.load(tmp_path / 'model_best.pth.tar')['epoch'] == 2
-    assert {path.name for path in tmp_path.glob('checkpoint-*')} == {'checkpoint-0.pth.tar', 'checkpoint-2.pth.tar'}
+    assert {path.name for path in tmp_path.glob('checkpoint-*')} == {'checkpoint-1.pth.tar', 'checkpoint-3.pth.tar'}

@@ -66,16 +66,19 @@ def test_validation_loss_is_that_of_training(tmp_path):
     flags = ['--epochs', '1', '--loss', 'bce', '--output', str(tmp_path), '--experiment', 'run']
     metrics = train([*TINY, *flags])
     (row,) = read_summary(tmp_path / 'run')
-    assert float(row['eval_criterion']) == pytest.approx(metrics['loss'], rel=1e-6) != float(row['train_loss'])
+    assert float(row['eval_loss']) == metrics['loss'] == pytest.approx(metrics['bce'], rel=1e-6)
+    assert float(row['eval_loss']) != float(row['train_loss'])
     scores = tmp_path / 'scores.npz'
-    train([*TINY, *flags, '--experiment', 'other', '--loss', 'asl', '--smoothing', '0'])
+    metrics = train([*TINY, *flags, '--experiment', 'other', '--loss', 'asl', '--smoothing', '0'])
     (row,) = read_summary(tmp_path / 'other')
     validate(['--checkpoint', str(tmp_path / 'other' / 'last.pth.tar'), '-j', '0', '--scores-out', str(scores)])
     with np.load(scores) as stored:
         p, y = stored['scores'], stored['targets'] > 0
     q = np.minimum(1 - p + 0.05, 1)  # asymmetric loss with gamma 1 and 4
     losses = np.where(y, -(1 - p) * np.log(p), -((1 - q) ** 4) * np.log(q))
-    assert float(row['eval_criterion']) == pytest.approx(losses.sum(axis=1).mean(), rel=1e-4)
+    assert float(row['eval_loss']) == metrics['loss'] == pytest.approx(losses.sum(axis=1).mean(), rel=1e-4)
+    assert metrics['loss'] != pytest.approx(metrics['bce'], rel=0.1)
+    assert float(row['eval_bce']) == metrics['bce'] and float(row['eval_chance']) == pytest.approx(17.045, abs=0.01)
 
 
 @pytest.mark.parametrize('patience, raw, done', [(1, [5, 6, 6, 7], 3), (2, [5, 4, 3, 9], 3), (3, [5, 4, 3, 9], 4)])

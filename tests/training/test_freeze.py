@@ -102,7 +102,7 @@ def test_trunk_is_released_in_two_processes(server, small_demo, tmp_path):
     """Its weights are then trained, to the same in both: the gradients are shared."""
     results = server.call_together(ranks_of_torchrun(), train_rank, str(tmp_path))
     assert [result.code for result in results] == [0, 0], results
-    start = torch.load(tmp_path / 'run' / 'checkpoint-0.pth.tar', weights_only=True)['state_dict']
+    start = torch.load(tmp_path / 'run' / 'checkpoint-1.pth.tar', weights_only=True)['state_dict']
     first, second = (torch.load(tmp_path / f'{rank}.pth') for rank in range(2))
     assert not torch.equal(start['stem.conv1.conv.weight'], first['stem.conv1.conv.weight'])
     assert all(torch.equal(value, second[name]) for name, value in first.items())

@@ -181,7 +181,7 @@ def test_wandb_by_flag(tmp_path, monkeypatch):
     runs, rows = start_wandb(monkeypatch)
     train(flags)
     assert runs[0]['project'] == 'shapes' and runs[0]['name'] == 'run' and runs[0]['config']['epochs'] == 2
-    assert [row['epoch'] for row in rows] == [0, 1] and 'eval_mAP' in rows[0]
+    assert [row['epoch'] for row in rows] == [1, 2] and 'eval_mAP' in rows[0]
 
 
 def test_wandb_run_is_fresh_unless_resumed(tmp_path, monkeypatch):
@@ -195,7 +195,7 @@ def test_wandb_run_is_fresh_unless_resumed(tmp_path, monkeypatch):
     first, second, resumed, other = (run['id'] for run in runs)
     assert second == resumed == torch.load(last, weights_only=True)['wandb_id']
     assert len({first, second, other}) == 3 and all(run['resume'] == 'allow' for run in runs)
-    assert [row['epoch'] for row in rows] == [0, 1, 0, 1, 2, 0, 1]
+    assert [row['epoch'] for row in rows] == [1, 2, 1, 2, 3, 1, 2]
 
 
 def test_tensorboard_by_flag(tmp_path, monkeypatch):
@@ -204,13 +204,13 @@ def test_tensorboard_by_flag(tmp_path, monkeypatch):
 
     flags = [*TINY, '--output', str(tmp_path), '--experiment', 'run', '--log-tensorboard', '--epochs', '3']
     train([*flags, '--model-ema'])
-    train(['--resume', str(tmp_path / 'run' / 'checkpoint-1.pth.tar'), '--device', 'cpu'])  # epoch 3 once more
+    train(['--resume', str(tmp_path / 'run' / 'checkpoint-2.pth.tar'), '--device', 'cpu'])  # epoch 3 once more
     events = EventAccumulator(str(tmp_path / 'run' / 'tensorboard')).Reload()
     rows = read_summary(tmp_path / 'run')
-    for tag, column in (('train/loss', 'train_loss'), ('eval/mAP', 'eval_mAP'), ('eval/criterion', 'eval_criterion')):
-        expected = [(epoch, pytest.approx(float(row[column]), rel=1e-6)) for epoch, row in enumerate(rows)]
+    for tag, column in (('train/loss', 'train_loss'), ('eval/mAP', 'eval_mAP'), ('eval/loss', 'eval_loss')):
+        expected = [(epoch, pytest.approx(float(row[column]), rel=1e-6)) for epoch, row in enumerate(rows, 1)]
         assert [(event.step, event.value) for event in events.Scalars(tag)] == expected
-    assert [event.step for event in events.Scalars('lr')] == [0, 1, 2]
+    assert [event.step for event in events.Scalars('lr')] == [1, 2, 3]
     monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
     with pytest.raises(ValueError, match='pip install tensorboard'):
         train([*flags, '--experiment', 'other'])
@@ -219,14 +219,14 @@ def test_tensorboard_by_flag(tmp_path, monkeypatch):
 def test_summary_takes_columns_of_another_version(tmp_path):
     """A run that goes on with other columns than it had keeps every value under its name."""
     path = tmp_path / 'summary.csv'
-    path.write_text('epoch,train_loss,lr\n0,9.0,0.1\n')
+    path.write_text('epoch,train_loss,lr\n1,9.0,0.1\n')
     log = RunLog(TrainConfig('demo'), tmp_path, first_epoch=1)
-    log.write(1, dict(loss=8.0), EpochResult('raw', dict(mAP=50.0), 7.0), lr=0.2)
-    log.write(2, dict(loss=6.0), EpochResult('average', dict(mAP=60.0), 5.0), lr=0.3)
+    log.write(1, dict(loss=8.0), EpochResult('raw', dict(mAP=50.0), 7.0), lr=0.2, best_epoch=1)
+    log.write(2, dict(loss=6.0), EpochResult('average', dict(mAP=60.0), 5.0), lr=0.3, best_epoch=2)
     assert [list(row.values()) for row in read_summary(tmp_path)] == [
-        ['0', '9.0', '0.1', '', '', ''],
-        ['1', '8.0', '0.2', '50.0', '7.0', 'raw'],
-        ['2', '6.0', '0.3', '60.0', '5.0', 'average'],
+        ['1', '9.0', '0.1', '', '', '', ''],
+        ['2', '8.0', '0.2', '50.0', '7.0', 'raw', '2'],
+        ['3', '6.0', '0.3', '60.0', '5.0', 'average', '3'],
     ]
 
 
