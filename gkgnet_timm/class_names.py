@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import List, Optional, Sequence, Union
 
-__all__ = ['COCO_CLASSES', 'VOC_CLASSES', 'check_names', 'clean_name', 'find_problem', 'read_class_map']
+__all__ = ['COCO_CLASSES', 'VOC_CLASSES', 'check_names', 'clean_name', 'find_problem', 'read_class_map', 'shorten']
 
 # in ascending category id
 COCO_CLASSES = tuple(
@@ -35,6 +35,13 @@ def clean_name(name: str) -> str:
     if name.isascii() and '  ' not in name and name.isprintable():
         return name.strip()
     return unicodedata.normalize('NFC', re.sub(r'[^\S\t]+', ' ', name.strip()))
+
+
+def shorten(name: str, longest: int) -> str:
+    """Return a name in one line, cut in the middle if it is longer, as long names often differ at their ends only."""
+    name = ' '.join(name.split())
+    half = longest // 2
+    return name if len(name) <= longest else f'{name[:half]}…{name[half + 1 - longest :]}'
 
 
 def check_names(names: Sequence[str], source: Union[str, Path]) -> List[str]:

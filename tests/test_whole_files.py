@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from gkgnet_timm import runtime
-from gkgnet_timm.commands.validate import write_results
 from gkgnet_timm.evaluation import plots, scores_file, thresholds
 from gkgnet_timm.evaluation.class_report import class_report, write_class_report
+from gkgnet_timm.evaluation.results import write_results
 from gkgnet_timm.runtime import clear_drafts, fits, locked, replacing
 
 SCORES, TARGETS, NAMES = np.array([[0.2, 0.7], [0.6, 0.1]]), np.array([[0, 1], [1, 0]]), ['größe', '猫']

@@ -1,19 +1,16 @@
 """Evaluate checkpoints and pretrained models on a labelled split."""
 
 import argparse
-import csv
-import glob
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
+import numpy as np
 import torch
 import torch.nn as nn
 
 import timm
-from timm.utils import natural_key
 
 from ..data import Decoder
 from ..data.check import describe
@@ -24,11 +21,12 @@ from ..data.splits import select_files
 from ..evaluation.class_report import class_report, write_class_report
 from ..evaluation.evaluate import SAME_SPLIT, Evaluation, evaluate_dataset, evaluate_scores
 from ..evaluation.plots import draw_plots
+from ..evaluation.results import Result, class_table, in_decimals, write_results
 from ..evaluation.scores_file import save_scores
 from ..evaluation.thresholds import calibrate, save_thresholds
 from ..inference.device import Process, start_process
-from ..metrics import chance_level
-from ..runtime import blame, check_ranges, locate, one_line, replacing
+from ..metrics import chance_level, multilabel_metrics
+from ..runtime import blame, check_ranges, locate, one_line
 from ..weights.file import TrainedWith, read_training
 from ..weights.folder import CONFIG
 from ..weights.load import stored_names
@@ -36,6 +34,7 @@ from ..weights.preprocessing import resolve_preprocessing
 from ..weights.thresholds import load_threshold
 from .flags.checks import RANGES, check_outputs
 from .flags.validate import create_parser
+from .jobs import list_jobs
 from .selected import (
     DATA_OPTIONS,
     choose_dataset,
@@ -49,8 +48,6 @@ from .selected import (
 
 PREPROCESSING = ('input_size', 'crop_pct', 'crop_mode', 'interpolation', 'mean', 'std')
 OF_ONE_MODEL = ('metrics_by_class', 'calibrate', 'scores_out', 'plots')  # each model would overwrite them
-CHECKPOINTS = ('*.pth.tar', '*.pth', '*.pt', '*.safetensors')
-Result = Dict[str, Any]
 
 
 def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWith]]:
@@ -107,36 +104,6 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
             )
         args.dataset = args.dataset or 'demo'
     return args, trained
-
-
-def list_jobs(args: argparse.Namespace) -> List[List[str]]:
-    """List flags to add for each of several models: those of a wildcard or list, or the checkpoints of a folder.
-
-    For one model there is nothing to add.
-
-    Raises:
-        FileNotFoundError: If the list of models does not exist.
-        ValueError: If there is nothing to evaluate.
-    """
-    if args.scores_in:
-        return [[]]
-    if args.checkpoint:
-        if not Path(args.checkpoint).is_dir():
-            return [[]]
-        patterns = [os.path.join(glob.escape(args.checkpoint), pattern) for pattern in CHECKPOINTS]
-        files = {path for pattern in patterns for path in glob.glob(pattern)}
-        jobs = [['--checkpoint', path] for path in sorted(files, key=natural_key)]
-    elif args.model.endswith('.txt'):
-        if not Path(args.model).is_file():
-            raise FileNotFoundError(f'List of models {args.model!r} does not exist.')
-        jobs = [['--model', name] for name in Path(args.model).read_text(encoding='utf-8-sig').split()]
-    elif any(c in args.model for c in '*?['):
-        jobs = [['--model', name] for name in timm.list_pretrained(args.model)]
-    else:
-        return [[]]
-    if not jobs:
-        raise ValueError(f'{args.checkpoint or args.model!r} has no checkpoint or pretrained model to evaluate.')
-    return jobs
 
 
 def _print_preprocessing(
@@ -250,20 +217,31 @@ def _evaluate_model(
 
 
 def _write_files(args: argparse.Namespace, evaluation: Evaluation) -> None:
-    """Write what the flags ask for."""
-    _, scores, targets, files, class_names, threshold, _ = evaluation
+    """Print the table of classes, write what the flags ask for, and say so."""
+    metrics, scores, targets, files, class_names, threshold, _ = evaluation
+    rows = class_report(scores, targets, class_names, threshold)
+    print(f'\n{class_table(rows)}\n')
     if args.metrics_by_class:
-        write_class_report(args.metrics_by_class, class_report(scores, targets, class_names, threshold))
+        write_class_report(args.metrics_by_class, rows)
     if args.calibrate:
-        save_thresholds(args.calibrate, class_names, *calibrate(scores, targets))
+        thresholds, of_all = calibrate(scores, targets)
+        save_thresholds(args.calibrate, class_names, thresholds, of_all)
+        after = multilabel_metrics(scores.astype(np.float32), targets, thresholds)  # as a model's scores are compared
+        changes = [f'{name} {metrics[name]:.4f} before, {after[name]:.4f} after' for name in ('CF1', 'OF1')]
+        print(f'Thresholds of the classes, on these images: {"; ".join(changes)}.')
     if args.scores_out:
         save_scores(args.scores_out, scores, targets, files, class_names)
     if args.plots:
         draw_plots(args.plots, scores, targets, class_names, threshold)
+    if written := [path for name in OF_ONE_MODEL if (path := getattr(args, name))]:
+        print(f'Wrote {", ".join(written)}.')
 
 
-def validate(args: argparse.Namespace, trained: Optional[TrainedWith], process: Process) -> Result:
-    """Evaluate one model, or a file of scores, print the metrics, write what the flags ask for, return the result."""
+def validate(
+    args: argparse.Namespace, trained: Optional[TrainedWith], process: Process, is_only: bool = True
+) -> Result:
+    """Evaluate a model, or a file of scores, print the metrics and return the result. Of the only one, also print the
+    table of classes and write what the flags ask for."""
     if args.scores_in:
         evaluations = dict(raw=evaluate_scores(args.scores_in, args.threshold))
         result: Result = dict(scores=args.scores_in)
@@ -285,25 +263,14 @@ def validate(args: argparse.Namespace, trained: Optional[TrainedWith], process: 
             print(trained.describe_weights(args.use_ema))
         if 'warning' in result:
             print(f'Warning: {result["warning"]}')
-        _write_files(args, headline)
+        if is_only:
+            _write_files(args, headline)
     return result
 
 
-def write_results(path: str, output: Union[Result, List[Result]], form: Optional[str]) -> None:
-    """Write a result or a list of them as json, or as csv with a row for each."""
-    if (form or Path(path).suffix.lstrip('.')) == 'csv':
-        results = output if isinstance(output, list) else [output]
-        with replacing(path, newline='') as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(key for result in results for key in result)))
-            writer.writeheader()
-            writer.writerows(results)
-    else:
-        with replacing(path) as file:
-            file.write(json.dumps(output, indent=4) + '\n')
-
-
 def main(argv: Optional[List[str]] = None) -> Union[Result, List[Result]]:
-    """Evaluate what the flags select and return what is printed: the result, or those of several models, best first."""
+    """Evaluate what the flags select, print the result with four decimals and return it: that of a model, or those of
+    several models, best first."""
     argv = sys.argv[1:] if argv is None else list(argv)
     args, trained = parse_args(argv)
     jobs = list_jobs(args)
@@ -312,22 +279,30 @@ def main(argv: Optional[List[str]] = None) -> Union[Result, List[Result]]:
         raise ValueError(f'{files}: for one model only, these are {len(jobs)}. Give one --checkpoint or --model.')
     process = start_process(args.device)
     results, failed = [], []
-    for job in jobs:
+    for number, (flags, also) in enumerate(jobs, 1):
+        if len(jobs) > 1 and process.is_primary:
+            names = f' = {", ".join(also)}' if also else ''
+            print(f'[{number}/{len(jobs)}] {flags[1]}{names}', flush=True)
         try:
-            results.append(validate(*(parse_args([*argv, *job]) if job else (args, trained)), process))
+            parsed = parse_args([*argv, *flags]) if flags else (args, trained)
+            result = validate(*parsed, process, is_only=len(jobs) == 1)
+            results.append(dict(result, also=', '.join(also)) if also else result)
         except Exception as error:  # whatever it is, the results of the other models are not lost
             if len(jobs) == 1:
                 raise
-            failed.append(job[1])
-            print(f'{job[1]}: {type(error).__name__}: {one_line(error)}', flush=True)
+            failed.append(flags[1])
+            print(f'{flags[1]}: {type(error).__name__}: {one_line(error)}', flush=True)
     if not results:
         raise ValueError(f'None of {len(jobs)} models could be evaluated.')
     results.sort(key=lambda result: result['mAP'], reverse=True)
     output = results if len(jobs) > 1 else results[0]
     if process.is_primary:
+        shown = [in_decimals(result) for result in results]
+        shown = shown if len(jobs) > 1 else shown[0]
         if args.results_file:
-            write_results(args.results_file, output, args.results_format)
-        print(f'--result\n{json.dumps(output, indent=4)}')
+            write_results(args.results_file, shown, args.results_format)
+            print(f'Wrote {args.results_file}.')
+        print(f'--result\n{json.dumps(shown, indent=4)}')
     if process.is_distributed:
         torch.distributed.destroy_process_group()
     if failed:

@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any, List, Tuple, Union
 
+from ..class_names import shorten
 from ..runtime import replacing
 
 __all__ = ['BLUE', 'COLOURS', 'ORANGE', 'class_styles', 'create_figure', 'save_figure', 'short_name']
@@ -37,9 +38,5 @@ def class_styles(number: int) -> List[Tuple[str, str]]:
 
 
 def short_name(name: str, longest: int = 28) -> str:
-    """Make a name fit for a plot: in one line, no formula, and cut in the middle, as long names differ at the end."""
-    name = ' '.join(name.split())
-    if len(name) > longest:
-        half = longest // 2
-        name = f'{name[:half]}…{name[1 - half :]}'
-    return name.replace('$', r'\$')
+    """Make a name fit for a plot: short, in one line, and not a formula."""
+    return shorten(name, longest).replace('$', r'\$')

@@ -1,7 +1,6 @@
 """Checkpoints that survive a kill at any moment, and how a run resumes from one."""
 
 import copy
-import csv
 import os
 import re
 import shutil
@@ -19,7 +18,7 @@ from ..runtime import clear_drafts, fits, locked, one_line
 from ..weights.content import read_content, reading_once
 from ..weights.file import LAYOUT, read_training
 
-__all__ = ['SafeSaver', 'TrainTask', 'open_run', 'resume_run', 'trim_summary_file']
+__all__ = ['SafeSaver', 'TrainTask', 'open_run', 'resume_run']
 
 NUMBERED = r'checkpoint-[0-9]+\.pth\.tar'  # the files that a saver keeps and removes, besides last and best
 METRIC = Union[None, int, float]
@@ -246,23 +245,3 @@ def open_run(folder: Path, resume: Optional[str]) -> Iterator[None]:
             (folder / draft).unlink(missing_ok=True)
         clear_drafts(folder, age=0)
         yield
-
-
-def trim_summary_file(path: Path, epochs: int) -> None:
-    """Drop the rows of a summary after as many epochs, at once. Rows of an earlier version are brought to this one."""
-    if not path.is_file():
-        return
-    with open(path, newline='', encoding='utf-8') as file:
-        header, *rows = [row for row in csv.reader(file) if row] or [[]]
-    if 'eval_criterion' in header or rows and rows[0][0] == '0':  # it counted epochs from 0
-        names = dict(eval_loss='eval_bce', eval_criterion='eval_loss')
-        header = [names.get(name, name) for name in header]
-        rows = [[str(int(row[0]) + 1), *row[1:]] for row in rows]
-    rows = [row for row in rows if int(row[0]) <= epochs]
-    if not rows:
-        path.unlink()
-        return
-    draft = path.with_suffix('.tmp')
-    with open(draft, 'w', newline='', encoding='utf-8') as file:
-        csv.writer(file).writerows([header, *rows])
-    os.replace(draft, path)

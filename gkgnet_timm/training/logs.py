@@ -9,7 +9,6 @@ import uuid
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from .checkpoint import trim_summary_file
 from .config import TrainConfig
 from .evaluate import EpochResult
 
@@ -39,6 +38,26 @@ def _start_tensorboard(folder: Path, first_epoch: int) -> Any:
     except ImportError:
         raise ValueError('--log-tensorboard needs the package: pip install tensorboard.') from None
     return SummaryWriter(str(folder), purge_step=first_epoch + 1)
+
+
+def _trim(path: Path, epochs: int) -> None:
+    """Drop the rows of a summary after as many epochs, at once. Rows of an earlier version are brought to this one."""
+    if not path.is_file():
+        return
+    with open(path, newline='', encoding='utf-8') as file:
+        header, *rows = [row for row in csv.reader(file) if row] or [[]]
+    if 'eval_criterion' in header or rows and rows[0][0] == '0':  # it counted epochs from 0
+        names = dict(eval_loss='eval_bce', eval_criterion='eval_loss')
+        header = [names.get(name, name) for name in header]
+        rows = [[str(int(row[0]) + 1), *row[1:]] for row in rows]
+    rows = [row for row in rows if int(row[0]) <= epochs]
+    if not rows:
+        path.unlink()
+        return
+    draft = path.with_suffix('.tmp')
+    with open(draft, 'w', newline='', encoding='utf-8') as file:
+        csv.writer(file).writerows([header, *rows])
+    os.replace(draft, path)
 
 
 def _append(path: Path, row: Dict[str, Any]) -> None:
@@ -81,7 +100,7 @@ class RunLog:
         self.wandb_id = (wandb_id or uuid.uuid4().hex[:8]) if config.log_wandb else None
         self.wandb = _start_wandb(config, self.wandb_id) if config.log_wandb else None
         self.tensorboard = _start_tensorboard(folder / 'tensorboard', first_epoch) if config.log_tensorboard else None
-        trim_summary_file(self.summary, first_epoch)
+        _trim(self.summary, first_epoch)
 
     def write(
         self,

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from gkgnet_timm.data import demo
 from gkgnet_timm.data.splits import open_split
 from gkgnet_timm.evaluation.evaluate import evaluate_dataset, evaluate_scores
 from gkgnet_timm.evaluation.plots import draw_plots
+from gkgnet_timm.evaluation.results import in_decimals
 from gkgnet_timm.evaluation.scores_file import load_scores, save_scores
 from gkgnet_timm.weights.load import load_model
 from gkgnet_timm.weights.thresholds import load_threshold
@@ -44,13 +46,13 @@ def test_raw_and_average_side_by_side(run, checkpoint, capsys):
     assert raw['mAP'] == raw['mAP_raw'] == ema['mAP_raw'] and ema['mAP'] == ema['mAP_ema'] == raw['mAP_ema']
     last = list(csv.DictReader((run / 'summary.csv').open()))[-1]
     assert raw['mAP'] != ema['mAP'] and best == max(raw, ema, key=lambda result: result['mAP'])
-    assert float(last['eval_mAP']) == best['mAP'] and float(last['eval_loss']) == best['loss']
+    assert float(last['eval_mAP']) == best['mAP'] and float(last['eval_bce']) == best['bce']
     assert last['eval_weights'] == ('average' if best == ema else 'raw')
     printed = capsys.readouterr().out
     assert 'val: 11 images' in printed and 'raw weights: mAP' in printed and 'ema weights: mAP' in printed
     assert "crop_mode squash" in printed and 'Warning' not in printed
-    assert printed.rstrip().endswith(json.dumps(ema, indent=4))  # the result comes last
-    assert {'AP_small', 'AP_medium', 'AP_large', 'CF1_top3', 'mAP_present', 'chance'} <= raw.keys()
+    assert printed.rstrip().endswith(json.dumps(in_decimals(ema), indent=4))  # the result comes last
+    assert {'AP_medium', 'CF1_top3', 'mAP_present', 'chance'} <= raw.keys()
 
 
 def test_other_preprocessing_is_warned_of(checkpoint, capsys):
@@ -72,11 +74,15 @@ def test_scores_are_evaluated_again_without_a_model(checkpoint, tmp_path):
         assert scores['files'][0] == '000000.png' and scores['classes'].tolist() == list(demo.SHAPES)
 
 
-def test_calibration_raises_f1(checkpoint, tmp_path):
+def test_calibration_raises_f1(checkpoint, tmp_path, capsys):
     thresholds, table = str(tmp_path / 't.json'), tmp_path / 'classes.csv'
     plain = validate([*checkpoint, '--calibrate', thresholds])
+    printed = capsys.readouterr().out
     calibrated = validate([*checkpoint, '--threshold', thresholds, '--metrics-by-class', str(table)])
     assert calibrated['CF1'] > plain['CF1'] and calibrated['mAP'] == plain['mAP']
+    both = [f'{name} {plain[name]:.4f} before, {calibrated[name]:.4f} after' for name in ('CF1', 'OF1')]
+    assert f'Thresholds of the classes, on these images: {"; ".join(both)}.\n' in printed
+    assert f'Wrote {thresholds}.\n' in printed and f'Wrote {table}.\n' in capsys.readouterr().out
     rows = list(csv.DictReader(table.open()))
     assert [row['name'] for row in rows] == list(demo.SHAPES)
     assert np.mean([float(row['AP']) for row in rows]) == pytest.approx(plain['mAP'], abs=1e-4)
@@ -143,6 +149,28 @@ def test_folder_of_checkpoints(run, tmp_path, capsys):
     assert captured.out.count('"mAP"') == 4
 
 
+def test_file_of_several_names_is_evaluated_once(run, capsys):
+    """The best of a run is one of its numbered checkpoints, and the last one another or the same."""
+    files = [path for path in run.glob('*.pth.tar')]
+    different = {path.stat().st_ino for path in files}
+    assert len(different) == 2 < len(files)
+    results = validate(['--checkpoint', str(run), '-j', '0'])
+    printed = capsys.readouterr().out
+    names = [name for result in results for name in (result['checkpoint'], *result.get('also', '').split(', ')) if name]
+    assert len(results) == 2 and sorted(map(os.path.basename, names)) == sorted(path.name for path in files)
+    for result in results:
+        also = result.get('also')
+        assert f'/2] {result["checkpoint"]}' + (f' = {also}\n' if also else '\n') in printed
+    assert 'precision' not in printed  # a table of classes for each of them would be too much
+
+
+def test_table_of_classes_is_printed(checkpoint, capsys):
+    validate(checkpoint)
+    table = capsys.readouterr().out.partition('\nclass ')[2].partition('\n\n')[0].splitlines()
+    assert len(table) == 1 + len(demo.SHAPES) and max(map(len, table)) < 80
+    assert {line.split()[0] for line in table[1:]} == set(demo.SHAPES)
+
+
 def test_folder_with_a_checkpoint_that_breaks(run, tmp_path, capsys, monkeypatch):
     """Whatever it raises, the others are evaluated; what remains is a list, also of one."""
     for name in ('a.pth.tar', 'b.pth.tar'):
@@ -161,7 +189,11 @@ def test_folder_with_a_checkpoint_that_breaks(run, tmp_path, capsys, monkeypatch
     printed = capsys.readouterr().out
     assert 'a.pth.tar: IndexError: out of range\n' in printed
     (result,) = json.loads(table.read_text())
-    assert json.loads(printed.partition('--result\n')[2]) == [result] and result['checkpoint'].endswith('b.pth.tar')
+    assert (
+        json.loads(printed.partition('--result\n')[2]) == [result]
+        and f'Wrote {table}.' in printed
+        and result['checkpoint'].endswith('b.pth.tar')
+    )
 
 
 @pytest.mark.parametrize('flag', ['--scores-out', '--calibrate', '--metrics-by-class', '--plots'])
@@ -227,9 +259,9 @@ def test_python_use(checkpoint, tmp_path, capsys):
     capsys.readouterr()
     model = load_model(checkpoint[1], name='gkgnet_ti_224', img_size=32, num_classes=8, **eval_kwargs())
     evaluation = evaluate_dataset(model, open_split('demo', verbose=False), threshold=0.4, workers=0, device='cpu')
-    assert evaluation.metrics.keys() <= result.keys() and len(evaluation.metrics) == 18
+    assert evaluation.metrics.keys() <= result.keys() and len(evaluation.metrics) == 17
     for name, value in evaluation.metrics.items():
-        assert value == (pytest.approx(result[name], abs=1e-6) if name == 'loss' else result[name]), name
+        assert value == (pytest.approx(result[name], abs=1e-6) if name == 'bce' else result[name]), name
     scores, targets, files, class_names = load_scores(path)
     assert np.array_equal(evaluation.targets, targets) and evaluation.scores == pytest.approx(scores, abs=1e-6)
     assert evaluation.files == files and evaluation.class_names == class_names and not evaluation.unreadable
