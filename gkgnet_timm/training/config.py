@@ -228,6 +228,7 @@ class TrainConfig:
     eval_metric: str = option('mAP', 'picks the best checkpoint: mAP, CF1, OF1, loss (of training), bce, ...', 'NAME')
     log_interval: int = option(50, 'updates between lines', 'N', limits=(1, inf))
     checkpoint_hist: int = option(3, 'epoch checkpoints to keep', 'N', limits=(1, inf))
+    log_images: bool = option(False, 'draw a batch after augmentation, with its labels, to train_batch.png')
     seed: int = option(42, 'decides all that is random', limits=(0, 2**32 - 1))
     log_wandb: bool = option(False, 'log to Weights & Biases')
     wandb_project: Optional[str] = option(None, 'of Weights & Biases', 'NAME')

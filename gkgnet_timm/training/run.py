@@ -31,6 +31,7 @@ from .epoch import train_one_epoch, updates_of
 from .evaluate import METRICS, evaluate_epoch
 from .freeze import set_frozen
 from .logs import RunLog
+from .pictures import draw_batch
 from .progress import Progress
 from .schedule import create_schedule
 
@@ -40,8 +41,8 @@ __all__ = ['train']
 def train(config: TrainConfig, resume: Optional[str] = None) -> Dict[str, float]:
     """Train a model, as train_multilabel.py does. Runs under `torchrun` as well.
 
-    `output/experiment` then holds `args.yaml`, `summary.csv`, `curves.png`, `last.pth.tar`, `model_best.pth.tar` and
-    the checkpoints of the best epochs.
+    `output/experiment` then holds `args.yaml`, `summary.csv`, `curves.png`, `last.pth.tar`, `model_best.pth.tar`, the
+    checkpoints of the best epochs, and `train_batch.png` with `log_images`.
 
     Args:
         config: All about the run.
@@ -149,6 +150,10 @@ def _train(config: TrainConfig, resume: Optional[str], process: Process, output:
         start_epoch(train_loader, config.seed, epoch, process.rank)
         if config.mixup_off_epoch and epoch >= config.mixup_off_epoch:
             train_loader.loader.collate_fn.mixup = None
+        batch = output / 'train_batch.png'
+        if config.log_images and process.is_primary and epoch == first_epoch and not (resume and batch.exists()):
+            draw_batch(batch, train_loader, train_set.class_names, data_config)
+            start_epoch(train_loader, config.seed, epoch, process.rank)  # the batch is drawn again
         train_metrics = train_one_epoch(
             epoch, task, train_loader, optimizer, scheduler, scaler, autocast, config, process, progress
         )
