@@ -29,7 +29,9 @@ def label_lines(target: Sequence[float], class_names: List[str]) -> List[str]:
     return lines or ['no label']
 
 
-def draw_batch(path: Path, loader: Any, class_names: List[str], data_config: Dict[str, Any]) -> None:
+def draw_batch(
+    path: Path, loader: Any, class_names: List[str], data_config: Dict[str, Any], keep: bool = False
+) -> None:
     """Draw the first batch of a training loader as the model sees it, up to 16 images with their labels, and say so.
 
     Args:
@@ -37,7 +39,10 @@ def draw_batch(path: Path, loader: Any, class_names: List[str], data_config: Dic
         loader: Training loader, see `create_train_loader`. Drawing it uses up random numbers: seed the epoch anew.
         class_names: L names.
         data_config: Preprocessing that is undone: `mean` and `std`.
+        keep: Leave a picture that is already there as it is.
     """
+    if keep and path.exists():
+        return
     images, targets = next(iter(loader))
     readable = ~targets.isnan().any(dim=1)
     images, targets = images[readable][:MOST_PICTURES].float().cpu(), targets[readable][:MOST_PICTURES].cpu()

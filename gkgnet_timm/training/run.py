@@ -150,9 +150,8 @@ def _train(config: TrainConfig, resume: Optional[str], process: Process, output:
         start_epoch(train_loader, config.seed, epoch, process.rank)
         if config.mixup_off_epoch and epoch >= config.mixup_off_epoch:
             train_loader.loader.collate_fn.mixup = None
-        batch = output / 'train_batch.png'
-        if config.log_images and process.is_primary and epoch == first_epoch and not (resume and batch.exists()):
-            draw_batch(batch, train_loader, train_set.class_names, data_config)
+        if config.log_images and process.is_primary and epoch == first_epoch:
+            draw_batch(output / 'train_batch.png', train_loader, train_set.class_names, data_config, keep=bool(resume))
             start_epoch(train_loader, config.seed, epoch, process.rank)  # the batch is drawn again
         train_metrics = train_one_epoch(
             epoch, task, train_loader, optimizer, scheduler, scaler, autocast, config, process, progress
