@@ -104,15 +104,15 @@ def _lines(rows: List[Dict[str, Any]]) -> Dict[str, List[Dict[str, Any]]]:
 def draw_plot(path: str, rows: List[Dict[str, Any]], title: str) -> None:
     """Draw latency and, where it was measured, peak memory against image size, a line for each model and mode."""
     rows = [row for row in rows if 'error' not in row]
-    figure = create_figure(figsize=(11, 5), layout='constrained')
+    figure = create_figure(figsize=(13, 5), layout='constrained')
     panels: Tuple[Tuple[str, str], ...] = (('latency_ms', 'latency, ms'), ('peak_gb', 'peak memory, GB'))
     panels = panels[: 2 if all('peak_gb' in row for row in rows) else 1]
     sizes = sorted({row['img_size'] for row in rows})
     for axes, (key, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
-        axes.set_prop_cycle(color=COLOURS)
-        for name, line in _lines(rows).items():
+        for number, (name, line) in enumerate(_lines(rows).items()):
             style = '--' if line[0]['mode'] == 'dense' else '-' if line[0]['is_ours'] else ':'
-            axes.plot([row['img_size'] for row in line], [row[key] for row in line], style, marker='o', label=name)
+            look = dict(color=COLOURS[number % len(COLOURS)], marker='os^D'[number // len(COLOURS) % 4], ls=style)
+            axes.plot([row['img_size'] for row in line], [row[key] for row in line], label=name, **look)
         axes.set_xscale('log')
         axes.set_yscale('log')
         axes.set_xticks(sizes, [str(size) for size in sizes])
@@ -123,6 +123,6 @@ def draw_plot(path: str, rows: List[Dict[str, Any]], title: str) -> None:
         axes.grid(alpha=0.3)
         axes.set_xlabel('side of the image, px')
         axes.set_ylabel(label)
-    axes.legend(fontsize='small')
+    axes.legend(fontsize='small', loc='upper left', bbox_to_anchor=(1.01, 1))
     figure.suptitle(title)
     save_figure(figure, path, dpi=100)

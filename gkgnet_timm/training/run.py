@@ -19,7 +19,6 @@ from ..data.check import check_labels
 from ..data.images import describe_unreadable
 from ..evaluation.evaluate import SAME_SPLIT
 from ..inference.device import Process, autocast_context, start_process
-from ..metrics import MultiLabelEvaluator
 from ..runtime import blame, command_line, replacing
 from ..weights.file import read_training
 from ..weights.preprocessing import resolve_preprocessing

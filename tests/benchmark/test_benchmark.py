@@ -209,6 +209,9 @@ def test_plot_has_a_line_for_each_model_and_mode(tmp_path, monkeypatch):
     legend = figures[0].axes[1].get_legend().get_texts()
     assert {text.get_text() for text in legend} == {'gkgnet, eager', 'gkgnet, dense', 'resnet50, eager'}
     assert (tmp_path / 'cost.svg').read_text().startswith('<?xml')
+    tables.draw_plot(str(tmp_path / 'many.png'), [row(f'net{i}', 224, i + 1.0) for i in range(20)], 'costs')
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in figures[1].axes[0].lines}
+    assert len(looks) == 20
 
 
 @pytest.mark.parametrize(
