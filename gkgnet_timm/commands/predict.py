@@ -5,7 +5,7 @@ import os
 import sys
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import chain, islice
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 import torch.nn as nn
@@ -15,9 +15,10 @@ from tqdm import tqdm
 from ..class_names import read_class_map
 from ..data import BadImageError, Decoder
 from ..data.images import drop_duplicates, find_images
+from ..inference.extras import Embeddings, sidecar, write_sidecars
 from ..inference.prediction_file import Kept, PredictionFile, Row, check_again, keep_rows, output_format
 from ..inference.prediction_run import check_run, describe_run, write_run
-from ..inference.predictor import Prediction, class_names_of, predict_images
+from ..inference.predictor import Prediction, class_names_of, image_outputs, probabilities
 from ..runtime import check_ranges, locked
 from ..weights.content import reading_once
 from ..weights.file import TrainedWith, read_training
@@ -47,7 +48,11 @@ def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Op
     args.format = output_format(args.format, args.output)
     if args.resume and (not args.output or args.format not in RESUMABLE):
         raise ValueError('--resume needs an --output FILE in csv or jsonl.')
-    check_outputs(args, ('output',))
+    if args.all_scores and (args.topk or args.threshold is not None):
+        raise ValueError('--all-scores leaves nothing out: give it without --topk and --threshold.')
+    if args.embeddings and args.resume:
+        raise ValueError('--embeddings are of all images: give it without --resume.')
+    check_outputs(args, ('output', 'embeddings'))
     Decoder(**_reading(args))  # checks its arguments
     return args, trained
 
@@ -141,6 +146,30 @@ def _load_model(args: argparse.Namespace, trained: Optional[TrainedWith]) -> Tup
     return model, names or class_names_of(model)
 
 
+def _threshold(args: argparse.Namespace, model: nn.Module, names: List[str]) -> Union[float, np.ndarray, List[float]]:
+    """Return the lowest score of a label, or one for each (L,)."""
+    if args.threshold is not None:
+        return load_threshold(args.threshold, names)
+    if args.topk or args.all_scores:
+        return 0.0
+    if getattr(model, 'thresholds', None):
+        print('Thresholds: those of each label that came with the weights; --threshold 0.5 overrules.', file=sys.stderr)
+        return model.thresholds
+    return 0.5
+
+
+def _check_sidecars(files: List[str]) -> None:
+    """Raise an error if a text beside an image would be that of another, or of somebody else."""
+    owners: Dict[str, str] = {}
+    for file in files:
+        text = sidecar(file)
+        if text in owners:
+            raise ValueError(f'--sidecar: {owners[text]!r} and {file!r} would both have {text!r}. Rename one of them.')
+        if os.path.exists(text):
+            raise FileExistsError(f'--sidecar: {text!r} exists. Move it away, it would be overwritten.')
+        owners[text] = file
+
+
 def _predict(
     args: argparse.Namespace,
     trained: Optional[TrainedWith],
@@ -152,7 +181,7 @@ def _predict(
     """Write the rows of image files, and return how many of these cannot be read."""
     if args.format == 'csv' and any(';' in name for name in names):
         raise ValueError('A class name has the ";" that separates labels in csv, give --format json or jsonl.')
-    threshold = np.asarray(load_threshold(args.threshold, names), dtype=np.float32)
+    threshold = np.asarray(_threshold(args, model, names), dtype=np.float32)
     decoder, run = Decoder(**_reading(args)).for_model(model.pretrained_cfg), None
     if _is_file(args.output) and args.format in RESUMABLE:
         run = describe_run(model, names, threshold, args.topk, args.amp_dtype if args.amp else None, decoder)
@@ -160,8 +189,13 @@ def _predict(
     todo = drop_duplicates(files, done=kept.files)
     for difference in decoder.differences():
         print(f'Warning: {difference}.', file=sys.stderr)
-    options = dict(run_options(args), **_reading(args))
-    predictions = predict_images(model, [*again, *todo], find=False, device=args.device, **options)
+    if args.sidecar:
+        _check_sidecars(todo)
+    options = dict(run_options(args), **_reading(args), find=False, device=args.device)
+    embeddings = Embeddings(model) if args.embeddings else None
+    outputs = image_outputs(model, [*again, *todo], forward=embeddings and embeddings.forward, **options)
+    outputs = embeddings.keep(outputs) if embeddings else outputs
+    predictions = ((file, probabilities(logits), error) for file, logits, error in outputs)
     batches = _batches(predictions, names, threshold, args)
     unreadable = kept.unreadable
     # the bar shows in a terminal only
@@ -176,7 +210,11 @@ def _predict(
             for rows in chain(first, batches):
                 unreadable += sum('error' in row for row in rows)
                 output.write(rows)
+                if args.sidecar:
+                    write_sidecars(rows)
                 bar.update(len(rows))
+    if embeddings:
+        embeddings.save(args.embeddings)
     if trained and trained.has_ema:
         print(trained.describe_weights(args.use_ema), file=sys.stdout if args.output else sys.stderr)
     return unreadable

@@ -17,9 +17,10 @@ from ..data.images import ImageFiles, find_images
 from ..weights.preprocessing import resolve_preprocessing
 from .device import autocast_context, check_device
 
-__all__ = ['Prediction', 'class_names_of', 'compute_logits', 'predict_images']
+__all__ = ['Prediction', 'class_names_of', 'compute_logits', 'image_outputs', 'predict_images', 'probabilities']
 
 Prediction = Tuple[str, np.ndarray, str]  # file, scores (L,), why it cannot be read
+Forward = Callable[[torch.Tensor], torch.Tensor]  # images (B, C, H, W) -> (B, D)
 
 
 def class_names_of(model: nn.Module) -> List[str]:
@@ -36,6 +37,7 @@ def compute_logits(
     *,
     channels_last: bool = False,
     flip: bool = False,
+    forward: Optional[Forward] = None,
 ) -> Iterator[Tuple[torch.Tensor, Any]]:
     """Yield the logits (B, L), in float32, of each batch of a loader, and what the loader gives along with the images.
 
@@ -45,15 +47,17 @@ def compute_logits(
         autocast: Creates the context of the forward pass, see `autocast_context`.
         channels_last: Whether images are in this memory format.
         flip: Average the logits of each image and its mirror image.
+        forward: Another function of images than the model.
     """
     model.eval()
+    forward = forward or model
     for images, other in loader:
         if channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with autocast():
-            logits = model(images).float()
+            logits = forward(images).float()
             if flip:
-                logits = (logits + model(images.flip(-1)).float()) / 2
+                logits = (logits + forward(images.flip(-1)).float()) / 2
         yield logits, other
 
 
@@ -107,6 +111,38 @@ def predict_images(
         FileNotFoundError: If there is nothing at one of the paths.
         ValueError: If there is no such device, an option is out of range, or the model takes neither colour nor grey.
     """
+    options = dict(batch_size=batch_size, workers=workers, device=device, amp=amp, amp_dtype=amp_dtype)
+    options.update(channels_last=channels_last, bit_depth=bit_depth, background=background, max_pixels=max_pixels)
+    outputs = image_outputs(model, images, find=find, **options)
+    return ((file, probabilities(logits), error) for file, logits, error in outputs)
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Scores in float32 of the logits (L,) of an image, nan where those are not finite."""
+    # the sigmoid of inf would be a valid score
+    logits = torch.from_numpy(logits)
+    return logits.sigmoid().masked_fill(~logits.isfinite(), torch.nan).numpy()
+
+
+def image_outputs(
+    model: nn.Module,
+    images: Union[str, 'os.PathLike[str]', Sequence[Union[str, 'os.PathLike[str]']]],
+    *,
+    forward: Optional[Forward] = None,
+    find: bool = True,
+    batch_size: int = 32,
+    workers: Optional[int] = None,
+    device: Union[None, str, torch.device] = None,
+    amp: bool = False,
+    amp_dtype: str = 'bfloat16',
+    channels_last: bool = False,
+    bit_depth: Optional[int] = None,
+    background: Optional[str] = None,
+    max_pixels: Optional[int] = None,
+) -> Iterator[Tuple[str, np.ndarray, str]]:
+    """Iterate over (file, output (D,), error) of images, see `predict_images`. The output is that of the model, logits,
+    or of another function of normalised images, in float32.
+    """
     one = isinstance(images, (str, os.PathLike))
     files = [os.fspath(image) for image in ([images] if one else images)]
     files = find_images(files) if find else files
@@ -126,12 +162,10 @@ def predict_images(
     batches = PrefetchLoader(loader, config['mean'], config['std'], config['input_size'][0], device)
     autocast = autocast_context(device, amp, amp_dtype)
 
-    def predictions() -> Iterator[Prediction]:
+    def outputs() -> Iterator[Tuple[str, np.ndarray, str]]:
         remaining = iter(files)
-        for logits, errors in compute_logits(model, batches, autocast, channels_last=channels_last):
-            # the sigmoid of inf would be a valid score
-            scores = logits.sigmoid().masked_fill(~logits.isfinite(), torch.nan).cpu().numpy()
-            for of_image, error, file in zip(scores, errors, remaining):
+        for rows, errors in compute_logits(model, batches, autocast, channels_last=channels_last, forward=forward):
+            for of_image, error, file in zip(rows.cpu().numpy(), errors, remaining):
                 yield file, of_image, error
 
-    return predictions()
+    return outputs()

@@ -41,14 +41,22 @@ def create_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group('labels')
     group.add_argument(
         '--threshold',
-        default='0.5',
         metavar='T',
-        help='lowest score of a label, or a file of validate.py --calibrate with one for each class (default: '
-        '%(default)s)',
+        help='lowest score of a label, or a file of validate.py --calibrate with one for each class (default: that of '
+        'the weights if convert has put thresholds beside them, else 0.5; none with --topk)',
     )
-    group.add_argument('--topk', type=int, metavar='N', help='largest number of labels of an image')
+    group.add_argument(
+        '--topk', type=int, metavar='N', help='the N best labels of an image, with --threshold at most N'
+    )
+    group.add_argument('--all-scores', action='store_true', help='all labels with their scores')
     group = parser.add_argument_group('output')
     group.add_argument('--output', metavar='FILE', help='(default: stdout)')
+    group.add_argument(
+        '--embeddings', metavar='FILE.npz', help='also write files and features (N, D) before the classifier'
+    )
+    group.add_argument(
+        '--sidecar', action='store_true', help='also write the labels of a.jpg to a.txt beside it, separated by ", "'
+    )
     group.add_argument(
         '--format',
         choices=FORMATS,
