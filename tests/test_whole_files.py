@@ -80,7 +80,10 @@ def test_lock(tmp_path):
                 pass
     with locked(tmp_path / 'run', 'train'):
         pass
-    assert not os.listdir(tmp_path / 'run')
+    assert not os.listdir(tmp_path)  # a folder in which nothing was written is not left
+    with locked(tmp_path / 'a' / 'run', 'train'):
+        (tmp_path / 'a' / 'run' / 'last').touch()
+    assert os.listdir(tmp_path / 'a' / 'run') == ['last']
 
 
 @pytest.mark.parametrize('value, hint, expected', [(1, float, True), (True, int, False), (float('nan'), float, False)])

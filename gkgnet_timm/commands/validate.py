@@ -218,8 +218,8 @@ def _evaluate_model(
 
 def _write_files(args: argparse.Namespace, evaluation: Evaluation) -> None:
     """Print the table of classes, write what the flags ask for, and say so."""
-    metrics, scores, targets, files, class_names, threshold, _ = evaluation
-    rows = class_report(scores, targets, class_names, threshold)
+    metrics, scores, ranking, targets, files, class_names, threshold, _ = evaluation
+    rows = class_report(scores, targets, class_names, threshold, ranking)
     print(f'\n{class_table(rows)}\n')
     if args.metrics_by_class:
         write_class_report(args.metrics_by_class, rows)
@@ -230,9 +230,10 @@ def _write_files(args: argparse.Namespace, evaluation: Evaluation) -> None:
         changes = [f'{name} {metrics[name]:.4f} before, {after[name]:.4f} after' for name in ('CF1', 'OF1')]
         print(f'Thresholds of the classes, on these images: {"; ".join(changes)}.')
     if args.scores_out:
-        save_scores(args.scores_out, scores, targets, files, class_names)
+        is_logits = ranking is not scores
+        save_scores(args.scores_out, scores, targets, files, class_names, ranking if is_logits else None)
     if args.plots:
-        draw_plots(args.plots, scores, targets, class_names, threshold)
+        draw_plots(args.plots, scores, targets, class_names, threshold, ranking)
     if written := [path for name in OF_ONE_MODEL if (path := getattr(args, name))]:
         print(f'Wrote {", ".join(written)}.')
 

@@ -28,7 +28,13 @@ def check_rows(
     return scores, targets
 
 
-def class_report(scores: Array, targets: Array, class_names: Sequence[str], threshold: Threshold = 0.5) -> Rows:
+def class_report(
+    scores: Array,
+    targets: Array,
+    class_names: Sequence[str],
+    threshold: Threshold = 0.5,
+    ranking: Optional[Array] = None,
+) -> Rows:
     """Compute metrics of every class, in percent. The means of AP, precision and recall are the mAP, CP and CR of
     `multilabel_metrics`.
 
@@ -37,6 +43,7 @@ def class_report(scores: Array, targets: Array, class_names: Sequence[str], thre
         targets: (N, L), 1 for a label, 0 for none, -1 for unknown: not ranked, a negative in all other figures.
         class_names: L names.
         threshold: Lowest score in (0, 1) of a predicted label, or one for each class (L,).
+        ranking: (N, L) of which the AP is, such as the logits of scores that tie near 1 (default: scores).
 
     Returns:
         For each class: name, positives (images), AP, precision, recall and F1, each 0 for 0 / 0, and best_threshold,
@@ -46,7 +53,7 @@ def class_report(scores: Array, targets: Array, class_names: Sequence[str], thre
     threshold = check_threshold(threshold, scores.shape[1])
     predicted, positive = scores >= threshold.astype(scores.dtype), targets > 0  # in the type of scores, as in metrics
     hits, predictions, positives = (x.sum(axis=0) for x in (predicted & positive, predicted, positive))
-    columns = [positives, 100 * average_precision(scores, targets)]
+    columns = [positives, 100 * average_precision(scores if ranking is None else ranking, targets)]
     for numerator, denominator in ((hits, predictions), (hits, positives), (2 * hits, predictions + positives)):
         columns.append(100 * ratio(numerator, denominator))
     columns.append(calibrate(scores, targets)[0])

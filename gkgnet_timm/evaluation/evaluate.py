@@ -17,7 +17,7 @@ from ..inference.predictor import compute_logits
 from ..metrics import MultiLabelEvaluator, Threshold, multilabel_metrics
 from ..weights.preprocessing import resolve_preprocessing
 from ..weights.thresholds import load_threshold
-from .scores_file import load_scores
+from .scores_file import load_scores, probabilities
 
 __all__ = ['SAME_SPLIT', 'Evaluation', 'evaluate_dataset', 'evaluate_scores']
 
@@ -30,6 +30,7 @@ class Evaluation(NamedTuple):
 
     metrics: Dict[str, float]
     scores: np.ndarray  # probabilities (N, L)
+    ranking: np.ndarray  # (N, L) in the same order, where scores near 1 tie: logits
     targets: np.ndarray  # (N, L): 1, 0, or -1 for unknown
     files: List[str]  # N names, or positions in a stream
     class_names: List[str]
@@ -83,8 +84,7 @@ def evaluate_dataset(
     metrics = {'bce' if name == 'loss' else name: value for name, value in evaluator.compute(distributed).items()}
     logits, targets, positions = evaluator.gathered
     check_negatives(targets, getattr(dataset, 'split', 'the data set'))
-    with np.errstate(over='ignore'):  # exp of a large number is inf, and 1 / inf is the right score
-        scores = 1 / (1 + np.exp(-logits.astype(np.float64)))  # float32 would make large logits tie
+    scores = probabilities(logits)
     files, unreadable = [str(position) for position in positions], []
     if isinstance(dataset, MultiLabelDataset):
         files = [str(dataset.filename(position)) for position in positions]
@@ -92,9 +92,9 @@ def evaluate_dataset(
         unreadable = [str(dataset.filename(position, absolute=True)) for position in skipped]
         areas = getattr(dataset.reader, 'areas', None)
         if areas is not None:
-            figures = multilabel_metrics(scores, targets, threshold, areas=areas[positions])
+            figures = multilabel_metrics(logits, targets, areas=areas[positions])
             metrics.update({name: value for name, value in figures.items() if name.startswith('AP_')})
-    return Evaluation(metrics, scores, targets, files, dataset.class_names, threshold, unreadable)
+    return Evaluation(metrics, scores, logits, targets, files, dataset.class_names, threshold, unreadable)
 
 
 def evaluate_scores(path: Union[str, Path], threshold: Union[str, float, Path] = 0.5) -> Evaluation:
@@ -108,12 +108,12 @@ def evaluate_scores(path: Union[str, Path], threshold: Union[str, float, Path] =
         FileNotFoundError: If a file does not exist.
         ValueError: If the file of scores or the threshold is malformed.
     """
-    scores, targets, files, class_names = load_scores(path)
+    scores, ranking, targets, files, class_names = load_scores(path)
     check_negatives(targets, path)
     threshold = load_threshold(threshold, class_names)
     # as for a model: probabilities in float32 are compared with the threshold, more digits are ranked
     metrics = multilabel_metrics(scores.astype(np.float32), targets, threshold)
-    ranking = multilabel_metrics(scores, targets, threshold)
-    metrics.update({name: ranking[name] for name in ('mAP', 'mAP_present')})
+    figures = multilabel_metrics(ranking, targets)
+    metrics.update({name: figures[name] for name in ('mAP', 'mAP_present')})
     del metrics['per_class_ap']
-    return Evaluation(metrics, scores, targets, files, class_names, threshold)
+    return Evaluation(metrics, scores, ranking, targets, files, class_names, threshold)

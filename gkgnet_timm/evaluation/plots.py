@@ -1,7 +1,7 @@
 """Plots of an evaluation: precision over recall, AP by class, and co-occurrence."""
 
 from pathlib import Path
-from typing import Any, List, Sequence, Union
+from typing import Any, List, Optional, Sequence, Union
 
 import numpy as np
 
@@ -138,7 +138,12 @@ def _draw_cooccurrence(axes: Any, scores: np.ndarray, targets: np.ndarray, names
 
 
 def draw_plots(
-    folder: Union[str, Path], scores: Array, targets: Array, class_names: Sequence[str], threshold: Threshold = 0.5
+    folder: Union[str, Path],
+    scores: Array,
+    targets: Array,
+    class_names: Sequence[str],
+    threshold: Threshold = 0.5,
+    ranking: Optional[Array] = None,
 ) -> None:
     """Draw precision_recall.png, ap_by_class.png and cooccurrence.png.
 
@@ -150,14 +155,15 @@ def draw_plots(
     The folder is created if necessary. The other arguments are those of `class_report`.
     """
     scores, targets = check_rows(scores, targets, class_names)
+    ranking = scores if ranking is None else check_rows(ranking, targets, class_names)[0]
     threshold = check_threshold(threshold, scores.shape[1])
     bars, cells = (CELL * min(len(class_names), most) for most in (MAX_NAMES, MAX_CELLS))  # inches
     Path(folder).mkdir(parents=True, exist_ok=True)
-    for name, draw, size, arguments in (
-        ('precision_recall', _draw_precision_recall, (7, 6), ()),
-        ('ap_by_class', _draw_ap, (7, 1 + bars), ()),
-        ('cooccurrence', _draw_cooccurrence, (6 + cells, 2.5 + cells), (threshold,)),
+    for name, draw, size, numbers, arguments in (
+        ('precision_recall', _draw_precision_recall, (7, 6), ranking, ()),
+        ('ap_by_class', _draw_ap, (7, 1 + bars), ranking, ()),
+        ('cooccurrence', _draw_cooccurrence, (6 + cells, 2.5 + cells), scores, (threshold,)),
     ):
         figure = create_figure(figsize=size)
-        draw(figure.subplots(), scores, targets, [short_name(name) for name in class_names], *arguments)
+        draw(figure.subplots(), numbers, targets, [short_name(name) for name in class_names], *arguments)
         save_figure(figure, Path(folder) / f'{name}.png', dpi=100, bbox_inches='tight')

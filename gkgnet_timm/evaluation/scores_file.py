@@ -3,7 +3,7 @@
 import os
 import zipfile
 from pathlib import Path
-from typing import List, Sequence, Tuple, Union
+from typing import List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -12,29 +12,43 @@ from ..metrics import Array
 from ..runtime import one_line, replacing
 from .class_report import check_rows
 
-__all__ = ['load_scores', 'save_scores']
+__all__ = ['load_scores', 'probabilities', 'save_scores']
 
 SMALL, MOST_GROWTH = 1 << 28, 200  # bytes that any file may grow to; scores are not compressed more than this
 
 
-def save_scores(
-    path: Union[str, Path], scores: Array, targets: Array, files: Sequence[str], class_names: Sequence[str]
-) -> None:
-    """Write a compressed npz with the arrays `scores`, `targets` (int8), `files` and `classes` (text).
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Scores of logits in float64, in which few tie that differ."""
+    with np.errstate(over='ignore'):  # exp of a large number is inf, and 1 / inf is the right score
+        return 1 / (1 + np.exp(-logits.astype(np.float64)))
 
-    Scores (N, L), targets (N, L) and class names are those of `class_report`. The path is used as it is.
+
+def save_scores(
+    path: Union[str, Path],
+    scores: Array,
+    targets: Array,
+    files: Sequence[str],
+    class_names: Sequence[str],
+    logits: Optional[Array] = None,
+) -> None:
+    """Write a compressed npz with the arrays `scores`, `targets` (int8), `files` and `classes` (text), and `logits`.
+
+    Scores (N, L), targets (N, L) and class names are those of `class_report`. With logits (N, L) the file ranks images
+    whose scores tie. The path is used as it is.
     """
     scores, targets = check_rows(scores, targets, class_names, files)
+    more = {} if logits is None else dict(logits=check_rows(logits, targets, class_names)[0])
     names = dict(files=np.array(files, dtype=str), classes=np.array(class_names, dtype=str))
     with replacing(path, 'wb') as file:  # given a path, numpy would add a suffix
-        np.savez_compressed(file, scores=scores, targets=targets, **names)
+        np.savez_compressed(file, scores=scores, targets=targets, **names, **more)
 
 
-def load_scores(path: Union[str, Path]) -> Tuple[np.ndarray, np.ndarray, List[str], List[str]]:
+def load_scores(path: Union[str, Path]) -> Tuple[np.ndarray, np.ndarray, np.ndarray, List[str], List[str]]:
     """Read a file of `save_scores`, or a similar one. No code in it is run.
 
     Returns:
-        Probabilities (N, L) in float32 or float64, as in the file, targets (N, L) int8, N file names and L class names.
+        Probabilities (N, L) in float32 or float64, as in the file, what ranks images (N, L): logits if the file has
+        them, else the probabilities, targets (N, L) int8, N file names and L class names.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -44,7 +58,7 @@ def load_scores(path: Union[str, Path]) -> Tuple[np.ndarray, np.ndarray, List[st
     if not Path(path).is_file():
         raise FileNotFoundError(f'{source} does not exist.')
     floats, integers, text = ('floats', 'f', 2), ('integers', 'iub', 2), ('text', 'U', 1)  # kinds and dimensions
-    keys = {'scores': floats, 'targets': integers, 'files': text, 'classes': text}
+    keys = {'scores': floats, 'targets': integers, 'files': text, 'classes': text, 'logits': floats}
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
@@ -57,6 +71,8 @@ def load_scores(path: Union[str, Path]) -> Tuple[np.ndarray, np.ndarray, List[st
         reason = one_line(error) if isinstance(error, MemoryError) else type(error).__name__
         raise ValueError(f'{source} is not an npz of arrays without objects ({reason}).') from error
     for key, (what, kinds, ndim) in keys.items():
+        if key == 'logits' and key not in arrays:
+            continue
         if key not in arrays:
             raise ValueError(f'{source} has no array {key!r}.')
         dtype, shape = arrays[key].dtype, arrays[key].shape
@@ -68,6 +84,11 @@ def load_scores(path: Union[str, Path]) -> Tuple[np.ndarray, np.ndarray, List[st
         scores, targets = check_rows(scores, arrays['targets'], class_names, names['files'])
         if scores.min() < 0 or scores.max() > 1:
             raise ValueError(f'scores must be probabilities, got {scores.min():g} to {scores.max():g}.')
+        ranking = scores
+        if 'logits' in arrays:
+            ranking = check_rows(arrays['logits'], targets, class_names)[0]
+            if ranking.shape != scores.shape or not np.allclose(probabilities(ranking), scores, atol=1e-5):
+                raise ValueError('scores are not those of the logits. Leave out one of these arrays.')
     except ValueError as error:
         raise ValueError(f'{source}: {error}') from error
-    return scores, targets, names['files'], class_names
+    return scores, ranking, targets, names['files'], class_names

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from pictures import read_picture
 from PIL import Image
 from runs import TINY
@@ -125,8 +126,8 @@ def test_plots(checkpoint, tmp_path):
     thresholds, path = str(tmp_path / 't.json'), str(tmp_path / 'scores.npz')
     validate([*checkpoint, '--calibrate', thresholds])
     validate([*checkpoint, '--threshold', thresholds, '--plots', str(tmp_path / 'plots'), '--scores-out', path])
-    scores, targets, _, class_names = load_scores(path)
-    draw_plots(tmp_path / 'expected', scores, targets, class_names, load_threshold(thresholds, class_names))
+    scores, ranking, targets, _, class_names = load_scores(path)
+    draw_plots(tmp_path / 'expected', scores, targets, class_names, load_threshold(thresholds, class_names), ranking)
     for name in ('precision_recall.png', 'ap_by_class.png', 'cooccurrence.png'):
         assert np.array_equal(*(read_picture(tmp_path / folder / name) for folder in ('plots', 'expected')))
     assert len(list((tmp_path / 'plots').iterdir())) == 3
@@ -205,8 +206,15 @@ def test_files_of_one_model_are_not_for_several(flag, run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('scale', [1.4, 100])
-def test_scores_reproduce_the_figures_of_large_logits(scale, run, tmp_path, recwarn):
+def test_large_logits_rank_alike_everywhere(scale, run, tmp_path, recwarn, monkeypatch):
     """Their probabilities are often 1 in float32; of yet larger ones in float64 too, and exp overflows on the way."""
+    titles, set_title = [], Axes.set_title
+
+    def note_title(axes, title, *args, **kwargs):
+        titles.extend([title] if title.startswith('mAP') else [])
+        return set_title(axes, title, *args, **kwargs)
+
+    monkeypatch.setattr(Axes, 'set_title', note_title)
     state = torch.load(run / 'last.pth.tar', weights_only=False)
     torch.manual_seed(1)
     for key in ('state_dict', 'state_dict_ema'):
@@ -216,12 +224,18 @@ def test_scores_reproduce_the_figures_of_large_logits(scale, run, tmp_path, recw
     torch.save(state, tmp_path / 'large.pth.tar')
     path = str(tmp_path / 'scores.npz')
     flags = ['--checkpoint', str(tmp_path / 'large.pth.tar'), '-j', '0']
-    result, again = validate([*flags, '--scores-out', path]), validate(['--scores-in', path])
+    report, plots = tmp_path / 'classes.csv', tmp_path / 'plots'
+    result = validate([*flags, '--scores-out', path, '--metrics-by-class', str(report), '--plots', str(plots)])
+    again = validate(['--scores-in', path])
     with np.load(path) as stored:
         scores = stored['scores']
     assert scores.dtype == np.float64 and np.count_nonzero(scores.astype(np.float32) == 1) > 10
-    for name in ('CF1', 'OF1', 'CF1_top3', 'OF1_top3', 'CP_top3', *(('mAP', 'mAP_present') if scale < 2 else ())):
+    for name in ('CF1', 'OF1', 'CF1_top3', 'OF1_top3', 'CP_top3', 'mAP', 'mAP_present'):
         assert again[name] == result[name], name
+    with open(report, newline='') as file:
+        by_class = [float(row['AP']) for row in csv.DictReader(file)]
+    assert np.mean(by_class) == pytest.approx(result['mAP'], abs=1e-3)
+    assert titles == [f'mAP {result["mAP"]:.2f}, of classes with positives {result["mAP_present"]:.2f}']
     assert not [warning for warning in recwarn if 'overflow' in str(warning.message)]
 
 
@@ -262,7 +276,7 @@ def test_python_use(checkpoint, tmp_path, capsys):
     assert evaluation.metrics.keys() <= result.keys() and len(evaluation.metrics) == 17
     for name, value in evaluation.metrics.items():
         assert value == (pytest.approx(result[name], abs=1e-6) if name == 'bce' else result[name]), name
-    scores, targets, files, class_names = load_scores(path)
+    scores, _, targets, files, class_names = load_scores(path)
     assert np.array_equal(evaluation.targets, targets) and evaluation.scores == pytest.approx(scores, abs=1e-6)
     assert evaluation.files == files and evaluation.class_names == class_names and not evaluation.unreadable
     again = evaluate_scores(path, threshold=0.4)

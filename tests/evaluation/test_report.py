@@ -13,7 +13,7 @@ from pictures import BLUE, read_picture, share_of
 from gkgnet_timm.data import CocoReader
 from gkgnet_timm.evaluation.class_report import class_report, write_class_report
 from gkgnet_timm.evaluation.plots import _confusion, _precision_at, draw_plots
-from gkgnet_timm.evaluation.scores_file import load_scores, save_scores
+from gkgnet_timm.evaluation.scores_file import load_scores, probabilities, save_scores
 from gkgnet_timm.evaluation.thresholds import calibrate
 from gkgnet_timm.metrics import multilabel_metrics
 
@@ -100,8 +100,8 @@ def test_scores_round_trip(tmp_path):
         save_scores(path, torch.from_numpy(scores), torch.from_numpy(targets).float(), files, classes)
         loaded = load_scores(str(path))
         assert loaded[0].dtype == np.float32 and (loaded[0] == scores).all()
-        assert loaded[1].dtype == np.int8 and (loaded[1] == targets).all()
-        assert loaded[2:] == (files, classes) and {type(name) for name in loaded[2] + loaded[3]} == {str}
+        assert loaded[1] is loaded[0] and loaded[2].dtype == np.int8 and (loaded[2] == targets).all()
+        assert loaded[3:] == (files, classes) and {type(name) for name in loaded[3] + loaded[4]} == {str}
     assert sorted(path.name for path in tmp_path.iterdir()) == ['scores', 'scores.npz']
 
 
@@ -114,7 +114,7 @@ def content(**arrays):
 def test_scores_from_elsewhere(tmp_path, dtype, target_dtype):
     arrays = content(targets=np.ones((3, 2), target_dtype))
     np.savez(tmp_path / 'a.npz', **{**arrays, 'scores': np.asfortranarray(arrays['scores'].astype(dtype))}, more=[1])
-    scores, targets, *_ = load_scores(tmp_path / 'a.npz')
+    scores, _, targets, *_ = load_scores(tmp_path / 'a.npz')
     assert scores.dtype == (np.float64 if dtype == '>f8' else np.float32)
     assert targets.dtype == np.int8 and (targets == 1).all()
     assert (scores == arrays['scores'].astype(dtype)).all()
@@ -126,7 +126,20 @@ def test_scores_rank_as_they_were_stored(tmp_path):
     save_scores(tmp_path / 'a.npz', scores, [[1], [0], [0]], list('xyz'), ['a'])
     loaded = load_scores(tmp_path / 'a.npz')
     assert loaded[0].dtype == np.float64 and (loaded[0] == scores).all()
-    assert multilabel_metrics(*loaded[:2])['mAP'] == 100
+    assert multilabel_metrics(*loaded[1:3])['mAP'] == 100
+
+
+def test_logits_rank_what_ties_as_scores(tmp_path):
+    logits = np.array([[60.0], [50.0], [40.0]], np.float32)
+    save_scores(tmp_path / 'a.npz', probabilities(logits), [[1], [0], [0]], list('xyz'), ['a'], logits)
+    scores, ranking, targets, *_ = load_scores(tmp_path / 'a.npz')
+    assert (scores == 1).all() and (ranking == logits).all()
+    assert class_report(scores, targets, ['a'])[0]['AP'] == pytest.approx(100 / 3)
+    assert class_report(scores, targets, ['a'], ranking=ranking)[0]['AP'] == 100
+    save_scores(tmp_path / 'a.npz', scores / 2, [[1], [0], [0]], list('xyz'), ['a'], logits)
+    assert_refused(tmp_path / 'a.npz', 'scores are not those of the logits')
+    np.savez(tmp_path / 'a.npz', **content(logits=np.zeros((2, 2))))
+    assert_refused(tmp_path / 'a.npz', 'targets|logits')
 
 
 def assert_refused(path, message):
