@@ -247,6 +247,19 @@ def test_spawned_workers_live_on_and_draw_what_forked_ones_draw(by_spawn):
     assert not spawned[0][0][0].equal(spawned[1][0][0])
 
 
+@pytest.mark.parametrize('method', ['spawn', 'fork'])
+def test_epoch_that_was_left_after_a_batch_starts_the_same_again(method, by_spawn):
+    """As for pictures of the first batch, drawn before the training."""
+    multiprocessing.set_start_method(method, force=True)
+    whole, left = (toy_loader(22, 4, noisy_image_of, 2, mixup=dict(mixup_alpha=1.0, mode='elem')) for _ in range(2))
+    start_epoch(left, 42, 0, 0)
+    first, _ = next(iter(left))
+    batches = [epoch_of(loader, 0, 42) for loader in (whole, left)]
+    assert first.equal(batches[0][0][0]) and len(batches[1]) == 6
+    for (images, target), (expected, expected_target) in zip(*batches):
+        assert images.equal(expected) and target.equal(expected_target)
+
+
 @pytest.mark.parametrize('kwargs', [{}, dict(aug_repeats=2), dict(world_size=2, rank=1), dict(oversample_thr=0.9)])
 def test_order_is_the_same_for_workers_that_live_on(kwargs, by_spawn):
     spawned = toy_loader(22, workers=2, **kwargs)
