@@ -16,7 +16,7 @@ from ..class_names import read_class_map
 from ..data import BadImageError, Decoder
 from ..data.images import drop_duplicates, find_images
 from ..inference.extras import Embeddings, sidecar, write_sidecars
-from ..inference.prediction_file import Kept, PredictionFile, Row, check_again, keep_rows, output_format
+from ..inference.prediction_file import FORMATS, Kept, PredictionFile, Row, check_again, keep_rows, output_format
 from ..inference.prediction_run import check_run, describe_run, write_run
 from ..inference.predictor import Prediction, class_names_of, image_outputs, probabilities
 from ..runtime import check_ranges, locked
@@ -65,7 +65,8 @@ def _check_output(args: argparse.Namespace, files: List[str]) -> None:
     """Raise a ValueError if the output would overwrite what is read."""
     if args.output is None:
         return
-    if os.path.splitext(args.output)[1].lower() in Image.registered_extensions():
+    suffix = os.path.splitext(args.output)[1].lower()
+    if suffix[1:] not in FORMATS and suffix in Image.registered_extensions():  # to list them imports all of Pillow
         raise ValueError(
             f'--output {args.output!r} has the name of an image: give one that ends in .csv, .json or .jsonl.'
         )

@@ -103,7 +103,7 @@ def test_a_checkpoint_is_read_once_and_let_go_before_images_are(photos, trained,
         return iter(())
 
     monkeypatch.setattr(torch, 'load', load_and_watch)
-    monkeypatch.setattr(prediction, 'predict_images', predict_nothing)
+    monkeypatch.setattr(prediction, 'image_outputs', predict_nothing)
     run('a/0.png', checkpoint=trained[0])
     assert left == [0]
 
