@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any, Collection, Dict, Optional, Tuple
 
@@ -191,7 +192,8 @@ def check_start(config: TrainConfig) -> None:
         if source:
             find_weights(source)
     for flag, package in (('log_wandb', 'wandb'), ('log_tensorboard', 'tensorboard')):
-        if getattr(config, flag) and importlib.util.find_spec(package) is None:
+        is_there = sys.modules.get(package) or importlib.util.find_spec(package)
+        if getattr(config, flag) and not is_there:
             raise ValueError(f'--{flag.replace("_", "-")} needs the package: pip install {package}.')
     check_loss(config)
     create_optimizer(config, torch.nn.Linear(1, 1))

@@ -81,7 +81,7 @@ def train_one_epoch(
         progress: Reports the updates, None for silence.
 
     Returns:
-        The mean loss and the last learning rate.
+        The mean loss, the last learning rate, and the loss of the first update.
 
     Raises:
         TrainingError: If the loss of more than `max_bad_steps` updates was not finite, or no image could be read.
@@ -94,7 +94,7 @@ def train_one_epoch(
     running_stats = [buffer for norm in norms for buffer in norm.buffers()]
     kept_stats = [buffer.clone() for buffer in running_stats]
     updates = updates_of(len(loader), config.grad_accum_steps)
-    average = utils.AverageMeter()
+    average, start = utils.AverageMeter(), math.nan
     bad_updates, bad, images_of_update, readable = 0, False, 0, False
     optimizer.zero_grad()
     if progress is not None:
@@ -114,6 +114,7 @@ def train_one_epoch(
             bad = bad or not _is_finite(loss, process.is_distributed)
             if not bad:
                 average.update(loss.item(), len(images))
+                start = loss.item() if math.isnan(start) else start
                 if scaler is not None:
                     scaler(
                         loss / batches, optimizer, clip_grad=config.clip_grad or None, clip_mode=config.clip_mode,
@@ -156,4 +157,4 @@ def train_one_epoch(
     loss = average.avg if average.count else math.nan
     if process.is_distributed:
         loss = utils.reduce_tensor(torch.tensor(loss, device=process.device), process.world_size).item()
-    return {'loss': loss, 'lr': lr}
+    return {'loss': loss, 'lr': lr, 'start': start}

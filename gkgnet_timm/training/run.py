@@ -1,6 +1,7 @@
 """A training run: the loop over the epochs, and what it leaves in its folder."""
 
 import itertools
+import math
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
@@ -35,6 +36,8 @@ from .progress import Progress
 from .schedule import create_schedule
 
 __all__ = ['train']
+
+EXPLODED = 3  # times the first loss: more than batches differ
 
 
 def train(config: TrainConfig, resume: Optional[str] = None) -> Dict[str, float]:
@@ -139,7 +142,7 @@ def _train(config: TrainConfig, resume: Optional[str], process: Process, output:
         if resume:
             print(f'Resumed after epoch {first_epoch} of {resume}.')
 
-    result = None
+    result, first = None, math.nan
     for epoch in range(first_epoch, epochs):
         if _has_stalled(config, epoch, saver, process):
             break
@@ -161,7 +164,14 @@ def _train(config: TrainConfig, resume: Optional[str], process: Process, output:
                 task.facts['best_weights'] = result.weights
         scheduler.step(epoch + 1)
         if process.is_primary:
-            lr = train_metrics.pop('lr')
+            lr, start = train_metrics.pop('lr'), train_metrics.pop('start')
+            first = start if epoch == first_epoch else first
+            loss = train_metrics['loss']
+            if loss > EXPLODED * abs(first):
+                print(
+                    f'Warning: the loss was {first:.4g} at first and is {loss:.4g} in epoch {epoch + 1}: --lr '
+                    f'{config.lr:g} is probably too high, try {config.lr / 10:g}.'
+                )
             metric = result and result.metrics[config.eval_metric]
             log.write(epoch, train_metrics, result, lr, saver.best_epoch_with(epoch, metric))
             saver.save_checkpoint(epoch, metric)

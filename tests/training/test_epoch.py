@@ -55,7 +55,7 @@ def test_updates_take_the_mean_of_their_batches(accum):
     metrics, steps = train(model, optimizer, loader, epoch=2, grad_accum_steps=accum)
     for ours, theirs in zip(model.parameters(), expected.parameters()):
         torch.testing.assert_close(ours, theirs)
-    assert metrics == dict(loss=pytest.approx(sum(map(sum, losses)).item() / 5), lr=0.1)
+    assert metrics == dict(loss=pytest.approx(sum(map(sum, losses)).item() / 5), lr=0.1, start=losses[0][0].item())
     assert steps == [2 * len(losses) + i + 1 for i in range(len(losses))]
 
 

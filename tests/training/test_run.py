@@ -48,6 +48,14 @@ def test_rate_of_each_epoch(tmp_path):
     assert rates == pytest.approx([1e-3, 1e-4, 1e-5])
 
 
+@pytest.mark.parametrize('lr, warned', [('1e-3', False), ('10', True)])
+def test_a_loss_that_explodes_is_said(lr, warned, tmp_path, capsys):
+    train([*TINY, '--lr', lr, '--warmup-epochs', '0', '--sched', 'constant', '--output', str(tmp_path)])
+    printed = capsys.readouterr().out
+    message = r'Warning: the loss was \d\S* at first and is \d\S* in epoch [12]: --lr 10 is probably too high, try 1\.'
+    assert bool(re.search(message, printed)) == warned and ('too high' in printed) == warned
+
+
 def test_mixing_ends_before_its_epoch(tmp_path, monkeypatch):
     mixed = []
 
