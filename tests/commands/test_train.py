@@ -34,7 +34,7 @@ def test_train_then_validate_reproduces_the_metric(tmp_path, capsys):
     printed = capsys.readouterr().out
     run = tmp_path / 'run'
     assert 'chance' in printed and 'left' in printed
-    assert f'validate.py --checkpoint {run / "model_best.pth.tar"}' in printed
+    assert f'validate --checkpoint {run / "model_best.pth.tar"}' in printed
     assert '[   3/3]' in printed  # 19 images in batches of 8: the last, smaller one is kept
     rows = read_summary(run)
     assert [row['epoch'] for row in rows] == ['1', '2']

@@ -186,7 +186,7 @@ def test_training_without_evaluation(table, tmp_path, capsys):
     state = torch.load(last, weights_only=True)
     assert state['epoch'] == 1 and 'best_weights' not in state and 'metric' not in state
     assert read_summary(tmp_path / 'run')[1].keys() == {'epoch', 'train_loss', 'lr'}
-    assert f'To evaluate it: python validate.py --checkpoint {last} --split NAME' in printed
+    assert f'validate --checkpoint {last} --split NAME' in printed and 'To evaluate it: ' in printed
     check_one_line(['validate', '--checkpoint', str(last)], 'trained without evaluation, give --split NAME', capsys)
     train(['--resume', str(last), '--epochs', '3', '--device', 'cpu'])
     assert torch.load(last, weights_only=True)['epoch'] == 2
