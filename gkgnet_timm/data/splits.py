@@ -7,6 +7,7 @@ from typing import Any, Collection, List, Optional, Tuple, Union
 import numpy as np
 import torch.utils.data
 
+from ..runtime import locate
 from .check import check_files, describe, notes_of
 from .dataset import KnownTarget, MultiLabelDataset, create_dataset
 from .readers.base import LabelReader
@@ -109,8 +110,7 @@ def open_split(
         max_pixels=max_pixels,
         **table_options,
     )
-    inside = os.path.relpath(split, root) if root and os.path.isabs(split) else split
-    split = split if inside.startswith(os.pardir) else inside  # for people, and for cards of models
+    split = _shorten(split, root)
     dataset.split, dataset.images = split, images
     if verbose:
         print(describe(dataset, split))
@@ -119,6 +119,15 @@ def open_split(
     if bad_images is None:
         check_files(dataset)
     return dataset
+
+
+def _shorten(split: str, root: Union[str, Path, None]) -> str:
+    """Name a file from its data folder, else from the current one, for people and for cards of models."""
+    for folder in (root, os.curdir) if root and os.path.isabs(split) else ():
+        inside = os.path.relpath(split, folder)
+        if not inside.startswith(os.pardir) and locate(inside, str(root)) == os.path.abspath(split):
+            return inside
+    return split
 
 
 def select_files(dataset: Any, files: Collection[str], *, others: bool = False) -> MultiLabelDataset:

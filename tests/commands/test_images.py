@@ -54,16 +54,16 @@ def test_bit_depth_and_background_travel_with_the_checkpoint(folder, capsys):
     last = train([*FLAGS, *MODEL, '--bit-depth', '12', '--background', '#102030', '--experiment', 'run'])
     checkpoint = ['--checkpoint', 'out/run/last.pth.tar']
     capsys.readouterr()
-    assert validate([*checkpoint, '-j', '0'])['loss'] == last['loss']
+    assert validate([*checkpoint, '-j', '0'])['bce'] == last['bce']
     printed = capsys.readouterr().out
     assert 'bit_depth 12, background #102030' in printed and 'Warning' not in printed
     with pytest.warns(UserWarning, match='nearly black'):
-        assert validate([*checkpoint, '-j', '0', '--bit-depth', '16'])['loss'] != last['loss']
+        assert validate([*checkpoint, '-j', '0', '--bit-depth', '16'])['bce'] != last['bce']
     assert 'Warning: bit_depth is 16, the model was trained with 12.' in capsys.readouterr().out
 
     model = load_model('out/run/last.pth.tar')
     dataset = open_split('csv', '.', 'val.csv', verbose=False)
-    assert evaluate_dataset(model, dataset, workers=0, device='cpu', batch_size=4).metrics['loss'] == last['loss']
+    assert evaluate_dataset(model, dataset, workers=0, device='cpu', batch_size=4).metrics['bce'] == last['bce']
     files = [f'{i}.png' for i in range(8, 12)]
     scores = np.stack([scores for _, scores, _ in predict_images(model, files, device='cpu', workers=0)])
     from_command, said = predicted(capsys, *checkpoint)
@@ -105,7 +105,7 @@ def test_grey_images_for_a_model_of_one_channel(folder, model):
     flags = ['--model', model, '--model-kwargs', *narrow, 'in_chans=1', '--bit-depth', '12', '--experiment', 'run']
     augmentation = ['--cropmix', '0.5', '--reprob', '0.5', '--aa', 'trivial']
     last = train([*FLAGS, *flags, *augmentation])
-    assert validate(['--checkpoint', 'out/run/last.pth.tar', '-j', '0'])['loss'] == last['loss']
+    assert validate(['--checkpoint', 'out/run/last.pth.tar', '-j', '0'])['bce'] == last['bce']
     trained = load_model('out/run/last.pth.tar')
     (pixels,) = predict_images(trained, '8.png', device='cpu', workers=0)
     assert pixels[2] == '' and timm.data.resolve_input_data_config(trained)['input_size'] == (1, 32, 32)

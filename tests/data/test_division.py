@@ -113,7 +113,7 @@ def test_tables_have_the_rows_of_the_data_set(tmp_path, monkeypatch, capsys):
           for i, name in enumerate(('cat', 'größe', 'rare'))),
     ]  # fmt: skip
     assert ['rare', '1', '1', '1'] in lines and 'Warning' not in printed
-    command = shlex.split(printed.splitlines()[-1].partition('train_multilabel.py ')[2])
+    command = shlex.split(printed.splitlines()[-1].partition('gkgnet_timm train ')[2])
     config, _ = parse_flags(command)  # what is printed is what trains on them
     assert [config.train_split, config.val_split] == [str(path.absolute()) for path in paths[:2]]
     check_one_line(['split', 'labels.csv', '--output', 'out/parts'], "train.csv' exists already", capsys)
