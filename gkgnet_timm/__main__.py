@@ -4,6 +4,7 @@ import difflib
 import importlib
 import importlib.metadata
 import os
+import shutil
 import sys
 import warnings
 from typing import Any, List, Optional
@@ -28,10 +29,13 @@ _format_warning = warnings.formatwarning
 
 
 def _format_in_a_line(message: Any, category: type, *place: Any, **line: Any) -> str:
-    """Leave out of warnings about files where in the code they come from."""
+    """Leave out of warnings about files where in the code they come from, and cover a progress bar on a terminal."""
+    text = _format_warning(message, category, *place, **line)
     if issubclass(category, FileWarning):
-        return f'Warning: {message}\n'
-    return _format_warning(message, category, *place, **line)
+        text = f'Warning: {message}\n'
+    first, end, rest = text.partition('\n')
+    # worker processes warn, too, and know nothing of the bar
+    return f'\r{first.ljust(shutil.get_terminal_size().columns - 1)}{end}{rest}' if sys.stderr.isatty() else text
 
 
 def _run(name: str, argv: List[str]) -> None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ..class_names import read_class_map
 from ..data import BadImageError, Decoder
 from ..data.images import drop_duplicates, find_images
+from ..data.progress_bar import ProgressBar
 from ..inference.extras import Embeddings, sidecar, write_sidecars
 from ..inference.prediction_file import FORMATS, Kept, PredictionFile, Row, check_again, keep_rows, output_format
 from ..inference.prediction_run import check_run, describe_run, write_run
@@ -199,8 +200,7 @@ def _predict(
     predictions = ((file, probabilities(logits), error) for file, logits, error in outputs)
     batches = _batches(predictions, names, threshold, args)
     unreadable = kept.unreadable
-    # the bar shows in a terminal only
-    with tqdm(total=len(files), initial=len(files) - len(todo), unit='img', disable=None) as bar:
+    with ProgressBar(len(files), 'predicting', initial=len(files) - len(todo), leave=True) as bar:
         if again:
             thresholds = dict(zip(names, np.broadcast_to(threshold, len(names)).tolist()))
             check_again(args.output, args.format, next(batches), kept, thresholds)

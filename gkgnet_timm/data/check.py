@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .dataset import MultiLabelDataset
 from .images import BadImageError
+from .progress_bar import ProgressBar
 from .readers.base import LabelReader, first_names
 
 __all__ = [
@@ -154,7 +155,11 @@ class _Sizes(Dataset):
 def decode_all(dataset: MultiLabelDataset, num_workers: int) -> Tuple[np.ndarray, List[str]]:
     """Read every image. Returns the sizes (M, 2) as (width, height), and why each of the others cannot be read."""
     loader = DataLoader(_Sizes(dataset), batch_size=None, num_workers=num_workers)
-    results: List[Any] = list(loader)
+    results: List[Any] = []
+    with ProgressBar(len(dataset), 'reading images') as bar:
+        for result in loader:
+            results.append(result)
+            bar.update()
     sizes = [result for result in results if not isinstance(result, str)]
     return np.array(sizes, dtype=int).reshape(-1, 2), [result for result in results if isinstance(result, str)]
 

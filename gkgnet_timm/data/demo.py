@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from ..runtime import cache_dir, clear_drafts
+from .progress_bar import ProgressBar
 
 __all__ = ['demo_root', 'draw_scene']
 
@@ -113,7 +114,7 @@ def draw_scene(rng: np.random.Generator) -> Tuple[Image.Image, List[Tuple[str, L
     return scene, [(name, box, float(area)) for (name, box), area in zip(objects, shown_areas)]
 
 
-def _write_split(root: Path, split: str, count: int, seed: int) -> None:
+def _write_split(root: Path, split: str, count: int, seed: int, bar: ProgressBar) -> None:
     names = list(SHAPES)
     images, annotations = [], []
     (root / split).mkdir(parents=True)
@@ -133,6 +134,7 @@ def _write_split(root: Path, split: str, count: int, seed: int) -> None:
                     iscrowd=0,
                 )
             )
+        bar.update()
     categories = [dict(id=i + 1, name=name) for i, name in enumerate(names)]
     (root / 'annotations').mkdir(exist_ok=True)
     content = dict(images=images, annotations=annotations, categories=categories)
@@ -155,8 +157,9 @@ def demo_root(splits: Mapping[str, int] = SPLITS) -> Path:
     clear_drafts(cache, '.demo-')
     draft = Path(tempfile.mkdtemp(prefix='.demo-', dir=cache))
     try:
-        for seed, (split, count) in enumerate(splits.items()):
-            _write_split(draft, split, count, seed)
+        with ProgressBar(sum(splits.values()), 'drawing the demo set') as bar:
+            for seed, (split, count) in enumerate(splits.items()):
+                _write_split(draft, split, count, seed, bar)
         draft.chmod(0o755)  # a cache may be shared
         draft.rename(root)
     except OSError:

@@ -12,6 +12,7 @@ from timm.task import evaluation_sample_limit
 
 from ..data import MultiLabelDataset, create_eval_loader
 from ..data.check import check_labels, check_negatives
+from ..data.progress_bar import ProgressBar
 from ..inference.device import autocast_context, check_device
 from ..inference.predictor import compute_logits
 from ..metrics import MultiLabelEvaluator, Threshold, multilabel_metrics
@@ -79,8 +80,11 @@ def evaluate_dataset(
     model.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
     evaluator = MultiLabelEvaluator(device, max_samples=evaluation_sample_limit(loader), threshold=threshold)
     autocast = autocast_context(device, amp, amp_dtype)
-    for logits, target in compute_logits(model, loader, autocast, channels_last=channels_last, flip=flip):
-        evaluator.update(logits, target)
+    processes = torch.distributed.get_world_size() if distributed else 1
+    with ProgressBar(len(dataset), 'evaluating') as bar:
+        for logits, target in compute_logits(model, loader, autocast, channels_last=channels_last, flip=flip):
+            evaluator.update(logits, target)
+            bar.update(len(logits) * processes)
     metrics = {'bce' if name == 'loss' else name: value for name, value in evaluator.compute(distributed).items()}
     logits, targets, positions = evaluator.gathered
     check_negatives(targets, getattr(dataset, 'split', 'the data set'))

@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, List, Optional
 import torch
 import torch.distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
+from tqdm import tqdm
 
 from timm import utils
 from timm.scheduler.scheduler import Scheduler
@@ -97,8 +98,6 @@ def train_one_epoch(
     average, start = utils.AverageMeter(), math.nan
     bad_updates, bad, images_of_update, readable = 0, False, 0, False
     optimizer.zero_grad()
-    if progress is not None:
-        progress.start_epoch_bar(epoch)
     for index, (images, target) in enumerate(loader):
         update, position = divmod(index, config.grad_accum_steps)
         batches = min(config.grad_accum_steps, len(loader) - update * config.grad_accum_steps)
@@ -136,7 +135,8 @@ def train_one_epoch(
                     'place of float16, may help.'
                 )
             if process.is_primary:
-                print(f'Skipped an update: the loss is {loss.item()} {place}.', flush=True)
+                with tqdm.external_write_mode():  # the bar goes on below
+                    print(f'Skipped an update: the loss is {loss.item()} {place}.', flush=True)
         elif scaler is None:
             if config.clip_grad:
                 utils.dispatch_clip_grad(parameters, config.clip_grad, mode=config.clip_mode)
@@ -150,8 +150,6 @@ def train_one_epoch(
         if progress is not None:
             progress.update(update, images_of_update, average.avg, lr)
         bad, images_of_update = False, 0
-    if progress is not None:
-        progress.close()
     if not _in_any(readable, process):
         raise TrainingError(f'None of the images of epoch {epoch + 1} could be read: {CHECK_IMAGES}.')
     loss = average.avg if average.count else math.nan

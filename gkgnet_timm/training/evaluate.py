@@ -1,6 +1,7 @@
 """Evaluation after an epoch: metrics of the weights and of their average, and which of them are better."""
 
 import copy
+import sys
 from contextlib import AbstractContextManager
 from typing import Any, Callable, Dict, NamedTuple
 
@@ -11,6 +12,7 @@ from timm import utils
 from timm.task import evaluation_sample_limit
 
 from ..data.check import check_negatives
+from ..data.progress_bar import ProgressBar
 from ..inference.device import Process
 from ..inference.predictor import compute_logits
 from ..metrics import MultiLabelEvaluator, chance_level
@@ -65,8 +67,10 @@ def _evaluate(
         utils.distribute_bn(model, process.world_size, reduce=config.dist_bn == 'reduce')
     evaluator = MultiLabelEvaluator(process.device, max_samples=evaluation_sample_limit(loader))
     try:
-        for logits, target in compute_logits(model, loader, autocast, channels_last=config.channels_last):
-            evaluator.update(logits, target)
+        with ProgressBar(len(loader.dataset), f'evaluating epoch {epoch + 1}', hidden=not sys.stdout.isatty()) as bar:
+            for logits, target in compute_logits(model, loader, autocast, channels_last=config.channels_last):
+                evaluator.update(logits, target)
+                bar.update(len(logits) * process.world_size)
         metrics = evaluator.compute(distributed=process.is_distributed)
     except ValueError as error:  # scores of nan
         if evaluator.gathered is not None and not len(evaluator.gathered[1]):

@@ -2,10 +2,11 @@
 
 import sys
 import time
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Optional
+from typing import Iterator
 
-from tqdm import tqdm
+from ..data.progress_bar import ProgressBar
 
 __all__ = ['Progress']
 
@@ -23,13 +24,15 @@ class Progress:
     def __init__(self, epochs: int, start_epoch: int, updates: int, log_interval: int):
         self.epochs, self.start_epoch, self.updates, self.log_interval = epochs, start_epoch, updates, log_interval
         self.start = time.perf_counter()
-        self.bar: Optional[tqdm] = None
 
-    def start_epoch_bar(self, epoch: int) -> None:
+    @contextmanager
+    def show(self, epoch: int) -> Iterator[None]:
+        """Show the updates of an epoch, from 0. Its bar stays on the screen, however the epoch ends."""
         self.epoch, self.images = epoch, 0
         self.epoch_start = time.perf_counter()
-        if sys.stdout.isatty():
-            self.bar = tqdm(total=self.updates, desc=f'epoch {epoch + 1}/{self.epochs}', file=sys.stdout)
+        what, hidden = f'epoch {epoch + 1}/{self.epochs}', not sys.stdout.isatty()
+        with ProgressBar(self.updates, what, '{postfix}', hidden=hidden, leave=True) as self.bar:
+            yield
 
     def update(self, update: int, images: int, loss: float, lr: float) -> None:
         """Report an update.
@@ -42,21 +45,20 @@ class Progress:
         """
         self.images += images
         now = time.perf_counter()
-        rate = f'{self.images / (now - self.epoch_start):.1f} img/s'
+        speed = self.images / (now - self.epoch_start)
         done = (self.epoch - self.start_epoch) * self.updates + update + 1
         left = (self.epochs - self.start_epoch) * self.updates - done
-        eta = timedelta(seconds=round((now - self.start) / done * left))
-        if self.bar is not None:
-            self.bar.set_postfix_str(f'loss {loss:.3f}, lr {lr:.2e}, {rate}, {eta} left in all', refresh=False)
+        seconds = round((now - self.start) / done * left)
+        if not self.bar.disable:
+            # room for 9999 updates, epochs and img/s at 80 columns; what would be cut is "in all"
+            shown_loss = f'{loss:.3f}' if abs(loss) < 1e4 else f'{loss:.2e}'
+            rate = f'{speed:.1f}' if speed < 1000 else f'{speed:.0f}'
+            left_in_all = f'{self.bar.format_interval(seconds)} left in all'
+            self.bar.set_postfix_str(f'loss {shown_loss}, {rate} img/s, {left_in_all}', refresh=False)
             self.bar.update()
         elif (update + 1) % self.log_interval == 0 or update + 1 == self.updates:
             print(
                 f'epoch {self.epoch + 1}/{self.epochs} [{update + 1:>4}/{self.updates}]  loss {loss:7.3f}  '
-                f'lr {lr:.2e}  {rate}  {eta} left',
+                f'lr {lr:.2e}  {speed:.1f} img/s  {timedelta(seconds=seconds)} left',
                 flush=True,
             )
-
-    def close(self) -> None:
-        """End the epoch."""
-        if self.bar is not None:
-            self.bar.close()

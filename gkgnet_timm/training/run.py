@@ -155,9 +155,10 @@ def _train(config: TrainConfig, resume: Optional[str], process: Process, output:
         if config.log_images and process.is_primary and epoch == first_epoch:
             draw_batch(output / 'train_batch.png', train_loader, train_set.class_names, data_config, keep=bool(resume))
             start_epoch(train_loader, config.seed, epoch, process.rank)  # the batch is drawn again
-        train_metrics = train_one_epoch(
-            epoch, task, train_loader, optimizer, scheduler, scaler, autocast, config, process, progress
-        )
+        with progress.show(epoch) if progress else nullcontext():
+            train_metrics = train_one_epoch(
+                epoch, task, train_loader, optimizer, scheduler, scaler, autocast, config, process, progress
+            )
         if val_loader is not None:
             result = evaluate_epoch(epoch, task, val_loader, autocast, config, process)
             if config.evaluates_average:

@@ -16,6 +16,7 @@ from timm.data import resolve_input_data_config
 from timm.models import PretrainedCfg, get_pretrained_cfg, save_for_hf
 
 from ..class_names import read_class_map
+from ..data.progress_bar import say
 from ..label_rows import init_labels_by_name
 from ..runtime import clear_drafts, locked, one_line
 from .content import Weights, check_raw
@@ -163,10 +164,12 @@ def convert(
 
     if use_ema is False and not trained:
         check_raw(path)
+    say('Reading the weights.')
     weights = load_weights(path, trained.takes_average(use_ema) if trained else use_ema)
     origin = dict(file=Path(path).name, sha256=sha256(path), ema=weights.is_average)
     config: Dict[str, Any] = dict(converted_from=origin)
     target, known = None, {}
+    say('Building the model.')
     if trained:
         net, names = load_model(path, use_ema=weights.is_average), trained.class_names
         tensors = [f'{len(net.state_dict())} tensors taken']
@@ -204,6 +207,7 @@ def convert(
     net.pretrained_cfg = {key: value for key, value in cfg_of_weights.items() if value is not None or key not in said}
     try:
         with locked(output, 'convert'):
+            say('Writing it, and reading it again to compare.')
             _write(output, net, config)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, 'strerror', None) or one_line(error)

@@ -1,6 +1,7 @@
 """Create models by timm's registry and load weights into them."""
 
 import difflib
+import sys
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
@@ -10,7 +11,7 @@ from huggingface_hub import hf_hub_download
 
 import timm
 from timm.data import resolve_input_data_config
-from timm.models import is_model_in_modules, parse_model_name
+from timm.models import is_model_in_modules, parse_model_name, set_pretrained_download_progress
 
 from ..class_names import check_names
 from ..data.decode import reading_notes
@@ -151,6 +152,8 @@ def create_model(
     """
     check_arguments(model_kwargs)
     ours = is_model_in_modules(_architecture(name), ('gkgnet', 'pvig'))
+    if sys.stderr is not None and sys.stderr.isatty():
+        set_pretrained_download_progress()  # without a terminal it would print, too
     kwargs = dict(model_kwargs, num_classes=num_classes, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
     if ours:
         kwargs.update(pos_embed_init=pos_embed_init, img_size=img_size)
