@@ -207,7 +207,7 @@ def convert(
     net.pretrained_cfg = {key: value for key, value in cfg_of_weights.items() if value is not None or key not in said}
     try:
         with locked(output, 'convert'):
-            say('Writing it, and reading it again to compare.')
+            say('Writing the folder, and loading it again to compare.')
             _write(output, net, config)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, 'strerror', None) or one_line(error)

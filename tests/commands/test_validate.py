@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from pictures import read_picture
 from PIL import Image
 from runs import TINY
+from screen import Screen
 
 import timm
 from timm.data import create_transform, resolve_model_data_config
@@ -358,3 +359,20 @@ def test_errors_are_one_line(run, checkpoint, tmp_path, capsys):
 @pytest.mark.parametrize('name', ['nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming'])
 def test_interpolation(name, checkpoint):
     assert validate([*checkpoint, '--interpolation', name, '--crop-mode', 'border'])['images'] == 11
+
+
+def test_bar_on_a_terminal(run, capsys):
+    """Of each kind of weights; what is printed is that of a pipe."""
+    flags = ['validate', '--checkpoint', str(run), '--device', 'cpu', '-b', '4', '-j', '0']
+    command(flags)
+    printed = [line for line in capsys.readouterr().out.splitlines() if line]
+    with Screen() as screen:
+        command(flags)
+    assert screen.lines == printed
+    bars = [line for line in screen.drawn if line.startswith('evaluating |')]
+    assert {len(line) for line in bars} == {79} and all(line.endswith(' left') for line in bars)
+    first, last = (sum(figures in line for line in bars) for figures in ('| 0/11, ? img/s, ', '| 11/11, '))
+    assert first == last >= 1
+    with Screen(to_pipe='stderr') as screen:
+        command(flags)
+    assert screen.lines == printed and not any('evaluating' in line for line in screen.drawn)

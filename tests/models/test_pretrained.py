@@ -9,6 +9,7 @@ import torch
 from fake_hub import FakeHub, run_python
 from filler import NARROW, published_pvig
 from safetensors.torch import save_file
+from screen import Screen
 from tiny import create
 
 import timm
@@ -18,6 +19,7 @@ import gkgnet_timm  # noqa: F401
 from gkgnet_timm.class_names import COCO_CLASSES
 from gkgnet_timm.models import _pretrained
 from gkgnet_timm.weights.file import installed_file
+from gkgnet_timm.weights.load import create_model
 
 REPO = 'gkgnet-timm/gkgnet_576.coco2014'
 SMALL = dict(img_size=64, dims=NARROW)
@@ -261,3 +263,20 @@ def test_tags_are_honest():
         else:
             assert tag == 'gkgnet_576.coco2014' and cfg.hf_hub_id == REPO and cfg.license == 'other' and not cfg.url
             assert cfg.label_names == COCO_CLASSES and cfg.crop_mode == 'squash' and cfg.input_size == (3, 576, 576)
+
+
+def test_progress_of_a_download_on_a_terminal(hub, tmp_path, monkeypatch, capsys):
+    """timm shows none unless told to, and once told draws it into a pipe, too."""
+    monkeypatch.setattr(timm.models._builder, '_DOWNLOAD_PROGRESS', False)
+    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path / 'cache'))
+    path = hub.root / 'files' / 'pvig_ti_78.5.pth.tar'
+    path.parent.mkdir(parents=True)
+    torch.save(published_pvig(1000, 'narrow'), path)
+    options = dict(pretrained=True, dims=NARROW, pretrained_cfg_overlay=dict(url=f'{hub.endpoint}/files/{path.name}'))
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'piped'))
+    create_model('pvig_ti_224', **options)
+    assert '100%' not in capsys.readouterr().err
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'shown'))
+    with Screen() as screen:
+        create_model('pvig_ti_224', **options)
+    assert any(line.startswith('100%|') for line in screen.lines), screen.lines

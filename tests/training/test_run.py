@@ -14,7 +14,7 @@ from gkgnet_timm.commands.train import main as train
 from gkgnet_timm.commands.validate import main as validate
 from gkgnet_timm.inference.device import check_device, start_process
 from gkgnet_timm.runtime import locked
-from gkgnet_timm.training import build, progress, run
+from gkgnet_timm.training import build, run
 from gkgnet_timm.training.config import TrainConfig
 from gkgnet_timm.training.epoch import TrainingError
 from gkgnet_timm.training.evaluate import EpochResult
@@ -163,14 +163,6 @@ def test_skipped_update_leaves_no_trace(tmp_path, monkeypatch):
     monkeypatch.setattr(run, 'create_task', spoiled_task)
     metrics = train([*TINY, '--epochs', '1', '--output', str(tmp_path)])
     assert metrics['loss'] == metrics['loss']
-
-
-def test_progress_bar_on_a_terminal(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(progress.sys.stdout, 'isatty', lambda: True, raising=False)
-    train([*TINY, '--epochs', '1', '--output', str(tmp_path)])
-    printed = capsys.readouterr().out
-    assert '3/3' in printed and 'img/s' in printed and 'lr' in printed and 'left in all' in printed
-    assert not re.search(r'^epoch 1/1 \[', printed, re.M)
 
 
 def start_wandb(monkeypatch):

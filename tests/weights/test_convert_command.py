@@ -12,6 +12,7 @@ from conftest import ROOT
 from fake_hub import FakeHub, run_python
 from filler import NARROW, mmcls, published_gkgnet, published_pvig
 from safetensors.torch import load_file
+from screen import Screen
 
 import timm
 from timm.data import IMAGENET_DEFAULT_MEAN
@@ -291,3 +292,16 @@ def test_what_a_killed_run_has_left_goes_with_the_next(trained, tmp_path):
     left.write_bytes(b'half')
     command(['convert', str(trained), '--output', str(tmp_path / 'out')])
     assert sorted(os.listdir(tmp_path / 'out')) == ['README.md', 'config.json', 'model.safetensors']
+
+
+def test_steps_on_a_terminal(tmp_path, capsys):
+    torch.save(gkgnet_file(), tmp_path / 'f.pth')
+    argv = ['convert', str(tmp_path / 'f.pth'), '--model', 'gkgnet_ti_224', '--output', str(tmp_path / 'out')]
+    argv += ['--model-kwargs', *SMALL]
+    command(argv)
+    printed = capsys.readouterr()
+    with Screen() as screen:
+        command(argv)
+    steps = ['Reading the weights.', 'Building the model.', 'Writing the folder, and loading it again to compare.']
+    assert [line for line in screen.lines if line not in printed.out] == steps
+    assert not any(step in printed.out + printed.err for step in steps)
