@@ -51,10 +51,10 @@ class Progress:
         seconds = round((now - self.start) / done * left)
         if not self.bar.disable:
             # room for 9999 updates, epochs and img/s at 80 columns; what would be cut is "in all"
-            shown_loss = f'{loss:.3f}' if abs(loss) < 1e4 else f'{loss:.2e}'
+            digits = '.3f' if abs(loss) < 1e3 else '.0f' if abs(loss) < 1e7 else '.1e'
             rate = f'{speed:.1f}' if speed < 1000 else f'{speed:.0f}'
             left_in_all = f'{self.bar.format_interval(seconds)} left in all'
-            self.bar.set_postfix_str(f'loss {shown_loss}, {rate} img/s, {left_in_all}', refresh=False)
+            self.bar.set_postfix_str(f'loss {loss:{digits}}, {rate} img/s, {left_in_all}', refresh=False)
             self.bar.update()
         elif (update + 1) % self.log_interval == 0 or update + 1 == self.updates:
             print(

@@ -370,7 +370,7 @@ def test_bar_on_a_terminal(run, capsys):
         command(flags)
     assert screen.lines == printed
     bars = [line for line in screen.drawn if line.startswith('evaluating |')]
-    assert {len(line) for line in bars} == {79} and all(line.endswith(' left') for line in bars)
+    assert {len(line) for line in bars} == {77} and all(line.endswith(' left') for line in bars)
     first, last = (sum(figures in line for line in bars) for figures in ('| 0/11, ? img/s, ', '| 11/11, '))
     assert first == last >= 1
     with Screen(to_pipe='stderr') as screen:

@@ -44,17 +44,19 @@ def test_bars_of_a_resumed_run(clock, capsys):
     assert [line.replace('█', '') for line in screen.lines] == [
         f'epoch {epoch}/3 || 5/5, loss 3.000, 4.0 img/s, 00:{left:02} left in all' for epoch, left in ((2, 10), (3, 0))
     ]
-    assert {len(line) for line in screen.drawn} == {79} and capsys.readouterr().out == ''
+    assert {len(line) for line in screen.drawn} == {77} and capsys.readouterr().out == ''
 
 
-@pytest.mark.parametrize('loss, text', [(1234567.8, '1.23e+06'), (9999.1234, '9999.123'), (float('nan'), 'nan')])
+@pytest.mark.parametrize(
+    'loss, text', [(1234567.8, '1234568'), (-1e9, '-1.0e+09'), (999.1234, '999.123'), (float('nan'), 'nan')]
+)
 def test_the_longest_bar_is_not_cut(loss, text, clock):
     """Epochs, updates and images a second of four digits, and 99 hours. Room for four more characters is left."""
     with Screen() as screen:
         shown = progress.Progress(1000, 998, 9999, 50)
         show(shown, 998, 1, clock, seconds=17.9, images=99990, loss=loss)
     (line,) = screen.lines
-    assert line.startswith('epoch 999/1000 |     ') and len(line) == 79, line
+    assert line.startswith('epoch 999/1000 |    ') and len(line) == 77, line
     assert line.endswith(f'| 1/9999, loss {text}, 5586 img/s, 99:25:46 left in all')
     with Screen() as screen:
         shown = progress.Progress(1000, 999, 1, 50)
@@ -81,10 +83,13 @@ def test_screen_of_a_run(small_demo, tmp_path, monkeypatch):
     assert all('| 3/3, loss ' in line and line.endswith(' left in all') for line in lines[::2])
     bars = [line for line in screen.drawn if line.startswith('evaluating epoch ')]
     assert '| 0/11, ? img/s, ? left' in bars[0] and '| 11/11, ' in bars[-1] and bars[-1].endswith('00:00 left')
-    assert max(len(line) for line in screen.drawn if '|' in line) == 79
+    assert max(len(line) for line in screen.drawn if '|' in line) == 77
     with Screen() as screen:
         train([*flags, '--epochs', '3', '--resume', str(tmp_path / 'run' / 'last.pth.tar')])
     assert [line[:11] for line in screen.lines if line.startswith('epoch ')] == ['epoch 3/3 |', 'epoch 3: mA']
+    with Screen(to_pipe='stdout') as screen:
+        train([*flags, '--epochs', '4', '--resume', str(tmp_path / 'run' / 'last.pth.tar')])
+    assert not screen.drawn
 
 
 def test_what_interrupts_a_bar_has_a_line_of_its_own(small_demo, tmp_path, monkeypatch):
