@@ -11,6 +11,8 @@ from ..images import EXTENSIONS
 
 __all__ = ['ImageFolder', 'list_folder']
 
+_PLAIN = re.compile(r'\w[\w.-]*', re.ASCII)  # a name that is its own path
+
 
 def list_folder(path: Union[str, Path]) -> Tuple[Set[str], Set[str]]:
     """Names of the files in a folder, and of the folders; none if it does not exist."""
@@ -60,6 +62,8 @@ class ImageFolder:
         Raises:
             ValueError: If it is a URL, or not a path inside the folder.
         """
+        if isinstance(name, str) and _PLAIN.fullmatch(name):
+            return name
         if isinstance(name, str) and re.match(r'[A-Za-z][A-Za-z\d+.-]+://', name):
             raise ValueError(f'{quoted(name)} is a URL: download the images first, and give the names of the files.')
         path = self._inside(name) if isinstance(name, str) else None

@@ -170,7 +170,7 @@ def _read_ids(table: Union[str, Path]) -> Dict[str, str]:
     try:
         for line, row in read_rows(decode_table(Path(table).read_bytes()))[0]:
             if len(row) != 2 or not all(row):
-                raise LineError(line, f'{row} are not an id and a name. Give a table of these two.')
+                raise LineError(line, f'{[*row]} are not an id and a name. Give a table of these two.')
             key, name = map(clean_name, row)
             if names.setdefault(key, name) != name:
                 raise LineError(line, f'id {key!r} has another name on a line above, {names[key]!r}. Correct it.')

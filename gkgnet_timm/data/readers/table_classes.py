@@ -104,8 +104,8 @@ class ClassParser(NamedTuple):
         if self.separator is None:
             check_single(cells, self._known)
         pairs = gather(chosen, long, [cell for _, cell in without_fractions(cells, self._known)], self._split)
-        has_absent = long.confidence is not None and any(
-            code_of(row[long.confidence]) == ABSENT for _, row in columns.rows
+        has_absent = long.confidence is not None and ABSENT in map(
+            code_of, {row[long.confidence] for _, row in columns.rows}
         )
         usual = 'unknown' if has_absent else 'absent'
         state = unlisted or self.training.unlisted or usual

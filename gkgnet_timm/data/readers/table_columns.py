@@ -27,7 +27,7 @@ class Columns(NamedTuple):
         rows: Rows of images.
     """
 
-    header: Optional[List[str]]
+    header: Optional[Sequence[str]]
     image: int
     labels: List[int]
     rows: List[Row]
@@ -152,7 +152,7 @@ def find_columns(
         likely = [column for column, name in enumerate(plain) if name in _OF_FILES and column not in (named or ())]
         free = [column for column in range(len(head[1])) if column not in (named or ())]
         image = likely[0] if likely else free[0] if free else 0
-    header: Optional[List[str]] = None
+    header: Optional[Sequence[str]] = None
     if image_column is not None or named is not None or other_columns or _has_header(rows, image):
         header, rows = head[1], rows[1:]
     if not rows:

@@ -95,7 +95,7 @@ def _is_single(cell: str) -> bool:
 
 def check_single(cells: Sequence[Tuple[int, str]], known: Container[str]) -> None:
     """Raise a LineError if a cell of one label may be several names."""
-    for line, cell in cells:
+    for cell, line in {cell: line for line, cell in reversed(cells)}.items():
         if _is_several(cell) and cell not in known:
             sign = next(sign for sign in '|;[' if sign in cell)
             raise LineError(
@@ -120,6 +120,7 @@ def gather(columns: Columns, long: Long, labels: Sequence[str], read_names: Call
     number: Dict[str, int] = {}
     seen: Dict[Tuple[int, str], Tuple[int, int]] = {}
     pairs = Pairs([], [], [], [])
+    names_of: Dict[str, List[str]] = {}
     for (line, row), label in zip(columns.rows, labels):
         file = row[columns.image]
         if file not in number:
@@ -130,7 +131,9 @@ def gather(columns: Columns, long: Long, labels: Sequence[str], read_names: Call
         if code not in (PRESENT, ABSENT):
             problem = f'column {columns.name(long.confidence)} has {row[long.confidence]!r}, expected 1 or 0'
             raise LineError(line, f'{problem}: present or absent. Leave out or round what a machine guessed.')
-        for name in read_names(line, label):
+        if label not in names_of:
+            names_of[label] = read_names(line, label)
+        for name in names_of[label]:
             before, first = seen.setdefault((number[file], name), (code, line))
             if before != code:
                 raise LineError(line, f'{name!r} of {file!r} is both present and absent, see line {first}. Correct it.')

@@ -12,7 +12,7 @@ from .table_cells import LineError, code_of
 
 __all__ = ['DELIMITERS', 'Row', 'decode_table', 'is_image_name', 'read_rows', 'suffix']
 
-Row = Tuple[int, List[str]]  # line number and cells
+Row = Tuple[int, Tuple[str, ...]]  # line number and cells, in tuples for the sake of the garbage collector
 
 DELIMITERS = {',': 'commas', '\t': 'tabs', ';': 'semicolons', ' ': 'blanks'}
 _ORDER = (',\t', ';', ' ')  # a later one only if none of an earlier group splits every line
@@ -79,7 +79,7 @@ def _parse(text: str, delimiter: str) -> List[Row]:
     rows, line = [], 1
     try:
         for row in reader:
-            row = [cell.strip() for cell in row]
+            row = tuple(map(str.strip, row))
             if any(row):  # not a blank line
                 rows.append((line, row))
             line = reader.line_num + 1
@@ -105,16 +105,22 @@ def _without_extras(rows: List[Row]) -> List[Row]:
     (first, header), (_, second) = rows[0], rows[min(1, len(rows) - 1)]
     if len(header) == len(second) - 1 and is_image_name(second[0]) and not is_image_name(header[0]):
         if None not in map(code_of, second[1:]):  # the column of files has no name
-            rows = [(first, ['', *header]), *rows[1:]]
-    for column in range(len(rows[0][1]) if len({len(row) for _, row in rows}) == 1 else 0):
-        if all(_is_quoted(row[column]) or not row[column] for _, row in rows[1:]):
-            for _, row in rows:
-                row[column] = row[column][1:-1].strip() if _is_quoted(row[column]) else row[column]
-    return rows
+            rows = [(first, ('', *header)), *rows[1:]]
+    width = len(rows[0][1]) if len({len(row) for _, row in rows}) == 1 else 0
+    quoted_columns = {c for c in range(width) if all(_is_quoted(row[c]) or not row[c] for _, row in rows[1:])}
+    if not quoted_columns:
+        return rows
+    return [
+        (line, tuple(_unquoted(cell) if c in quoted_columns else cell for c, cell in enumerate(row))) for line, row in rows
+    ]
 
 
 def _is_quoted(cell: str) -> bool:
     return len(cell) > 1 and cell[0] == cell[-1] == "'" and cell.count("'") == 2
+
+
+def _unquoted(cell: str) -> str:
+    return cell[1:-1].strip() if _is_quoted(cell) else cell
 
 
 def _has_files(rows: List[Row]) -> bool:
@@ -147,10 +153,10 @@ def read_rows(text: str) -> Tuple[List[Row], str]:
         for group in _ORDER:
             found = [sign for sign in fits if sign in group]
             if len(found) > 1:
-                shown = ', or '.join(f'by {DELIMITERS[sign]} {even[sign][0][1][:4]}' for sign in found)
+                shown = ', or '.join(f'by {DELIMITERS[sign]} {[*even[sign][0][1][:4]]}' for sign in found)
                 raise LineError(even[found[0]][0][0], f'may be split {shown}. Quote the cells that have the other one.')
             if found == [';']:  # 1,0 is a number where commas do not separate cells
-                return [(line, [_DECIMAL.sub(r'\1', cell) for cell in row]) for line, row in even[';']], ';'
+                return [(line, tuple(_DECIMAL.sub(r'\1', cell) for cell in row)) for line, row in even[';']], ';'
             if found:
                 return even[found[0]], found[0]
     first = text.strip().partition('\n')[0]
