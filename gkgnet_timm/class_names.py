@@ -30,10 +30,17 @@ VOC_CLASSES = tuple(
 )
 
 
+_UNSEEN = re.compile('[\u00ad\u200b\u200e\u200f\u2060\ufeff]')  # characters that have no width, nor a meaning
+
+
 def clean_name(name: str) -> str:
-    """Return a class name in one form: without outer blanks, inner ones single, accents in Unicode's composed form."""
+    """Return a class name in one form: without outer blanks, inner ones single, accents in Unicode's composed form.
+
+    Characters without width, such as a soft hyphen, are left out.
+    """
     if name.isascii() and '  ' not in name and name.isprintable():
         return name.strip()
+    name = _UNSEEN.sub('', name)
     return unicodedata.normalize('NFC', re.sub(r'[^\S\t]+', ' ', name.strip()))
 
 

@@ -11,7 +11,7 @@ from .base import LabelReader
 from .names import ImageFolder
 from .table_cells import LineError, Meaning
 from .table_classes import ClassParser
-from .table_columns import Columns, check_header, find_columns, find_rows
+from .table_columns import Columns, check_header, check_labels, find_columns, find_rows
 from .table_long import find_long
 from .table_text import DELIMITERS, Row, decode_table, read_rows
 
@@ -65,7 +65,7 @@ class CsvReader(LabelReader):
         table_format: 'long' for a row for each image and label, 'wide' for one for each image (default: as it looks).
         unlisted: In a long table, what a label without a row is: 'unknown' (default if a confidence is 0) or 'absent'.
         label_names: Table of two columns, id and name, if the table has ids in place of names.
-        encoding: Of the text (default: by its byte order mark, else UTF-8).
+        encoding: Of the text (default: by its byte order mark, else UTF-8). Also of `label_names` if it is not UTF-8.
         drop_unlabelled: Leave out images without a label.
         group_column: Name of a column that has no label but a group, such as a patient.
         unknown: What is done about unknown labels elsewhere. If given, -1 and empty cells of columns are unknown.
@@ -105,7 +105,7 @@ class CsvReader(LabelReader):
         if not Path(images).is_dir():
             raise FileNotFoundError(f'Image folder {str(images)!r} does not exist.')
         names = None if class_names is None else check_names(class_names, table)
-        ids = None if label_names is None else _read_ids(label_names)
+        ids = None if label_names is None else _read_ids(label_names, encoding)
         training = meaning or Meaning()
         separator = None if label_separator is None else label_separator.replace('\\t', '\t')  # as a shell has it
         parser = ClassParser(names, separator, ignore_case, ids, unknown, training)
@@ -137,6 +137,8 @@ class CsvReader(LabelReader):
             else:
                 lines, files = zip(*((line, row[columns.image]) for line, row in chosen.rows))
                 understood = parser.read_wide(columns, kept)
+                if label_columns is None:
+                    check_labels(columns, names or ())
             files = _read_files([*zip(lines, files)], folder)
             groups = None if group_column is None else _read_groups(columns, chosen.rows, group_column, len(files))
         except LineError as error:
@@ -162,13 +164,23 @@ def _split_condition(where: str) -> Tuple[str, str]:
     return name, value
 
 
-def _read_ids(table: Union[str, Path]) -> Dict[str, str]:
-    """Read a table of ids and names, without names that several ids have."""
+def _read_ids(table: Union[str, Path], encoding: Optional[str]) -> Dict[str, str]:
+    """Read a table of ids and names, without names that several ids have.
+
+    It may be in another encoding than the table of labels: UTF-8 goes first.
+    """
     if not Path(table).is_file():
         raise FileNotFoundError(f'Table of label names {str(table)!r} does not exist.')
     names: Dict[str, str] = {}
+    data = Path(table).read_bytes()
     try:
-        for line, row in read_rows(decode_table(Path(table).read_bytes()))[0]:
+        try:
+            text = decode_table(data)
+        except LineError:
+            if encoding is None:
+                raise
+            text = decode_table(data, encoding)
+        for line, row in read_rows(text)[0]:
             if len(row) != 2 or not all(row):
                 raise LineError(line, f'{[*row]} are not an id and a name. Give a table of these two.')
             key, name = map(clean_name, row)

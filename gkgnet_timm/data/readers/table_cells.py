@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 __all__ = ['ABSENT', 'BLANK', 'MINUS', 'NAN', 'PRESENT', 'LineError', 'Meaning', 'check_meaning']
-__all__ += ['code_of', 'decide', 'describe', 'is_no_label', 'present_marks']
+__all__ += ['code_of', 'decide', 'describe', 'is_no_label', 'is_number', 'present_marks']
 
 PRESENT, ABSENT, MINUS, BLANK, NAN = 1, 0, -1, -2, -3  # codes of cells
 
@@ -31,6 +31,11 @@ def _number(cell: str) -> Optional[float]:
         return float(text) if text.isascii() and '_' not in text else None
     except ValueError:
         return None
+
+
+def is_number(cell: str) -> bool:
+    """Tell whether a cell is a number."""
+    return _number(cell) is not None and not is_no_label(cell)
 
 
 @lru_cache(maxsize=1 << 14)

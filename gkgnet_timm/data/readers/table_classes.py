@@ -170,7 +170,9 @@ class ClassParser(NamedTuple):
                 known = fold(self.class_names)
                 names = [known.get(name.casefold(), name) for name in names]
             if problem := find_problem(names):
-                raise LineError(1, f'the header {problem}.')
+                raise LineError(
+                    1, f'the header {problem}. Give each column of labels its name, or list these in --label-columns.'
+                )
             check_case(dict.fromkeys(names, 1), 'Rename one, or make one column of them.')
         if names is None:
             raise LineError(1, 'no header. Add one with the class names, or give them with --class-map FILE.')

@@ -9,11 +9,14 @@ from .names import ImageFolder
 from .table_cells import LineError
 from .table_text import Row, is_image_name, suffix
 
-__all__ = ['Columns', 'check_header', 'find_columns', 'find_rows']
+__all__ = ['Columns', 'check_header', 'check_labels', 'find_columns', 'find_rows']
 
 # headers of file names without extension, without '_' and blanks
 _OF_FILES = {'image', 'images', 'img', 'imageid', 'imgid', 'imagename', 'imagepath', 'file', 'files', 'filename'}
 _OF_FILES |= {'filepath', 'path', 'photo', 'photos'}
+# likewise, of what is no label, but may be 1 or 0
+_OF_IMAGES = {'split', 'fold', 'subset', 'partition', 'isvalid', 'isval', 'isvalidation', 'istrain', 'istraining'}
+_OF_IMAGES |= {'istest', 'index', 'idx', 'id'}
 _OF_INDEX = {'index', 'idx', 'id', 'no', 'no.', 'nr', '#', 'row'}
 
 
@@ -66,7 +69,11 @@ def check_header(first: Row, columns: Columns, folder: ImageFolder) -> None:
     """Raise a LineError if the first line was taken for a header, but may be that of an image without extension."""
     line, cells = first
     name = cells[columns.image]
-    if columns.header is None or any(is_image_name(row[columns.image]) for _, row in columns.rows):
+    if columns.header is None:
+        return
+    if any(is_image_name(row[columns.image]) for _, row in columns.rows):
+        if suffix(name) and _is_file(name, folder):  # of a format that timm does not list
+            raise LineError(line, f'{name!r} is an image, but not of a format that can be read. Convert it.')
         return
     shape = re.sub(r'\d', '0', name)
     is_alike = '0' in shape and all(re.sub(r'\d', '0', row[columns.image]) == shape for _, row in columns.rows)
@@ -167,6 +174,25 @@ def find_columns(
             head[0], f'no column of labels beside the files in column {head[1][image]!r}. Give --label-columns.'
         )
     return Columns(header, image, labels, rows)
+
+
+def check_labels(columns: Columns, class_names: Sequence[str]) -> None:
+    """Raise a LineError if a column that was not named by the user has what is said of images, but no label.
+
+    Args:
+        columns: Parts of a table with a column for each class.
+        class_names: Names that are certain to be of classes.
+    """
+    if len(columns.labels) < 2 or columns.header is None:
+        return
+    for column in columns.labels:
+        name = columns.header[column]
+        if re.sub(r'[\s_-]', '', name.lower()) in _OF_IMAGES and name not in class_names:
+            raise LineError(
+                1,
+                f'column {name!r} may be a class, or say something else of the image. Name the columns of labels with '
+                f'--label-columns (of {first_names(columns.header)}), or list the classes in a --class-map FILE.',
+            )
 
 
 def find_rows(columns: Columns, name: str, value: str) -> List[bool]:

@@ -10,7 +10,7 @@ from .table_cells import LineError, code_of, is_no_label
 
 __all__ = ['Item', 'find_multi_hot', 'parse_list', 'parse_lists']
 
-_WRAPPED = re.compile(r'(?:np\.|numpy\.)?(?:array|set|frozenset|tuple|list)\((.*)\)', re.S)
+_WRAPPED = re.compile(r'(?:(?:set|frozenset|tuple|list)|[A-Za-z_][\w.]*(?=\([\[({]))\((.*)\)', re.S)
 _SCALAR = re.compile(r'(?:np|numpy)\.(?:str_|bool_?|u?int\d*|float\d*)\(([^()]*)\)|(?:np|numpy)\.(?=True_?|False_?)')
 _ITEM = re.compile(
     r"""\s*(?:(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<word>[^\s,'"()\[\]{}]+))\s*,?\s*""", re.S

@@ -3,15 +3,18 @@
 import re
 from typing import Container, Dict, List, Optional, Sequence, Tuple
 
-from .table_cells import LineError, code_of, is_no_label
+from .table_cells import LineError, code_of, is_no_label, is_number
 from .table_text import is_image_name
 
 __all__ = ['Labels', 'are_names', 'check_case', 'find_cells', 'find_separator', 'fold', 'name_classes']
 
 Labels = Tuple[int, List[str]]  # line number and names
 _SEPARATORS = ('|', ';', ',')  # the first that occurs anywhere
-_COMBINING = ('\t', ' ', ',', ';', '|', '/', ':', '&', '+', ' and ')
+_BETWEEN = ('\t', ':', '&', '+', ' and ', ' or ', ' und ', ' et ', ' y ')  # of names of one rank
+_COMBINING = (' ', ',', ';', '|', '/', *_BETWEEN)
 _JOINING = ('_', '-')  # parts of ordinary names, too
+_RUN = re.compile(r'[^\w\s]+|__+')  # any other signs
+_BITS = re.compile(r'[01]([ \t,;|:/_-]?[01])+')
 
 
 def find_separator(cells: Sequence[Tuple[int, str]], known: Container[str]) -> Optional[str]:
@@ -50,7 +53,15 @@ def are_names(cell: str, known: Container[str]) -> bool:
     """Tell whether a cell looks like several of other cells, or has what usually separates names."""
     if any(sign in cell for sign in _SEPARATORS):
         return True
-    return any(sign in cell and all(part.strip() in known for part in cell.split(sign)) for sign in _COMBINING)
+    return _separator_of(cell, known) is not None
+
+
+def _separator_of(name: str, known: Container[str]) -> Optional[str]:
+    """Return the sign that divides a name into known ones, None if there is no such."""
+    for sign in (*_COMBINING, *_JOINING, *_RUN.findall(name)):
+        if sign in name and all(part.strip() in known for part in name.split(sign)):
+            return sign
+    return None
 
 
 def _first_lines(labels: Sequence[Labels]) -> Dict[str, int]:
@@ -64,13 +75,16 @@ def _first_lines(labels: Sequence[Labels]) -> Dict[str, int]:
 def _find_combination(names: Sequence[str]) -> Optional[Tuple[str, str]]:
     """Return a name that looks like several names, and what separates them."""
     known = set(names)
-    for separator in _COMBINING + _JOINING:
+    for name in names:
+        if separator := _separator_of(name, known):
+            return name, separator
+    for separator in _COMBINING:
         parts = {name: [part.strip() for part in name.split(separator)] for name in names if separator in name}
-        for name, of_name in parts.items():
-            if all(part in known for part in of_name):
-                return name, separator
         single = {part for of_name in parts.values() for part in of_name}.union(known - parts.keys())
-        if separator in _COMBINING and len(parts) > 1 and len(single) < len(known):
+        is_shuffled = len({frozenset(of_name) for of_name in parts.values()}) < len(parts)
+        if separator in _BETWEEN:  # the same part in front and behind
+            is_shuffled |= not {row[0] for row in parts.values()}.isdisjoint(row[-1] for row in parts.values())
+        if len(parts) > 1 and (len(single) < len(known) or is_shuffled):
             return min(parts), separator
     return None
 
@@ -133,7 +147,10 @@ def name_classes(labels: Sequence[Labels], separator: Optional[str], ignore_case
             'labels with --image-column, --label-columns.',
         )
     codes = {code_of(name) for name in names}
-    if not is_certain and None not in codes and len(codes) > 1:
+    are_bits = len(set(map(len, names))) == 1 and all(map(_BITS.fullmatch, names))
+    are_bits = are_bits and (len(names[0]) > 2 or any(name[0] == '0' for name in names))  # 10 and 11 are numbers
+    is_repeated = None not in codes and any(len(set(row)) < len(row) for _, row in labels)
+    if is_repeated or (not is_certain and (are_bits or (None not in codes and len(codes) > 1))):
         raise LineError(
             lines[names[0]],
             f'{names} are no class names but 1 and 0 in a cell. Put each into a column of its class, or in brackets as '
@@ -147,6 +164,13 @@ def name_classes(labels: Sequence[Labels], separator: Optional[str], ignore_case
             f'{name!r} may be the one class {name!r}, or the {len(parts)} classes {", ".join(map(repr, parts))}, which '
             f'other cells have, too. Give --label-separator {sign!r} for the classes {", ".join(map(repr, parts))}, or '
             f'--label-separator {(separator or "|")!r} to keep {name!r} whole.',
+        )
+    numbers = [name for name in names if is_number(name)]
+    if len(numbers) < len(names) and (odd := min(numbers, default='')) and None not in map(code_of, numbers):
+        raise LineError(
+            lines[odd],
+            f'{odd!r} among names such as {next(name for name in names if name not in numbers)!r} may be a class, or '
+            'say that there is none. Leave the cell empty if there is none, or list the classes in a --class-map FILE.',
         )
     return names
 
@@ -174,8 +198,8 @@ def _describe_unknown(name: str, index: Dict[str, int], folded: Dict[str, str]) 
     remedy = 'Correct it, or list all classes in a --class-map FILE'
     if name.casefold() in folded:
         remedy = f'{folded[name.casefold()]!r} is: give --ignore-case if they are one class'
-    for sign in _SEPARATORS + _COMBINING + _JOINING:
-        if sign in name and all(part.strip() in index for part in name.split(sign)):
-            remedy = f'All of its parts are: give --label-separator {sign!r}'
-            break
+    elif is_number(name) and not any(map(is_number, index)):
+        remedy += ', or the ids of classes and their names in a --label-names FILE'
+    if sign := _separator_of(name, index):
+        remedy = f'All of its parts are: give --label-separator {sign!r}'
     return f'class {name!r} is not one of the {len(index)} of the training split or --class-map. {remedy}.'

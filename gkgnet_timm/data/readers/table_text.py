@@ -37,6 +37,11 @@ def is_image_name(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
 
 
+def _of_utf16(is_big: bool) -> str:
+    order = 'be' if is_big else 'le'
+    return f'If the table is in UTF-16 without a byte order mark, give --encoding utf-16-{order}'
+
+
 def decode_table(data: bytes, encoding: Optional[str] = None) -> str:
     """Decode a table: by its byte order mark, else in the encoding given, else in UTF-8.
 
@@ -62,10 +67,11 @@ def decode_table(data: bytes, encoding: Optional[str] = None) -> str:
         remedy = 'Save the table in UTF-8, or name its encoding, such as --encoding cp1252 (Excel in Western Europe)'
         if mark:
             remedy = 'The table is damaged: save it again'
+        elif encoding is None and b'\0' in data:
+            remedy = _of_utf16(data.startswith(b'\0'))
         raise LineError(data.count(b'\n', 0, error.start) + 1, f'not in {shown}. {remedy}.') from error
     if '\0' in text:
-        order = 'be' if text.startswith('\0') else 'le'
-        remedy = f'If the table is in UTF-16 without a byte order mark, give --encoding utf-16-{order}'
+        remedy = _of_utf16(text.startswith('\0'))
         raise LineError(text.count('\n', 0, text.index('\0')) + 1, f'a character that is no text. {remedy}.')
     return re.sub(r'\A"?sep=."?(?=\r?\n)', '', text)  # a hint for Excel
 
@@ -111,7 +117,8 @@ def _without_extras(rows: List[Row]) -> List[Row]:
     if not quoted_columns:
         return rows
     return [
-        (line, tuple(_unquoted(cell) if c in quoted_columns else cell for c, cell in enumerate(row))) for line, row in rows
+        (line, tuple(_unquoted(cell) if c in quoted_columns else cell for c, cell in enumerate(row)))
+        for line, row in rows
     ]
 
 
