@@ -25,7 +25,6 @@ def main(argv: Optional[List[str]] = None) -> List[Path]:
         part='train',
         images=args.images,
         bad_images=os.devnull,  # no image is opened
-        group_column=args.group_column,
     )
     parts = divide(dataset, args.val, args.test, args.seed)
     paths = write_parts(parts, args.output)

@@ -28,7 +28,7 @@ DATASETS = ('demo', 'coco', 'voc', 'gkgnet', 'csv')
 TIMM_DATASETS = ('hfds/', 'hfids/', 'wds/', 'tfds/')
 _FORMS = {'.csv': 'csv', '.tsv': 'csv', '.json': 'coco', '.data': 'gkgnet'}
 _UNKNOWN = dict(ignore=-1, positive=1, negative=0)
-_TABLE = (*TABLE_OPTIONS, 'where', 'meaning', 'group_column')
+_TABLE = (*TABLE_OPTIONS, 'where', 'meaning')
 
 
 class KnownTarget:
@@ -261,6 +261,8 @@ def create_dataset(
         names = None if drop_empty_classes else class_names
         if names is None and class_map:
             names = read_class_map(class_map)
+        if name == 'csv' and names is None and class_names is not None:  # a cell with x may be of a class of this name
+            names, table_options['drop_empty'] = class_names, True
         folder = demo_root() if name == 'demo' else Path(root)
         if name == 'csv':
             if unknown is None and table_options.get('meaning'):
@@ -268,7 +270,7 @@ def create_dataset(
             table_options['unknown'] = unknown
         reader = _create_reader(name, folder, split, images, names, drop_unlabelled, table_options)
         target_transform = KnownTarget(unknown or 'ignore')
-        if names is not None:
+        if names is not None and names is not class_names:
             reader.take_classes(names, drop_empty_classes)
         if class_names is None and drop_empty_classes:
             found = (target_transform.known(reader.targets) > 0).any(axis=0)

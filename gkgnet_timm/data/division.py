@@ -54,7 +54,9 @@ def describe_parts(parts: Parts) -> str:
     few = [f'{name!r} ({count.sum()})' for name, count in zip(names, counts) if not count.all()]
     if few:
         shown = ', '.join(few[:10]) + (', ...' if len(few) > 10 else '')
-        lines.append(f'Warning: {len(few)} classes have too few images (or groups) for every part: {shown}.')
+        lines.append(
+            f'Warning: {len(few)} classes have too few images (or groups) of their own for every part: {shown}.'
+        )
     return '\n'.join(lines)
 
 

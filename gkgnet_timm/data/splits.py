@@ -163,6 +163,8 @@ def hold_out(
 ) -> Tuple[MultiLabelDataset, MultiLabelDataset]:
     """Divide a split into one to train on and one to evaluate on, stratified by label, see `stratify`.
 
+    Images of a group stay together, if the data set was opened with a `group_column`.
+
     Unknown labels are unknown in the second, whatever they are in the first, unless a table says otherwise: there
     --unknown-labels holds in evaluation, too.
 
@@ -177,7 +179,8 @@ def hold_out(
     """
     if files is None:
         select_files(dataset, ())
-        parts = stratify(dataset.reader.targets, (1 - fraction, fraction), seed)
+        groups = getattr(dataset.reader, 'groups', None)  # of a table
+        parts = stratify(dataset.reader.targets, (1 - fraction, fraction), seed, groups)
         files = [dataset.reader.files[row] for row in np.flatnonzero(parts)]
     second = select_files(dataset, files)
     meaning = getattr(dataset.reader, 'meaning', None)  # of a table

@@ -15,7 +15,8 @@ def stratify(
 ) -> np.ndarray:
     """Choose a part for each image, by iterative stratification (Sechidis et al. 2011).
 
-    A label with as many images (or groups) as there are parts is in every part; one with fewer is in the first of them.
+    A label with as many images (or groups) as there are parts is in every part, unless other rare labels of its images
+    stand against that; one with fewer is in the first of them.
 
     Args:
         targets: (N, L), above 0 for labels that an image has.

@@ -21,7 +21,7 @@ def _nearest_sizes(size: int, stride: int) -> str:
 def resolve_img_size(img_size: Union[int, Tuple[int, int]], pad: bool) -> Tuple[int, int]:
     """The (height, width) that the stages see for an image size."""
     size = tuple(to_2tuple(img_size))
-    if len(size) != 2 or not all(isinstance(s, int) and s > 0 for s in size):
+    if len(size) != 2 or not all(type(s) is int and s > 0 for s in size):
         raise ValueError(f'img_size must be a positive integer or (height, width), got {img_size!r}.')
     if max(size) > MOST_PIXELS:
         raise ValueError(f'img_size must be at most {MOST_PIXELS}, got {img_size!r:.80}.')

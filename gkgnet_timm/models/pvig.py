@@ -39,7 +39,7 @@ POOL_TYPES = ('avg', 'max', 'avgmax', '')
 def check_positive(**values: int) -> None:
     """Raise a ValueError that names the first value below 1, or far above that of any model."""
     for name, value in values.items():
-        if not isinstance(value, int) or value < 1:
+        if type(value) is not int or value < 1:  # True is an int, too
             raise ValueError(f'{name} must be a positive integer, got {value!r:.80}.')
         most = MOST_BLOCKS if 'depth' in name else MOST_CHANNELS
         if value > most:
@@ -58,7 +58,7 @@ def check_stages(depths: Sequence[int], dims: Sequence[int]) -> None:
 
 def check_classifier(num_classes: int, global_pool: str) -> None:
     """Raise a ValueError unless the class count and the pooling make a head."""
-    if not isinstance(num_classes, int) or num_classes < 0:
+    if type(num_classes) is not int or num_classes < 0:
         raise ValueError(f'num_classes must be 0 (no classifier) or a positive integer, got {num_classes!r}.')
     if global_pool not in POOL_TYPES:
         raise ValueError(f'global_pool must be one of {POOL_TYPES}, got {global_pool!r}.')

@@ -80,6 +80,7 @@ class TrainConfig:
     unlisted: Optional[str] = None
     label_names: Optional[str] = None
     encoding: Optional[str] = None
+    group_column: Optional[str] = None
     workers: int = field(default=min(4, os.cpu_count() or 1), metadata=dict(limits=(0, inf)))
 
     train_split: Optional[str] = option(None, 'name, or path of an annotation file', 'NAME', group='splits')

@@ -178,7 +178,7 @@ def test_empty_classes_are_dropped_in_any_case(table, targets, tmp_path):
     train = create_dataset('csv', tmp_path, 'train.csv', **options)
     val = create_dataset('csv', tmp_path, 'val.csv', class_names=train.class_names, **options)
     assert train.class_names == val.class_names == ['cat', 'dog'] and targets_of(val) == targets
-    with pytest.raises(ValueError, match="does not know: 'DOG'"):
+    with pytest.raises(ValueError, match="(does not know: 'DOG'|'DOG' is not one of the 2)"):
         create_dataset('csv', tmp_path, 'val.csv', class_names=train.class_names, drop_empty_classes=True)
 
 

@@ -123,7 +123,10 @@ def test_labels_that_are_too_rare_are_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path('t.csv').write_text('file,labels\n' + ''.join(f'{i}.jpg,{"lone" if i == 4 else "cat"}\n' for i in range(10)))
     train, _ = split(['t.csv'])
-    assert "Warning: 1 classes have too few images (or groups) for every part: 'lone' (1)." in capsys.readouterr().out
+    assert (
+        "Warning: 1 classes have too few images (or groups) of their own for every part: 'lone' (1)."
+        in capsys.readouterr().out
+    )
     assert '4.jpg' in read(train, tmp_path)[0]
 
 

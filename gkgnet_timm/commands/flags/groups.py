@@ -125,6 +125,11 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument('--label-names', metavar='FILE', help='table of id and name, where labels are ids')
     group.add_argument('--encoding', metavar='NAME', help='of the text (default: utf-8, or by its byte order mark)')
+    group.add_argument(
+        '--group-column',
+        metavar='NAME',
+        help='column of groups, such as patients, that split and --val-fraction keep together',
+    )
 
 
 def add_where_flag(parser: argparse.ArgumentParser) -> None:

@@ -18,9 +18,6 @@ def create_parser() -> argparse.ArgumentParser:
         '--test', type=float, default=0.0, metavar='F', help='share of test.csv (default: no such file)'
     )
     parser.add_argument('--seed', type=int, default=0, metavar='N', help='decides the choice (default: %(default)s)')
-    parser.add_argument(
-        '--group-column', metavar='NAME', help='csv: column of groups, such as patients, that stay together'
-    )
     parser.add_argument('--output', default='.', metavar='DIR', help='folder of the tables (default: the current one)')
     add_where_flag(parser)
     add_data_flags(parser)

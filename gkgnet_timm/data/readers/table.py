@@ -19,7 +19,7 @@ __all__ = ['TABLE_OPTIONS', 'CsvReader']
 
 # arguments of the reader that a user gives, the same for all splits
 TABLE_OPTIONS = ('image_column', 'label_columns', 'label_separator', 'ignore_case', 'table_format', 'unlisted')
-TABLE_OPTIONS += ('label_names', 'encoding')
+TABLE_OPTIONS += ('label_names', 'encoding', 'group_column')
 
 
 class CsvReader(LabelReader):
@@ -67,7 +67,8 @@ class CsvReader(LabelReader):
         label_names: Table of two columns, id and name, if the table has ids in place of names.
         encoding: Of the text (default: by its byte order mark, else UTF-8). Also of `label_names` if it is not UTF-8.
         drop_unlabelled: Leave out images without a label.
-        group_column: Name of a column that has no label but a group, such as a patient.
+        drop_empty: Let the table have further classes, after `class_names`, if it says of no image that it has them.
+        group_column: Name of a column that has no label but a group, such as a patient ('' for none).
         unknown: What is done about unknown labels elsewhere. If given, -1 and empty cells of columns are unknown.
         meaning: How the table of the training split was understood, which this one must not contradict.
 
@@ -96,6 +97,7 @@ class CsvReader(LabelReader):
         label_names: Union[None, str, Path] = None,
         encoding: Optional[str] = None,
         drop_unlabelled: bool = False,
+        drop_empty: bool = False,
         group_column: Optional[str] = None,
         unknown: Optional[str] = None,
         meaning: Optional[Meaning] = None,
@@ -108,13 +110,13 @@ class CsvReader(LabelReader):
         ids = None if label_names is None else _read_ids(label_names, encoding)
         training = meaning or Meaning()
         separator = None if label_separator is None else label_separator.replace('\\t', '\t')  # as a shell has it
-        parser = ClassParser(names, separator, ignore_case, ids, unknown, training)
+        parser = ClassParser(names, drop_empty, separator, ignore_case, ids, unknown, training)
         folder = ImageFolder(images)
         try:
             rows, delimiter = read_rows(decode_table(Path(table).read_bytes(), encoding))
             condition = None if where is None else _split_condition(where)
             others = {} if condition is None else {'COLUMN of --where': condition[0]}
-            if group_column is not None:
+            if group_column:
                 others['--group-column'] = group_column
             columns = find_columns(rows, image_column, label_columns, others)
             if not (image_column or label_columns or others):
@@ -140,7 +142,7 @@ class CsvReader(LabelReader):
                 if label_columns is None:
                     check_labels(columns, names or ())
             files = _read_files([*zip(lines, files)], folder)
-            groups = None if group_column is None else _read_groups(columns, chosen.rows, group_column, len(files))
+            groups = None if not group_column else _read_groups(columns, chosen.rows, group_column, len(files))
         except LineError as error:
             raise ValueError(f'{str(table)!r}, line {error.args[0]}: {error.args[1]}') from error
         except ValueError as error:

@@ -51,6 +51,7 @@ class ClassParser(NamedTuple):
 
     Attributes:
         class_names: Classes in the order wanted, None to take those of the table.
+        drop_empty: Further classes come after these, for the caller to leave out those that no image has.
         separator: What separates names in a cell, '' if nothing does, None to find it.
         ignore_case: Names that differ in case only are of one class.
         names_by_id: Names of the ids that the table has in their place.
@@ -59,6 +60,7 @@ class ClassParser(NamedTuple):
     """
 
     class_names: Optional[List[str]]
+    drop_empty: bool
     separator: Optional[str]
     ignore_case: bool
     names_by_id: Optional[Dict[str, str]]
@@ -118,6 +120,10 @@ class ClassParser(NamedTuple):
         names = self.class_names or name_classes(
             present + absent, self.separator, self.ignore_case, is_certain=self.separator is not None
         )
+        if self.drop_empty and self.class_names:
+            known = {name.casefold() if self.ignore_case else name for name in names}
+            others = sorted({name for _, labels in absent for name in labels})
+            names = names + [name for name in others if (name.casefold() if self.ignore_case else name) not in known]
         shape = len(pairs.files), len(names)
         targets = np.full(shape, -1 if state == 'unknown' else 0, dtype=np.int8)
         for value, labels in enumerate((absent, present)):
@@ -137,23 +143,25 @@ class ClassParser(NamedTuple):
         marks = {cell for cell, code in codes.items() if code in (PRESENT, ABSENT, MINUS)}
         if not marks:
             return False
-        if self.class_names is not None and marks <= set(self.class_names):
+        if self._known and marks <= self._known:
             return False
         if self.separator and any(self.separator in cell for cell in codes):
             return False
         if None not in codes.values():  # x and y are two names
             return set(codes.values()) & {ABSENT, MINUS} != set() or len(present_marks(codes)) == 1
         found = {codes[cell] for cell in marks}
-        names = self.class_names or ()
-        if len(found) == 1 or any(cell in names for cell, code in codes.items() if code is None):
+        if len(found) == 1 or any(cell in self._known for cell, code in codes.items() if code is None):
             return False
         line, cell = next((line, cell) for line, cell in cells if codes[cell] is None)
         if any(cell.startswith('[') or are_names(cell, codes) for cell, code in codes.items() if code is None):
             return False
+        remedy = 'names of classes, list these in a --class-map FILE'
+        if self.class_names:
+            remedy = 'ids of classes, give their names in a --label-names FILE'
         raise LineError(
             line,
             f'{cell!r} is neither present nor absent, as {first_names(sorted(marks))} of other lines are. Correct it, '
-            'or, if all of them are names of classes, list these in a --class-map FILE.',
+            f'or, if all of them are {remedy}.',
         )
 
     def _read_columns(self, columns: Columns, kept: Sequence[bool]) -> Understood:
@@ -179,7 +187,7 @@ class ClassParser(NamedTuple):
         if len(names) != len(columns.labels):
             problem = f'columns of labels: {len(columns.labels)}, class names: {len(names)}'
             raise LineError(1, f'{problem}. Give one name for each column with --class-map FILE.')
-        if odd := set(names) - set(self.class_names or names):
+        if not self.drop_empty and (odd := set(names) - set(self.class_names or names)):
             problem = (
                 f'class {min(odd)!r} of the header is not one of the {len(self.class_names)} of the training split'
             )
@@ -219,7 +227,7 @@ class ClassParser(NamedTuple):
         targets = np.array([[of_cell[cell] for cell in row] for row, keep in zip(rows, kept) if keep], dtype=np.int8)
         if self.class_names:
             column = {name: i for i, name in enumerate(names)}
-            names = [name for name in self.class_names if name in column]
+            names = [name for name in dict.fromkeys((*self.class_names, *names)) if name in column]
             targets = targets[:, [column[name] for name in names]]
         return Understood(targets, names, meaning, describe(meaning, cells, self.training, self.unknown))
 
