@@ -23,7 +23,7 @@ from ..layers.block import Block
 from ..layers.checkpoint import checkpoint_block
 from ._convert import check_tensors, complete, convert_keys
 from ._pretrained import HUB_ORG, VIG_FILES, build_model
-from .pvig import VARIANTS, PyramidVigTrunk, check_classifier, check_positive
+from .pvig import VARIANTS, PyramidVigTrunk, check_classifier, check_options, check_positive
 
 __all__ = ['GkgNet', 'LabelGraph']
 
@@ -115,6 +115,7 @@ class GkgNet(PyramidVigTrunk):
     ):
         check_classifier(num_classes, global_pool)
         check_positive(label_k=label_k, label_depth=label_depth)
+        check_options(drop_rate=drop_rate)
         dd = {'device': device, 'dtype': dtype}
         super().__init__(
             img_size, in_chans, depths, dims, k, num_groups, drop_path_rate, dynamic_img_size, dynamic_img_pad,

@@ -46,6 +46,16 @@ def check_positive(**values: int) -> None:
             raise ValueError(f'{name} must be at most {most}, got {value!r:.80}.')
 
 
+def check_options(**values: Union[bool, float]) -> None:
+    """Raise a ValueError that names the first rate outside 0 to 1, or switch that is not True or False."""
+    for name, value in values.items():
+        if name.endswith('_rate'):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+                raise ValueError(f'{name} must be a number from 0 to below 1, got {value!r:.80}.')
+        elif not isinstance(value, bool):
+            raise ValueError(f'{name} must be True or False, got {value!r:.80}.')
+
+
 def check_stages(depths: Sequence[int], dims: Sequence[int]) -> None:
     """Raise a ValueError unless there is a positive integer for each of the four stages, none absurdly large."""
     for name, value in dict(depths=depths, dims=dims).items():
@@ -135,6 +145,7 @@ class PyramidVigTrunk(nn.Module):
         super().__init__()
         check_stages(depths, dims)
         check_positive(in_chans=in_chans, k=k, num_groups=num_groups)
+        check_options(drop_path_rate=drop_path_rate, dynamic_img_size=dynamic_img_size, dynamic_img_pad=dynamic_img_pad)
         if pos_embed_init not in ('resample', 'zero'):
             raise ValueError(f"pos_embed_init is 'resample' or 'zero', got {pos_embed_init!r}.")
         for dim in dims:
@@ -376,6 +387,8 @@ class PyramidVig(PyramidVigTrunk):
         dtype=None,
     ):
         check_classifier(num_classes, global_pool)
+        check_positive(hidden_size=hidden_size)
+        check_options(drop_rate=drop_rate)
         dd = {'device': device, 'dtype': dtype}
         super().__init__(
             img_size, in_chans, depths, dims, k, num_groups, drop_path_rate, dynamic_img_size, dynamic_img_pad,

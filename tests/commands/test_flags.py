@@ -135,3 +135,8 @@ def test_commands_are_named_as_they_were_typed(program, train, predict, monkeypa
 def test_version(capsys):
     command(['--version'])
     assert re.fullmatch(r'gkgnet-timm \S+, torch \S+, timm \S+\n', capsys.readouterr().out)
+
+
+def test_true_and_false_of_key_values():
+    config, _ = parse_flags(['--dataset', 'demo', '--model-kwargs', 'a=false', 'b=TRUE', 'c=3', 'd=falsey', 'e=True'])
+    assert config.model_kwargs == dict(a=False, b=True, c=3, d='falsey', e=True)

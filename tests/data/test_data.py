@@ -599,3 +599,14 @@ def test_demo_drawn_by_two_processes_at_once(tmp_path, monkeypatch):
         roots = list(pool.map(demo.demo_root, [FEW] * 2))
     assert roots == [tmp_path / 'cache' / 'demo-v1'] * 2 and list((tmp_path / 'cache').iterdir()) == roots[:1]
     assert len(create_dataset('demo', '', 'train')) == 24
+
+
+@pytest.mark.parametrize('mark', ['x', 'yes', 't'])
+def test_a_class_named_like_a_mark_and_dropped_classes(mark, tmp_path):
+    for i in range(2):
+        save_image(tmp_path / f'{i}.png', i)
+    (tmp_path / 'train.csv').write_text(f'file,labels\n0.png,{mark}|cat\n1.png,cat\n')
+    (tmp_path / 'val.csv').write_text(f'file,labels\n0.png,{mark}\n1.png,\n')
+    train = create_dataset('csv', tmp_path, 'train.csv', drop_empty_classes=True)
+    val = create_dataset('csv', tmp_path, 'val.csv', class_names=train.class_names, drop_empty_classes=True)
+    assert train.class_names == val.class_names == ['cat', mark] and targets_of(val) == [[0, 1], [0, 0]]

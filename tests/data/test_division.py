@@ -15,7 +15,7 @@ from gkgnet_timm.commands.split import main as split
 from gkgnet_timm.commands.train import parse_flags
 from gkgnet_timm.data.division import divide
 from gkgnet_timm.data.readers.table import CsvReader
-from gkgnet_timm.data.splits import open_split
+from gkgnet_timm.data.splits import hold_out, open_split
 from gkgnet_timm.data.stratify import stratify
 
 pytest.importorskip('iterstrat')
@@ -61,6 +61,18 @@ def test_rare_labels_are_in_every_part(num_parts):
     for part, share in enumerate(fractions):
         assert targets[parts == part].any(axis=0).all()
         assert (parts == part).sum() == pytest.approx(200 * share, abs=1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(20, 120), st.floats(0.05, 0.5))
+def test_rare_labels_among_thousands_of_images_are_in_both_parts(seed, classes, share):
+    random = np.random.default_rng(seed)
+    targets = np.zeros((1500, classes), dtype=np.int8)
+    for column in range(classes):
+        count = random.integers(2, 7) if column % 3 else random.integers(20, 400)
+        targets[random.choice(1500, count, replace=False), column] = 1
+    parts = stratify(targets, (1 - share, share), seed)
+    assert all(targets[parts == part].any(axis=0).all() for part in (0, 1))
 
 
 def test_groups_stay_together():
@@ -143,6 +155,17 @@ def test_other_data_sets(name, request, tmp_path):
         found.update(read(path, whole.root)[0])
         assert not CsvReader(path, whole.root, whole.class_names).missing_files()
     assert found == dict(zip(whole.files, map(tuple, whole.targets.tolist())))
+
+
+def test_held_out_images_keep_groups_together(tmp_path):
+    rows = ''.join(f'{i}.jpg,{i % 2},p{i // 4},{int(i % 3 == 0)}\n' for i in range(40))
+    (tmp_path / 't.csv').write_text(f'file,cat,patient,dog\n{rows}')
+    dataset = open_split('csv', tmp_path, 't.csv', group_column='patient', bad_images=tmp_path / 'bad', verbose=False)
+    assert dataset.class_names == ['cat', 'dog']
+    patients = [{int(name[:-4]) // 4 for name in part.reader.files} for part in hold_out(dataset, 0.2, 0)]
+    assert [*map(len, patients)] == [8, 2] and not patients[0] & patients[1]
+    config, _ = parse_flags(['--dataset', 'csv', '--data-dir', '.', '--group-column', 'patient'])
+    assert config.group_column == 'patient'
 
 
 def test_column_of_groups(tmp_path, monkeypatch, capsys):

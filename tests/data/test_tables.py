@@ -655,3 +655,99 @@ def test_long_cells_are_read_at_once(read):
     start = time.process_time()
     read(names('"array(' + ', dtype=' * 8000 + '"'))
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize('sign', ['#', '~', '.', '\\', '__', '->', '，', '、', ' or ', ' und '])
+def test_any_sign_between_known_names(read, sign):
+    content = names(f'sky{sign}water', 'sky', 'water')
+    fails(f'--label-separator {sign!r} for the classes', read, content)
+    check(read(content, label_separator=sign), ['sky', 'water'], [[1, 1], [1, 0], [0, 1]])
+    fails(f'All of its parts are: give --label-separator {sign!r}', read, content, ['sky', 'water'])
+
+
+@pytest.mark.parametrize(
+    'rows', [('sky sea', 'sea sky', 'hut'), ('sky:sea', 'sea:hut', 'hut:sky'), ('a and b', 'b and c')]
+)
+def test_the_same_parts_in_other_places(read, rows):
+    fails('may be the one class...or the 2 classes', read, names(*rows))
+
+
+@pytest.mark.parametrize('rows', [('hot dog', 'dog'), ('fire truck', 'truck'), ('v1.0', 'v1.1'), ('t-shirt', 'shirt')])
+def test_names_of_several_words_are_names(read, rows):
+    assert read(names(*rows)).class_names == sorted(rows)
+
+
+@pytest.mark.parametrize('rows', [('1 0 1', '0 0 1'), ('101', '001'), ('01', '10'), ('1_0', '0_0'), ('0-0-1', '1-0-1')])
+def test_ones_and_zeros_in_a_cell(read, rows):
+    fails('are no class names but 1 and 0 in a cell...--class-map', read, names(*rows))
+    check(read(names(*rows), sorted(rows)), sorted(rows), [[int(row == name) for name in sorted(rows)] for row in rows])
+
+
+def test_ones_and_zeros_that_a_flag_separates(read):
+    fails('1 and 0 in a cell. Put each into a column', read, names('1 0 1', '0 0 1'), label_separator=' ')
+    check(read(names('10', '11')), ['10', '11'], [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize('number', ['0', '-1', '1', '0.0'])
+def test_a_number_among_names(read, number):
+    fails(f"{number!r} among names such as 'cat' may be a class, or", read, names(number, 'cat'))
+    check(read(names(number, 'cat'), [number, 'cat']), [number, 'cat'], [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize('wrapped', ['tensor([1, 0])', 'torch.tensor([1, 0], dtype=torch.int8)', 'Index([1, 0])'])
+def test_lists_of_other_libraries(read, wrapped):
+    check(read(names(f'"{wrapped}"', '"[0, 1]"'), ['cat', 'dog']), ['cat', 'dog'], [[1, 0], [0, 1]])
+    check(read(names("\"dict_keys(['a', 'b'])\"", 'dict_keys([])')), ['a', 'b'], [[1, 1], [0, 0]])
+    check(read(names('bird(male)', 'bird')), ['bird', 'bird(male)'], [[0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize('column', ['fold', 'is_valid', 'Split', 'id', 'is train'])
+def test_columns_that_are_no_labels(read, column):
+    content = table('1,0', '0,1', header=f'file,cat,{column}')
+    fails(f'line 1: column {column!r} may be a class...--label-columns', read, content)
+    check(read(content, label_columns='cat'), ['cat'], [[1], [0]])
+    check(read(content, ['cat', column]), ['cat', column], [[1, 0], [0, 1]])
+    check(read(content, label_columns=['cat', column]), ['cat', column], [[1, 0], [0, 1]])
+
+
+def test_characters_that_nobody_sees(read):
+    check(read(names('cat\u200b', 'cat', '\ufeffcat', 'c\u00adat')), ['cat'], [[1]] * 4)
+
+
+def test_a_first_image_of_an_odd_format_is_no_header(read, folder):
+    (folder / 'first.xcf').touch()
+    fails("'first.xcf' is an image, but not of a format", read, 'first.xcf,cat\nb.jpg,dog\n')
+    check(read('file.name,cat\nb.jpg,1\n'), ['cat'], [[1]])
+
+
+def test_ids_beside_a_class_map(read, tmp_path):
+    ids = tmp_path / 'ids.csv'
+    ids.write_text('0,cat\n1,dog\n2,cow\n')
+    fails('names in a --label-names FILE', read, names('0', '1', '2'), ['cat', 'dog', 'cow'])
+    fails('names in a --label-names FILE', read, names('"[0, 2]"', '[1]'), ['cat', 'dog', 'cow'])
+    order = ['cow', 'cat', 'dog']
+    check(read(names('0', '1', '2'), order, label_names=ids), order, [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
+    check(read(names('0', '1', '1'), order, label_names=ids), order, [[0, 1, 0], [0, 0, 1], [0, 0, 1]])
+
+
+def test_label_names_in_another_encoding(read, tmp_path):
+    ids = tmp_path / 'ids.csv'
+    ids.write_bytes('/m/1,Käse\n'.encode('cp1252'))
+    with pytest.raises(ValueError, match="ids.csv', line 1: not in UTF-8. .*--encoding cp1252"):
+        read(names('/m/1'), label_names=ids)
+    check(read(names('/m/1'), label_names=ids, encoding='cp1252'), ['Käse'], [[1]])
+    ids.write_text('/m/1,Käse\n', encoding='utf-8')
+    check(read(names('/m/1'), label_names=ids, encoding='cp1252'), ['Käse'], [[1]])
+
+
+def test_utf_16_without_mark_that_is_not_utf_8(read):
+    content = names('Käse', 'Öl')
+    fails('not in UTF-8. If the table is in UTF-16...--encoding utf-16-le', read, content.encode('utf-16-le'))
+    check(read(content.encode('utf-16-le'), encoding='utf-16-le'), ['Käse', 'Öl'], [[1, 0], [0, 1]])
+
+
+def test_a_long_table_is_read_quickly(read):
+    rows = ''.join(f'{i // 10:06},/m/{i * 7 % 601},{i % 2}\n' for i in range(100_000))
+    start = time.process_time()
+    assert read(f'ImageID,LabelName,Confidence\n{rows}').targets.shape == (10_000, 601)
+    assert time.process_time() - start < 2

@@ -41,7 +41,10 @@ class Switch(argparse.BooleanOptionalAction):
 
 
 class KeyValues(argparse.Action):
-    """KEY=VALUE pairs as a dict, values as Python literals where they are some, as timm reads them."""
+    """KEY=VALUE pairs as a dict, values as Python literals where they are some, as timm reads them.
+
+    `true` and `false` are those of Python in any case: the text 'false' would be taken for true.
+    """
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: List[str], option: Any = None) -> None:
         pairs = {}
@@ -50,7 +53,8 @@ class KeyValues(argparse.Action):
             if not sign:
                 parser.error(f'{option}: expected KEY=VALUE, got {item!r}')
             try:
-                pairs[key] = ast.literal_eval(value)
+                is_bool = value.lower() in ('true', 'false')
+                pairs[key] = ast.literal_eval(value.capitalize() if is_bool else value)
             except (ValueError, SyntaxError):
                 pairs[key] = value
         setattr(namespace, self.dest, pairs)
