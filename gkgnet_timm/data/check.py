@@ -3,7 +3,7 @@
 from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import Any, List, Tuple, Union
+from typing import Any, Dict, List, Tuple, Union
 
 import numpy as np
 import torch
@@ -67,6 +67,13 @@ def notes_of(dataset: Any, decides: bool) -> List[str]:
     if not isinstance(dataset, MultiLabelDataset) or not isinstance(dataset.reader, LabelReader):
         return []
     notes = list(dataset.reader.notes)
+    spellings: Dict[str, List[str]] = {}
+    for name in dataset.class_names if decides else ():
+        spellings.setdefault(name.casefold(), []).append(name)
+    if alike := [names for names in spellings.values() if len(names) > 1]:
+        notes.append(
+            f'Warning: classes {first_names(sum(alike, []))} differ in case only. Rename them if they are one.'
+        )
     empty = [name for name, count in zip(dataset.class_names, class_counts(dataset)[0].tolist()) if not count]
     if empty and decides:
         notes.append(

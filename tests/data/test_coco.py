@@ -339,3 +339,11 @@ def test_nested_values_in_messages(write):
     for _ in range(300):
         value = [value]
     fails('image_id', read, write(annotations=[(value, 1)]))
+
+
+def test_classes_that_differ_in_case_are_named(write, capsys):
+    path = write(categories=[dict(id=1, name='cat'), dict(id=2, name='Cat'), dict(id=3, name='dog')], annotations=[])
+    open_split('coco', path.parent, 'train.json')
+    assert "Warning: classes 'cat', 'Cat' differ in case only." in capsys.readouterr().out
+    open_split('coco', path.parent, 'train.json', class_names=['dog', 'Cat', 'cat'])
+    assert 'case only' not in capsys.readouterr().out

@@ -183,3 +183,20 @@ def test_large_and_deep_xml(devkit, tmp_path):
         file.truncate(1 << 33)
     with pytest.raises(ValueError, match='a.xml. has 8,589,934,592 bytes, expected at most'):
         VocReader(tmp_path, '2020/train')
+
+
+def test_words_for_difficult(devkit, tmp_path):
+    true, false = '<difficult>True</difficult>', '<difficult>false</difficult>'
+    devkit(a=[('zebu', true)], b=[('zebu', false)])
+    assert VocReader(tmp_path, '2020/train').targets.tolist() == [[-1], [1]]
+
+
+@pytest.mark.parametrize('path', [r'C:\photos\a.png', '/home/photos/a.png', '../a.png'])
+def test_names_of_files_from_another_machine(path, devkit, tmp_path):
+    root = devkit(a=[path, ('zebu', '')])
+    (root / 'JPEGImages' / 'a.jpg').rename(root / 'JPEGImages' / 'a.png')
+    reader = VocReader(tmp_path, '2020/train')
+    assert reader.files == ['VOC2020/JPEGImages/a.png'] and not reader.missing_files()
+    (root / 'JPEGImages' / 'a.png').unlink()
+    with pytest.raises(ValueError, match="a.xml': .* is not a path inside the image folder"):
+        VocReader(tmp_path, '2020/train')

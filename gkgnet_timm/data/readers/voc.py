@@ -15,7 +15,7 @@ from .names import ImageFolder
 __all__ = ['VocReader']
 
 _TARGETS = {'1': 1, '-1': 0, '0': -1}  # present, absent, difficult objects only
-_DIFFICULT = {'': False, '0': False, 'unspecified': False, '1': True}
+_DIFFICULT = {'': False, '0': False, 'false': False, 'unspecified': False, '1': True, 'true': True}
 _LARGEST = 1 << 26  # bytes of a list or an annotation file
 
 
@@ -146,8 +146,10 @@ class _Part:
                 annotation = self._read(image_id)
             try:
                 file = annotation and annotation.filename and self.images.find(annotation.filename)
-            except ValueError as error:
-                raise ValueError(f'{str(self._xml_of(image_id))!r}: {error}') from error
+            except ValueError as error:  # a path on another machine
+                file = self.images.find(image_id)
+                if file is None:
+                    raise ValueError(f'{str(self._xml_of(image_id))!r}: {error}') from error
         return f'{self.folder.name}/JPEGImages/{file or self.images.find(image_id) or f"{image_id}.jpg"}'
 
     def _xml_of(self, image_id: str) -> Path:
