@@ -21,9 +21,10 @@ from ..class_names import COCO_CLASSES
 from ..graph.layout import to_map, to_nodes
 from ..layers.block import Block
 from ..layers.checkpoint import checkpoint_block
+from ._checks import check_classifier, check_options, check_positive
 from ._convert import check_tensors, complete, convert_keys
 from ._pretrained import HUB_ORG, VIG_FILES, build_model
-from .pvig import VARIANTS, PyramidVigTrunk, check_classifier, check_options, check_positive
+from .pvig import VARIANTS, PyramidVigTrunk
 
 __all__ = ['GkgNet', 'LabelGraph']
 

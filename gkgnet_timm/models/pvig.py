@@ -9,7 +9,7 @@ Every position of a feature map is a node. A block looks for the nearest nodes o
 the same map, aggregates them by max-relative graph convolution, and ends with a feed-forward network.
 """
 
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Dict, List, Optional, Set, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -23,6 +23,7 @@ from ..layers.checkpoint import checkpoint_block
 from ..layers.conv import ConvBnAct
 from ..layers.position import RelativePosition
 from ..layers.stem import Stem
+from ._checks import check_classifier, check_options, check_positive, check_stages
 from ._compat import feature_take_indices, update_model_input_size
 from ._convert import check_tensors, complete, convert_keys
 from ._pretrained import VIG_FILES, build_model
@@ -31,49 +32,6 @@ __all__ = ['PyramidVig']
 
 REDUCTIONS = (4, 2, 1, 1)  # side of the pooling window of the candidates, by stage
 MAX_REACH = 49  # upper bound of neighbours * dilation: the nodes of the last stage at 224 px
-MOST_BLOCKS, MOST_CHANNELS = 100, 8192  # of a stage: configs from elsewhere may say anything
-MOST_SQUARES = 1e8  # channels squared, over all blocks: about 1.3 billion parameters
-POOL_TYPES = ('avg', 'max', 'avgmax', '')
-
-
-def check_positive(**values: int) -> None:
-    """Raise a ValueError that names the first value below 1, or far above that of any model."""
-    for name, value in values.items():
-        if type(value) is not int or value < 1:  # True is an int, too
-            raise ValueError(f'{name} must be a positive integer, got {value!r:.80}.')
-        most = MOST_BLOCKS if 'depth' in name else MOST_CHANNELS
-        if value > most:
-            raise ValueError(f'{name} must be at most {most}, got {value!r:.80}.')
-
-
-def check_options(**values: Union[bool, float]) -> None:
-    """Raise a ValueError that names the first rate outside 0 to 1, or switch that is not True or False."""
-    for name, value in values.items():
-        if name.endswith('_rate'):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-                raise ValueError(f'{name} must be a number from 0 to below 1, got {value!r:.80}.')
-        elif not isinstance(value, bool):
-            raise ValueError(f'{name} must be True or False, got {value!r:.80}.')
-
-
-def check_stages(depths: Sequence[int], dims: Sequence[int]) -> None:
-    """Raise a ValueError unless there is a positive integer for each of the four stages, none absurdly large."""
-    for name, value in dict(depths=depths, dims=dims).items():
-        if not isinstance(value, (list, tuple)) or len(value) != len(REDUCTIONS):
-            raise ValueError(f'{name} must be {len(REDUCTIONS)} positive integers, got {value!r:.80}.')
-        check_positive(**{f'{name}[{i}]': item for i, item in enumerate(value)})
-    if sum(depth * dim**2 for depth, dim in zip(depths, dims)) > MOST_SQUARES:
-        raise ValueError(f'depths {tuple(depths)} and dims {tuple(dims)} make a model of over a billion parameters.')
-
-
-def check_classifier(num_classes: int, global_pool: str) -> None:
-    """Raise a ValueError unless the class count and the pooling make a head."""
-    if type(num_classes) is not int or num_classes < 0:
-        raise ValueError(f'num_classes must be 0 (no classifier) or a positive integer, got {num_classes!r}.')
-    if global_pool not in POOL_TYPES:
-        raise ValueError(f'global_pool must be one of {POOL_TYPES}, got {global_pool!r}.')
-    if num_classes > 0 and not global_pool:
-        raise ValueError("global_pool='' leaves no pooled features to classify, it needs num_classes=0.")
 
 
 class Stage(nn.Module):
