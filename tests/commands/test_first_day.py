@@ -11,7 +11,7 @@ from conftest import ROOT
 from runs import NARROW_MODEL
 
 from gkgnet_timm.__main__ import main
-from gkgnet_timm.data.demo import SHAPES
+from gkgnet_timm.data.demo import SHAPES, demo_root
 
 PAGE = (ROOT / 'docs' / 'first-day.md').read_text(encoding='utf-8')
 BLOCKS = re.findall(r'^```(\w+)\n(.*?)^```', PAGE, re.S | re.M)
@@ -46,7 +46,8 @@ def type_command(command):
 
 @pytest.fixture
 def in_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path / 'cache'))  # with a whole demo set
+    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path / 'cache'))
+    demo_root({'train': 300, 'val': 1})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('sys.argv', ['/bin/gkgnet-timm'])
     return tmp_path
