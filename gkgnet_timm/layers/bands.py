@@ -11,7 +11,7 @@ import torch.nn as nn
 
 from ..graph.layout import chunk_ranges
 
-__all__ = ['in_bands', 'node_wise']
+__all__ = ['in_bands', 'in_groups', 'node_wise']
 
 LayerT = TypeVar('LayerT', bound=nn.Module)
 _NODE_WISE: Dict[Type[nn.Module], Callable[[nn.Module], bool]] = {}
@@ -82,4 +82,31 @@ def in_bands(
             out[first:last, :, start:stop] = band
         else:
             torch.add(residual[first:last, :, start:stop], band, out=out[first:last, :, start:stop])
+    return out
+
+
+def in_groups(
+    layers: Sequence[nn.Module], function: Callable[..., torch.Tensor], x: torch.Tensor, size: int
+) -> torch.Tensor:
+    """Apply a function of images (B, C, H, W) to all or, where that is faster and the same, to a few at a time.
+
+    Args:
+        layers: What the function runs: convolutions, and layers that treat every node alone.
+        function: Makes maps of images, in the layout of nodes.
+        x: The images.
+        size: Numbers in the largest map of an image.
+    """
+    groups: List[Tuple[int, int, int, int]] = []
+    if not _must_be_whole(x):
+        groups = chunk_ranges(x.shape[0], 1, size, 1 << 22)  # twice as much is fresh memory each time
+    parts = [part for layer in layers for part in layer.modules()]
+    if len(groups) < 2 or not all(_is_node_wise(p) or (type(p) is nn.Conv2d and not _has_hooks(p)) for p in parts):
+        return function(x)
+    out: Optional[torch.Tensor] = None
+    for first, last, _, _ in groups:
+        maps = function(x[first:last])
+        if out is None:
+            shape = (x.shape[0], *maps.shape[1:])
+            out = torch.empty(shape, dtype=maps.dtype, memory_format=torch.channels_last)
+        out[first:last] = maps
     return out

@@ -15,7 +15,7 @@ from .bands import in_bands, node_wise
 
 __all__ = ['ConvBnAct', 'NodeGELU', 'PointwiseConv2d']
 
-FEW_NODES = 1024  # fewer than channels, or about as many: the weights are most of what is read
+FEW_NODES = 1500  # of a stage with hundreds of channels: the weights are much of what is read
 
 node_wise(BatchNormAct2d, lambda norm: norm.running_mean is not None)
 node_wise(FrozenBatchNormAct2d)

@@ -7,6 +7,7 @@ import torch.nn as nn
 
 from timm.models import register_notrace_module
 
+from .bands import in_groups
 from .conv import ConvBnAct, NodeGELU
 from .image_size import prepare_images, resolve_img_size
 from .position import resample_pos_embed
@@ -46,12 +47,20 @@ class Stem(nn.Module):
         pos_embed = resample_pos_embed(self.pos_embed.detach(), self.img_size[0] // 4, self.img_size[1] // 4)
         self.pos_embed = nn.Parameter(pos_embed, requires_grad=self.pos_embed.requires_grad)
 
+    def _convolve(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv1(x)  # (B, in_chans, H, W) -> (B, C/2, H/2, W/2)
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = self.conv2(x)  # -> (B, C, H/4, W/4)
+        return self.conv3(x)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = prepare_images(x, self.in_chans, self.img_size, self.dynamic_img_size, self.dynamic_img_pad)
         # From here on a node is a row in memory: all that follows keeps this layout, and would copy any other. The
         # strides of one-channel images fit both layouts, and a convolution takes them for the other one.
-        x = self.conv1(x.contiguous(memory_format=torch.channels_last))  # (B, in_chans, H, W) -> (B, C/2, H/2, W/2)
         x = x.contiguous(memory_format=torch.channels_last)
-        x = self.conv2(x)  # -> (B, C, H/4, W/4)
-        x = self.conv3(x)
+        if torch.jit.is_scripting():
+            x = self._convolve(x)
+        else:
+            size = self.conv1.conv.out_channels * x.shape[2] * x.shape[3] // 4
+            x = in_groups((self.conv1, self.conv2, self.conv3), self._convolve, x, size)
         return x + resample_pos_embed(self.pos_embed, x.shape[2], x.shape[3])

@@ -13,6 +13,7 @@ from timm.layers import freeze_batch_norm_2d
 from gkgnet_timm.layers.bands import in_bands, node_wise
 from gkgnet_timm.layers.block import Block
 from gkgnet_timm.layers.conv import ConvBnAct, NodeGELU
+from gkgnet_timm.layers.stem import Stem
 
 CHANNELS = 8
 # of images in one, in whole images and in rows: a band has 2^20 numbers, 4 * CHANNELS of them a node
@@ -225,3 +226,22 @@ def test_bands_bound_memory(block):
         in_bands((block.ffn,), block.ffn, (out,), residual=out, width=4 * CHANNELS)
     assert whole.largest == 4 * x.numel() * 8
     assert banded.largest <= (1 << 20) * 8
+
+
+@pytest.mark.parametrize('batch_size, size, groups', [(2, 64, 1), (3, 128, 3), (5, 96, 3), (1, 256, 1)])
+def test_stem_takes_a_few_images_at_a_time(batch_size, size, groups):
+    """A group has at most 2^22 numbers in its largest map."""
+    stem = fill_model(Stem(3, 1600, size).double()).eval()
+    x = images(batch_size, size)
+    expected = stem(x).detach()
+    calls = count_calls(stem.conv1)
+    with torch.no_grad():
+        out = stem(x)
+        assert len(calls) == groups and out.is_contiguous(memory_format=torch.channels_last)
+        assert_close(out, expected)
+        handle = stem.conv2.conv.register_forward_hook(lambda *args: None)
+        assert_close(stem(x), expected)
+        assert len(calls) == groups + 1  # what is hooked sees whole maps
+        handle.remove()
+        stem.train()(x)
+        assert len(calls) == groups + 2  # statistics are those of the batch
