@@ -51,6 +51,8 @@ def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Op
         raise ValueError('--resume needs an --output FILE in csv or jsonl.')
     if args.all_scores and (args.topk or args.threshold is not None):
         raise ValueError('--all-scores leaves nothing out: give it without --topk and --threshold.')
+    if args.embeddings and not args.embeddings.endswith('.npz'):
+        raise ValueError(f'--embeddings {args.embeddings!r}: give a file that ends in .npz.')
     if args.embeddings and args.resume:
         raise ValueError('--embeddings are of all images: give it without --resume.')
     check_outputs(args, ('output', 'embeddings'))

@@ -27,6 +27,7 @@ from ..evaluation.thresholds import calibrate, save_thresholds
 from ..inference.device import Process, start_process
 from ..metrics import chance_level, multilabel_metrics
 from ..runtime import blame, check_ranges, locate, one_line
+from ..training.config import locate_split
 from ..weights.file import TrainedWith, read_training
 from ..weights.folder import CONFIG
 from ..weights.load import stored_names
@@ -63,15 +64,14 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
     checkpoint = select_weights(args.checkpoint) if args.checkpoint and not folder else args.checkpoint
     trained = read_training(checkpoint) if checkpoint and not folder else None
     if trained:
+        defaults = model_defaults(args.checkpoint, trained)  # checks their types
         trained = move_paths(trained, args.data_dir)
         config = trained.config
-        defaults = model_defaults(args.checkpoint, trained)
         flags = {name: name for name in ('dataset', 'data_dir', 'max_pixels', *DATA_OPTIONS)}
         flags.update(split='val_split', images='val_images')
         flags = flags if args.dataset in (None, config.get('dataset')) else {}
-        if flags and args.split:
-            args.split = locate(args.split, args.data_dir or config.get('data_dir')) or args.split
-        if flags and args.split in (None, config.get('val_split')):
+        split = locate_split(config.get('dataset'), args.split, args.data_dir or config.get('data_dir'))
+        if flags and split in (None, config.get('val_split')):
             flags['where'] = 'val_where'
         if flags and not args.split and (trained.held_out or config.get('no_val')):
             if not trained.held_out and not args.where:
@@ -136,7 +136,8 @@ def _is_trained_on(args: argparse.Namespace, trained: TrainedWith, dataset: Any)
     if getattr(args, 'held_out', None) or (args.dataset, folder) != (config.get('dataset'), config.get('data_dir')):
         return False
     parts = ('train', 'val') if trained.is_training_split else ('train',)
-    opened = [path and (locate(path, folder) or path) for path in (dataset.split, dataset.images)]
+    images = dataset.images and (locate(dataset.images, folder) or dataset.images)
+    opened = [locate_split(args.dataset, dataset.split, folder), images]
     for part in parts:
         *paths, where = (config.get(f'{part}_{name}') for name in ('split', 'images', 'where'))
         if paths == opened and where in (None, args.where):

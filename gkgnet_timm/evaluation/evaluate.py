@@ -18,7 +18,7 @@ from ..inference.predictor import compute_logits
 from ..metrics import MultiLabelEvaluator, Threshold, multilabel_metrics
 from ..weights.preprocessing import resolve_preprocessing
 from ..weights.thresholds import load_threshold
-from .scores_file import load_scores, probabilities
+from .scores_file import exact_scores, load_scores
 
 __all__ = ['SAME_SPLIT', 'Evaluation', 'evaluate_dataset', 'evaluate_scores']
 
@@ -88,7 +88,7 @@ def evaluate_dataset(
     metrics = {'bce' if name == 'loss' else name: value for name, value in evaluator.compute(distributed).items()}
     logits, targets, positions = evaluator.gathered
     check_negatives(targets, getattr(dataset, 'split', 'the data set'))
-    scores = probabilities(logits)
+    scores = exact_scores(logits)
     files, unreadable = [str(position) for position in positions], []
     if isinstance(dataset, MultiLabelDataset):
         files = [str(dataset.filename(position)) for position in positions]

@@ -12,12 +12,12 @@ from ..metrics import Array
 from ..runtime import one_line, replacing
 from .class_report import check_rows
 
-__all__ = ['load_scores', 'probabilities', 'save_scores']
+__all__ = ['exact_scores', 'load_scores', 'save_scores']
 
 SMALL, MOST_GROWTH = 1 << 28, 200  # bytes that any file may grow to; scores are not compressed more than this
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
+def exact_scores(logits: np.ndarray) -> np.ndarray:
     """Scores of logits in float64, in which few tie that differ."""
     with np.errstate(over='ignore'):  # exp of a large number is inf, and 1 / inf is the right score
         return 1 / (1 + np.exp(-logits.astype(np.float64)))
@@ -87,7 +87,7 @@ def load_scores(path: Union[str, Path]) -> Tuple[np.ndarray, np.ndarray, np.ndar
         ranking = scores
         if 'logits' in arrays:
             ranking = check_rows(arrays['logits'], targets, class_names)[0]
-            if ranking.shape != scores.shape or not np.allclose(probabilities(ranking), scores, atol=1e-5):
+            if ranking.shape != scores.shape or not np.allclose(exact_scores(ranking), scores, atol=1e-5):
                 raise ValueError('scores are not those of the logits. Leave out one of these arrays.')
     except ValueError as error:
         raise ValueError(f'{source}: {error}') from error

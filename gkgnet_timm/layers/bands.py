@@ -99,8 +99,11 @@ def in_groups(
     groups: List[Tuple[int, int, int, int]] = []
     if not _must_be_whole(x):
         groups = chunk_ranges(x.shape[0], 1, size, 1 << 22)  # twice as much is fresh memory each time
-    parts = [part for layer in layers for part in layer.modules()]
-    if len(groups) < 2 or not all(_is_node_wise(p) or (type(p) is nn.Conv2d and not _has_hooks(p)) for p in parts):
+    if len(groups) < 2 or not all(
+        _is_node_wise(part) or (type(part) is nn.Conv2d and not _has_hooks(part))
+        for layer in layers
+        for part in layer.modules()
+    ):
         return function(x)
     out: Optional[torch.Tensor] = None
     for first, last, _, _ in groups:

@@ -180,7 +180,7 @@ def _create_criterion(config: TrainConfig, train_set: Any) -> torch.nn.Module:
     return create_criterion(config, num_classes, counts)
 
 
-def check_start(config: TrainConfig) -> None:
+def check_start(config: TrainConfig, is_resumed: bool = False) -> None:
     """Check what needs no data before it is read: names, weights, packages, optimizer and arguments of the model.
 
     Raises:
@@ -188,9 +188,8 @@ def check_start(config: TrainConfig) -> None:
         ValueError: If anything else cannot work. Names the flag.
     """
     check_name(config.model)
-    for source in (config.pretrained_path, config.initial_checkpoint):
-        if source:
-            find_weights(source)
+    source = None if is_resumed else config.pretrained_path or config.initial_checkpoint
+    path = source and find_weights(source)
     for flag, package in (('log_wandb', 'wandb'), ('log_tensorboard', 'tensorboard')):
         is_there = sys.modules.get(package) or importlib.util.find_spec(package)
         if getattr(config, flag) and not is_there:
@@ -198,7 +197,7 @@ def check_start(config: TrainConfig) -> None:
     check_loss(config)
     create_optimizer(config, torch.nn.Linear(1, 1))
     if config.model_kwargs:
-        options = dict(_model_options(config), pretrained=config.pretrained, pretrained_path=config.pretrained_path)
+        options = dict(_model_options(config), pretrained=config.pretrained and not is_resumed, pretrained_path=path)
         check_forward(create_model(config.model, num_classes=2, **options, use_ema=False))
 
 

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Tuple, get_type_hints
 
 from ..runtime import check_ranges, fits, in_words, locate
 
-__all__ = ['LOSSES', 'TrainConfig', 'check_types']
+__all__ = ['LOSSES', 'TrainConfig', 'check_types', 'locate_split']
 
 SCHEDULES = ('cosine', 'step', 'multistep', 'constant', 'poly', 'tanh', 'wsd', 'rsqrt')
 LOSSES = ('gkgnet', 'bce', 'asl', 'poly', 'twoway', 'zlpr', 'db')
@@ -47,6 +47,12 @@ def check_types(values: Dict[str, Any]) -> None:
     for name, hint in get_type_hints(TrainConfig).items():
         if name in values and not fits(values[name], hint):
             raise ValueError(f'--{name.replace("_", "-")} must be {in_words(hint)}, got {values[name]!r:.80}.')
+
+
+def locate_split(dataset: str, split: Optional[str], data_dir: Optional[str]) -> Optional[str]:
+    """Absolute path of a file of labels; a split of another kind, such as the name of a folder of coco, as it is."""
+    is_file = dataset in ('csv', 'gkgnet') or (dataset == 'coco' and (split or '').endswith('.json'))
+    return locate(split, data_dir) or split if split and is_file else split
 
 
 @dataclass
@@ -253,17 +259,12 @@ class TrainConfig:
         for name in (*absolute, 'train_split', 'val_split', 'train_images', 'val_images', 'output'):
             if getattr(self, name):
                 path = os.path.expanduser(getattr(self, name))  # no shell expands a YAML
-                is_absolute = name in absolute and not path.startswith(('hf-hub:', 'local-dir:'))
+                is_absolute = name in absolute and not path.startswith(('hf-hub:', 'hf_hub:', 'local-dir:'))
                 setattr(self, name, os.path.abspath(path) if is_absolute else path)
-        for name in ('train_split', 'val_split', 'train_images', 'val_images'):
-            self._locate(name)
-
-    def _locate(self, name: str) -> None:
-        """Make the path of a file of labels or a folder of images absolute: evaluation may run elsewhere."""
-        value = getattr(self, name)
-        is_path = self.dataset in ('csv', 'gkgnet') or (self.dataset == 'coco' and value and value.endswith('.json'))
-        if value and (is_path or name.endswith('images')):
-            setattr(self, name, locate(value, self.data_dir) or value)
+        for part in ('train', 'val'):  # evaluation may run elsewhere
+            split, images = (getattr(self, f'{part}_{name}') for name in ('split', 'images'))
+            setattr(self, f'{part}_split', locate_split(self.dataset, split, self.data_dir))
+            setattr(self, f'{part}_images', images and (locate(images, self.data_dir) or images))
 
     def _check_evaluation(self) -> None:
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:

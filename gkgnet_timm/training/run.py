@@ -67,7 +67,7 @@ def train(config: TrainConfig, resume: Optional[str] = None) -> Dict[str, float]
 
 def _train(config: TrainConfig, resume: Optional[str], process: Process, output: Path) -> Dict[str, float]:
     """Train in a folder that no other run works in."""
-    check_start(config)
+    check_start(config, is_resumed=bool(resume))
     bad_images = output / 'bad_images.txt'
     if process.is_primary and not resume:
         bad_images.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch
 import yaml
 from conftest import save_image
 from runs import TINY, check_one_line
@@ -97,3 +98,27 @@ def test_paths(folder):
     assert moved('/ab/c.csv', '/a', '/new') == '/ab/c.csv'
     assert moved('/a/..b/c.csv', '/a', '/new') == '/new/..b/c.csv'
     assert moved('c.csv', '/a', '/new') == 'c.csv' and moved('/a/c.csv', '/a', None) == '/a/c.csv'
+
+
+def test_a_split_of_coco_has_the_name_of_a_folder(coco_folder, tmp_path):
+    flags = ['--dataset', 'coco', '--data-dir', str(coco_folder), '--train-split', 'train', '--val-split', 'val']
+    train([*MODEL, *flags, '-b', '2', '--output', str(tmp_path), '--experiment', 'run'])
+    checkpoint = ['--checkpoint', str(tmp_path / 'run' / 'last.pth.tar'), '-j', '0', '--device', 'cpu']
+    assert 'images of training' in validate([*checkpoint, '--split', 'train'])['warning']
+    assert 'warning' not in validate([*checkpoint, '--split', 'val'])
+
+
+def test_damaged_paths_of_a_checkpoint(folder, small_demo, capsys):
+    train([*TINY, '--epochs', '1', '--output', 'out', '--experiment', 'run'])
+    content = torch.load('out/run/last.pth.tar', weights_only=False)
+    content['args'].update(data_dir=5, val_split='/a/b.csv')
+    torch.save(content, 'out/damaged.pth.tar')
+    check_one_line(['validate', '--checkpoint', 'out/damaged.pth.tar', '--data-dir', 'photos'], 'is damaged', capsys)
+
+
+def test_a_resumed_run_needs_no_weights_to_start_from(small_demo, tmp_path):
+    flags = [*TINY, '--epochs', '1', '--output', str(tmp_path)]
+    train([*flags, '--experiment', 'first'])
+    train([*flags, '--experiment', 'run', '--pretrained-path', str(tmp_path / 'first' / 'last.pth.tar')])
+    shutil.rmtree(tmp_path / 'first')
+    assert train(['--resume', str(tmp_path / 'run'), '--epochs', '2', '-j', '0'])['mAP'] > 0

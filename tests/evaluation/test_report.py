@@ -13,7 +13,7 @@ from pictures import BLUE, read_picture, share_of
 from gkgnet_timm.data import CocoReader
 from gkgnet_timm.evaluation.class_report import class_report, write_class_report
 from gkgnet_timm.evaluation.plots import _confusion, _precision_at, draw_plots
-from gkgnet_timm.evaluation.scores_file import load_scores, probabilities, save_scores
+from gkgnet_timm.evaluation.scores_file import exact_scores, load_scores, save_scores
 from gkgnet_timm.evaluation.thresholds import calibrate
 from gkgnet_timm.metrics import multilabel_metrics
 
@@ -131,7 +131,7 @@ def test_scores_rank_as_they_were_stored(tmp_path):
 
 def test_logits_rank_what_ties_as_scores(tmp_path):
     logits = np.array([[60.0], [50.0], [40.0]], np.float32)
-    save_scores(tmp_path / 'a.npz', probabilities(logits), [[1], [0], [0]], list('xyz'), ['a'], logits)
+    save_scores(tmp_path / 'a.npz', exact_scores(logits), [[1], [0], [0]], list('xyz'), ['a'], logits)
     scores, ranking, targets, *_ = load_scores(tmp_path / 'a.npz')
     assert (scores == 1).all() and (ranking == logits).all()
     assert class_report(scores, targets, ['a'])[0]['AP'] == pytest.approx(100 / 3)

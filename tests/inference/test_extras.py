@@ -68,6 +68,10 @@ def test_flags_that_contradict_each_other(run, photos, capsys):
     check_one_line([*argv, '--all-scores', '--threshold', '0.5'], '--all-scores leaves nothing out', capsys)
     resumed = ['--resume', '--output', 'a.csv', '--embeddings', 'a.npz']
     check_one_line([*argv, *resumed], '--embeddings are of all images', capsys)
+    photo = photos / '0.png'
+    content = photo.read_bytes()
+    check_one_line([*argv, '--embeddings', str(photo)], '--embeddings .*0.png.: give a file that ends in .npz', capsys)
+    assert photo.read_bytes() == content
 
 
 def test_thresholds_come_with_the_weights(rows, run, tmp_path, photos, capsys):

@@ -35,8 +35,8 @@ def create_parser() -> argparse.ArgumentParser:
     parser = FlagParser(
         prog=command_line('train'),
         usage='%(prog)s [-h] [-c FILE] [--FLAG VALUE ...]',
-        description='Train a multi-label model. Flags have the names of timm. Without --dataset and --config: the '
-        'config demo, a small model on a data set that is drawn on first use.',
+        description='Train a multi-label model. Flags have the names of timm. Without data or --config: the config '
+        'demo, a small model on a data set that is drawn on first use.',
     )
     parser.add_argument(
         '-c',
