@@ -13,6 +13,7 @@ from serving import Server
 
 from gkgnet_timm.class_names import VOC_CLASSES
 from gkgnet_timm.data import demo_root
+from gkgnet_timm.data.readers.table import CsvReader
 
 ROOT = Path(__file__).parents[1]
 SUPPORT = ROOT / 'tests' / 'support'
@@ -111,3 +112,21 @@ def shards(tmp_path):
                     tar.addfile(info, io.BytesIO(content))
     (tmp_path / 'classes.txt').write_text('cat\ndog\ncow\n')
     return tmp_path
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Where tables are, and images that need not be there."""
+    return tmp_path_factory.mktemp('tables')
+
+
+@pytest.fixture
+def read(folder):
+    """Reads the content of a table."""
+
+    def read(content, class_names=None, **options):
+        path = folder / 'table.csv'
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return CsvReader(path, folder, class_names, **options)
+
+    return read
