@@ -1,6 +1,8 @@
 """GKGNet and Pyramid ViG for timm. Importing the package registers the models."""
 
 import sys
+from importlib import import_module
+from typing import Any
 
 from .version import __version__
 
@@ -11,10 +13,17 @@ def _is_starting_a_command() -> bool:
     return sys.argv[:1] == ['-m'] and '-m' in after and after[after.index('-m') + 1] == 'gkgnet_timm'
 
 
-__all__ = ['__version__']
-if not _is_starting_a_command():  # a command imports the models once its flags are known to be right
-    from .inference.predictor import predict_images
-    from .models import GkgNet, LabelGraph, PyramidVig
-    from .weights.load import load_model
+def __getattr__(name: str) -> Any:
+    """Load what reads files and images once it is used: models alone need less time and memory."""
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    globals()[name] = value = getattr(import_module(_ON_FIRST_USE[name], __name__), name)
+    return value
 
-    __all__ += ['GkgNet', 'LabelGraph', 'PyramidVig', 'load_model', 'predict_images']
+
+_ON_FIRST_USE = {'load_model': '.weights.load', 'predict_images': '.inference.predictor'}
+__all__ = ['__version__', *_ON_FIRST_USE]
+if not _is_starting_a_command():  # a command imports the models once its flags are known to be right
+    from .models import GkgNet, LabelGraph, PyramidVig
+
+    __all__ += ['GkgNet', 'LabelGraph', 'PyramidVig']

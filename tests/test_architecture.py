@@ -266,6 +266,19 @@ def test_help_and_typos_are_quick(argv, status):
     assert slow_imports('-m', 'gkgnet_timm', *argv) == (status, set())
 
 
+def test_importing_the_models_loads_no_data_sets():
+    script = (
+        'import sys, gkgnet_timm\n'
+        'assert not {"gkgnet_timm.data", "torchvision.transforms.v2"}.intersection(sys.modules)\n'
+        'from gkgnet_timm import load_model, predict_images\n'
+        'assert gkgnet_timm.load_model is load_model and not hasattr(gkgnet_timm, "load_models")\n'
+    )
+    run = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)}
+    )
+    assert run.returncode == 0, run.stderr
+
+
 # --- Windows has none of the modules of Unix
 
 

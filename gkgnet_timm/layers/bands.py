@@ -50,6 +50,7 @@ def in_bands(
     *,
     residual: Optional[torch.Tensor] = None,
     width: int,
+    out: Optional[torch.Tensor] = None,
 ) -> torch.Tensor:
     """Apply a function of nodes to maps whole or, where that is faster and the same, band by band.
 
@@ -60,6 +61,7 @@ def in_bands(
         others: Tensors (B, ...) of which a band has some of the images.
         residual: Map (B, C, H, W) to add to the result.
         width: Largest number of channels that the function holds at a time.
+        out: Map (B, C, H, W) whose memory bands may take for the result, band by band: that of the first map, say.
 
     Returns:
         Map (B, C, H, W), with as many channels as the first one.
@@ -73,7 +75,6 @@ def in_bands(
     if len(bands) < 2 or not all(_is_node_wise(part) for layer in layers for part in layer.modules()):
         whole = function(*maps, *others)
         return whole if residual is None else residual + whole
-    out: Optional[torch.Tensor] = None
     for first, last, start, stop in bands:
         band = function(*[m[first:last, :, start:stop] for m in maps], *[other[first:last] for other in others])
         if out is None:

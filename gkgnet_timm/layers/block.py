@@ -147,5 +147,5 @@ class Block(nn.Module):
             width = 4 * x.shape[1]
             x = in_bands((self.grapher,), self.grapher, (nodes, neighbors), (y,), residual=x, width=width)
             del nodes, y  # their memory serves the feed-forward network
-            x = in_bands((self.ffn,), self.ffn, (x,), residual=x, width=width)
+            x = in_bands((self.ffn,), self.ffn, (x,), residual=x, width=width, out=x)
         return x, neighbors.flatten(2, 3)

@@ -47,10 +47,11 @@ PARTS = ['ffn.fc1', 'grapher.graph_conv.conv']
 def test_bands_are_the_whole(block, shape, bands):
     x = nodes_map(*shape)
     expected, neighbors = (out.detach() for out in block(x, F.avg_pool2d(x, 4)))
-    calls = [count_calls(block.get_submodule(name)) for name in PARTS]
+    calls, given = [count_calls(block.get_submodule(name)) for name in PARTS], x.clone()
     with torch.no_grad():
         out, found = block(x, F.avg_pool2d(x, 4))
     assert [len(c) for c in calls] == [bands] * 2
+    assert torch.equal(x, given)
     assert out.is_contiguous(memory_format=torch.channels_last)
     assert_close(out, expected)
     assert torch.equal(found, neighbors)
@@ -223,7 +224,7 @@ def test_bands_bound_memory(block):
         block.ffn(x + block.grapher(*maps, y))
     with torch.no_grad(), Recorder() as banded:
         out = in_bands((block.grapher,), block.grapher, maps, (y,), residual=x, width=4 * CHANNELS)
-        in_bands((block.ffn,), block.ffn, (out,), residual=out, width=4 * CHANNELS)
+        assert in_bands((block.ffn,), block.ffn, (out,), residual=out, width=4 * CHANNELS, out=out) is out
     assert whole.largest == 4 * x.numel() * 8
     assert banded.largest <= (1 << 20) * 8
 
