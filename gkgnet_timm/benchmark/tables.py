@@ -14,7 +14,17 @@ import timm
 from ..evaluation.figures import COLOURS, create_figure, save_figure
 from ..runtime import replacing
 
-__all__ = ['LOADING', 'MEMORY', 'MODELS', 'check_plot', 'describe_machine', 'draw_plot', 'markdown', 'write_json']
+__all__ = [
+    'LOADING',
+    'MEMORY',
+    'MODELS',
+    'STARTUP',
+    'check_plot',
+    'describe_machine',
+    'draw_plot',
+    'markdown',
+    'write_json',
+]
 
 MODELS = {
     'model': 'model',
@@ -39,6 +49,13 @@ LOADING = {
     'workers': 'workers',
     'images_per_s': 'img/s',
     'time_vs_timm': 'time / timm',
+}
+STARTUP = {
+    'model': 'model',
+    'img_size': 'px',
+    'predict_s': 'predict, CPU s',
+    'floor_s': 'import, construction and a pass, CPU s',
+    'time_vs_floor': 'ratio',
 }
 
 

@@ -11,7 +11,18 @@ import timm
 
 from ..benchmark.grid import benchmark_models
 from ..benchmark.loading import BATCH_SIZE, benchmark_loading
-from ..benchmark.tables import LOADING, MEMORY, MODELS, check_plot, describe_machine, draw_plot, markdown, write_json
+from ..benchmark.startup import benchmark_startup
+from ..benchmark.tables import (
+    LOADING,
+    MEMORY,
+    MODELS,
+    STARTUP,
+    check_plot,
+    describe_machine,
+    draw_plot,
+    markdown,
+    write_json,
+)
 from ..inference.device import check_device
 from ..layers.image_size import STRIDE
 from .flags.benchmark import DTYPES, create_parser
@@ -46,8 +57,10 @@ def _check(args: argparse.Namespace) -> None:
     if not re.fullmatch(r'cpu|cuda(:\d+)?', args.device):
         raise ValueError(f'--device {args.device!r} is not cpu, cuda or cuda:N.')
     check_device(args.device)
-    if args.plot and args.what == 'loading':
-        raise ValueError('--plot is not for loading.')
+    if args.plot and args.what in ('loading', 'startup'):
+        raise ValueError(f'--plot is not for {args.what}.')
+    if args.device != 'cpu' and args.what == 'startup':
+        raise ValueError(f'--device {args.device!r}: startup is measured on the CPU.')
     check_outputs(args, ['json', 'plot'])
     if args.plot:
         check_plot(args.plot)
@@ -63,14 +76,22 @@ def main(argv: Optional[List[str]] = None) -> List[Dict[str, Any]]:
     args = create_parser().parse_args(argv)
     _check(args)
     machine = describe_machine(args.device)
+    num_classes = args.num_classes or 80
     if args.what == 'loading':
         args.dataset = choose_dataset(args.dataset, args.data_dir, (args.split,)) or 'demo'
         dataset = open_selected(args, split=args.split, part='train', verbose=False)
         sizes = args.img_sizes or [448]
         rows = [row for size in sizes for row in benchmark_loading(dataset, size, args.workers, args.repeat)]
         conditions, columns = f'{args.dataset}, batch {BATCH_SIZE}', LOADING
+    elif args.what == 'startup':
+        rows = [
+            benchmark_startup(name, size, num_classes, args.repeat)
+            for name in args.models or OWN_SIZES[:1]
+            for size in args.img_sizes or [timm.get_pretrained_cfg_value(name, 'input_size')[-1]]
+        ]
+        conditions, columns = f'medians of {args.repeat}, {num_classes} classes', STARTUP
     else:
-        is_training, num_classes = args.what == 'training', args.num_classes or 80
+        is_training = args.what == 'training'
         rows, rates = benchmark_models(
             args.models or (OWN_SIZES[2:] if args.img_sizes else OWN_SIZES[:2] if is_training else OWN_SIZES),
             compare=args.compare,
@@ -95,7 +116,7 @@ def main(argv: Optional[List[str]] = None) -> List[Dict[str, Any]]:
     print(markdown(rows, columns))
     failed = [row for row in rows if 'error' in row]
     sys.stdout.flush()
-    if args.what != 'loading' and 'peak_gb' not in columns and len(failed) < len(rows):
+    if args.what in ('inference', 'training') and 'peak_gb' not in columns and len(failed) < len(rows):
         print('Memory is left out: Python does not tell that of a process on this system.', file=sys.stderr)
     for row in failed:
         print(f'{row["model"]}, {row["mode"]}, {row["img_size"]} px: {row["error"]}', file=sys.stderr)

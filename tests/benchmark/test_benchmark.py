@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gkgnet_timm.__main__ import main as command
-from gkgnet_timm.benchmark import floor, grid, loading, tables
+from gkgnet_timm.benchmark import floor, grid, loading, startup, tables
 from gkgnet_timm.benchmark import measure as measuring
 from gkgnet_timm.benchmark.case import Case, create_model, create_step
 from gkgnet_timm.benchmark.dense_model import DenseGraphConv
@@ -165,6 +165,15 @@ def test_loading(small_demo, capsys):
     assert '| published | 64 | 1 |' in capsys.readouterr().out
 
 
+def test_startup(capsys, monkeypatch):
+    (row,) = benchmark(['startup', '--models', 'pvig_ti_224', '--img-sizes', '32', '--repeat', '1'])
+    assert row['predict_s'] > 0.5 and row['time_vs_floor'] == row['predict_s'] / row['floor_s']
+    assert '| pvig_ti_224 | 32 |' in capsys.readouterr().out
+    monkeypatch.setattr(startup, 'resource', None)  # as on Windows
+    with pytest.raises(OSError, match='CPU time of other processes'):
+        startup.benchmark_startup('pvig_ti_224', 32)
+
+
 def test_loading_rates(small_demo, monkeypatch):
     """By a clock of one second an epoch, but four for the published pipeline after the warm-up."""
     ticks = iter([0, 1, 0, 1, 0, 1, 0, 4])
@@ -229,6 +238,7 @@ def test_plot_has_a_line_for_each_model_and_mode(tmp_path, monkeypatch):
         (['--json', 'no/such/folder.json'], "'no/such/folder.json': there is no such folder"),
         (['--plot', 'cost.txt'], 'cost.txt'),
         (['loading', '--plot', 'cost.png'], 'loading'),
+        (['startup', '--plot', 'cost.png'], 'startup'),
     ],
 )
 def test_errors_before_measuring(argv, message, capsys):
