@@ -56,11 +56,11 @@ def benchmark_startup(model: str, img_size: int, num_classes: int = 80, repeat: 
         raise OSError('benchmark startup needs the CPU time of other processes, which Python does not tell here.')
     with TemporaryDirectory() as folder:
         save_for_hf(create_timm_model(model, img_size, num_classes), folder, safe_serialization=True)
-        photo = str(Path(folder, 'scene.png'))
+        weights, photo = str(Path(folder, 'model.safetensors')), str(Path(folder, 'scene.png'))
         draw_scene(np.random.default_rng(0))[0].save(photo)
         floor = FLOOR.format(model=model, img_size=img_size, num_classes=num_classes)
         commands = {
-            'predict_s': [sys.executable, '-m', 'gkgnet_timm', 'predict', photo, '--checkpoint', folder],
+            'predict_s': [sys.executable, '-m', 'gkgnet_timm', 'predict', photo, '--checkpoint', weights],
             'floor_s': [sys.executable, '-c', floor],
         }
         seconds: Dict[str, List[float]] = {name: [] for name in commands}
