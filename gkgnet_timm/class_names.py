@@ -6,7 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import List, Optional, Sequence, Union
 
-__all__ = ['COCO_CLASSES', 'VOC_CLASSES', 'check_names', 'clean_name', 'find_problem', 'read_class_map', 'shorten']
+__all__ = ['COCO_CLASSES', 'UNVERIFIED', 'VERIFIED', 'VOC_CLASSES', 'check_names', 'clean_name', 'find_problem']
+__all__ += ['read_class_map', 'shorten', 'with_note']
+
+# of the notes of a `pretrained_cfg`: whether anything confirms the order of its `label_names`
+UNVERIFIED, VERIFIED = 'label_names_verified: false', 'label_names_verified: true'
 
 # in ascending category id
 COCO_CLASSES = tuple(
@@ -28,6 +32,12 @@ VOC_CLASSES = tuple(
         'person, pottedplant, sheep, sofa, train, tvmonitor'
     ).split(', ')
 )
+
+
+def with_note(notes: Optional[Sequence[str]], note: Optional[str]) -> Optional[List[str]]:
+    """The notes of a `pretrained_cfg` with another word on the order of its names, or none. None if none are left."""
+    notes = [other for other in notes or () if other not in (UNVERIFIED, VERIFIED)]
+    return [*notes, *([note] if note else [])] or None
 
 
 _UNSEEN = re.compile('[\u00ad\u200b\u200e\u200f\u2060\ufeff]')  # characters that have no width, nor a meaning

@@ -12,7 +12,7 @@ import torch.nn as nn
 from PIL import Image
 from tqdm import tqdm
 
-from ..class_names import read_class_map
+from ..class_names import UNVERIFIED, read_class_map
 from ..data import BadImageError, Decoder
 from ..data.images import drop_duplicates, find_images
 from ..data.progress_bar import ProgressBar
@@ -147,6 +147,8 @@ def _load_model(args: argparse.Namespace, trained: Optional[TrainedWith]) -> Tup
             )
         names = mapped
     model = load_selected(args, len(names) if names else None, args.use_ema)
+    if not names and UNVERIFIED in (model.pretrained_cfg.get('notes') or ()):
+        print('No data has confirmed the order of the class names yet: class-order does.', file=sys.stderr)
     return model, names or class_names_of(model)
 
 

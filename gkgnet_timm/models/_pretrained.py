@@ -1,4 +1,4 @@
-"""Find pretrained weights: a file that the user has installed, the Hugging Face Hub, or GitHub.
+"""Find pretrained weights: a file that is installed, the Hugging Face Hub, GitHub, or what their authors publish.
 
 timm loads them. This file adds what timm leaves out: an installed file is used before the network, a failure gives one
 sentence with its remedy, and a damaged download is removed from the cache.
@@ -6,22 +6,22 @@ sentence with its remedy, and a damaged download is removed from the cache.
 
 import os
 from pathlib import Path
-from typing import Any, Optional, Type, TypeVar, Union
+from typing import Any, Dict, List, Optional, Type, TypeVar, Union
 
 import torch
 import torch.nn as nn
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
 from timm.models import PretrainedCfg, build_model_with_cfg, resolve_pretrained_cfg
 
 from ..runtime import one_line
 from ..weights.content import published_globals
-from ..weights.file import HTTPError, find_problem, installed_file
+from ..weights.file import HTTPError, find_problem
+from ..weights.folder import CONFIG, read_model_config
+from ..weights.source import GKGNET_FILE, drive_endpoint, installed_file, is_offline
 
-__all__ = ['GKGNET_FILE', 'HUB_ORG', 'VIG_FILES', 'build_model']
+__all__ = ['VIG_FILES', 'build_model', 'on_hub']
 
-HUB_ORG = os.environ.get('GKGNET_TIMM_HUB_ORG') or 'gkgnet-timm'  # a team that mirrors the weights sets its own
-GKGNET_FILE = 'https://drive.google.com/file/d/1TB_UqqFvpQ2bvy_qau0aKP6GoK9Xlix_/view'
 _VIG_RELEASE = 'https://github.com/huawei-noah/Efficient-AI-Backbones/releases/download/pyramid-vig'
 VIG_FILES = {
     'ti': f'{_VIG_RELEASE}/pvig_ti_78.5.pth.tar',
@@ -30,7 +30,15 @@ VIG_FILES = {
     'b': f'{_VIG_RELEASE}/pvig_b_83.66.pth.tar',
 }
 _HUB_NAMES = ('model.safetensors', 'pytorch_model.bin')
+_SOURCES = {'file', 'state_dict', 'url', 'hf_hub_id'}
 ModelT = TypeVar('ModelT', bound=nn.Module)
+
+
+def on_hub(name: str) -> Dict[str, str]:
+    """Where weights are on the Hub: with the organisation that GKGNET_TIMM_HUB_ORG names, else nowhere."""
+    organisation = os.environ.get('GKGNET_TIMM_HUB_ORG')
+    # offline, timm looks for the file that is named here alone
+    return dict(hf_hub_id=f'{organisation}/{name}', hf_hub_filename=_HUB_NAMES[0]) if organisation else {}
 
 
 def _downloaded_file(cfg: PretrainedCfg, folder: Union[str, Path, None]) -> Optional[Path]:
@@ -51,10 +59,11 @@ def _remedy(cfg: PretrainedCfg) -> str:
     if cfg.source:
         return 'Check the name, or, if the repository is private or gated: hf auth login.'
     convert = 'python -m gkgnet_timm convert FILE --output DIR --install --model'
-    if not cfg.hf_hub_id:
-        width = next((width for width, url in VIG_FILES.items() if url == cfg.url), None)
-        return f'Download it by other means, then once: {convert} pvig_{width}_224.' if width else 'Check the address.'
-    return f'Convert the published file, {GKGNET_FILE}, once: {convert} gkgnet_576. If it is private: hf auth login.'
+    if cfg.url == GKGNET_FILE:
+        private = ' If the repository is private: hf auth login.' if cfg.hf_hub_id else ''
+        return f'Download {GKGNET_FILE} with a browser, then once: {convert} gkgnet_576.{private}'
+    width = next((width for width, url in VIG_FILES.items() if url == cfg.url), None)
+    return f'Download it by other means, then once: {convert} pvig_{width}_224.' if width else 'Check the address.'
 
 
 def _check(path: Path, origin: str, error: Optional[Exception] = None) -> None:
@@ -66,6 +75,49 @@ def _check(path: Path, origin: str, error: Optional[Exception] = None) -> None:
                 file.unlink(missing_ok=True)
             remedy = ' It was removed from the cache; the next try downloads it again.'
         raise ValueError(f'Weights {str(path)!r} are {problem}.{remedy}') from error
+
+
+def _installed_notes(file: Path) -> Dict[str, Any]:
+    """What was noted when weights were installed: whether the order of their class names has been confirmed."""
+    config = file.with_name(CONFIG)
+    notes = read_model_config(config)['pretrained_cfg'].get('notes') if config.is_file() else None
+    return {} if notes is None else dict(notes=tuple(notes))
+
+
+def _reason(error: Exception) -> str:
+    return f'{type(error).__name__}: {one_line(error, 160)}'
+
+
+def _from_authors(cfg: PretrainedCfg, cache_dir: Union[str, Path, None]) -> Optional[Path]:
+    """Install the weights that their authors publish, unless the Hub has them: then return None.
+
+    Raises:
+        OSError: If neither can be reached. Says what was tried, in order.
+        ValueError: If what was downloaded is not the weights.
+    """
+    tried: List[str] = []
+    if cfg.hf_hub_id:
+        if _downloaded_file(cfg, cache_dir):
+            return None
+        repo, _, revision = cfg.hf_hub_id.partition('@')
+        try:
+            if not is_offline():  # one question: the Hub's own download tries for 20 seconds
+                get_hf_file_metadata(hf_hub_url(repo, _HUB_NAMES[0], revision=revision or None), timeout=2)
+                return None
+        except (OSError, HTTPError) as error:
+            tried.append(f'from Hugging Face repository {cfg.hf_hub_id!r} ({_reason(error)})')
+    name = f'{cfg.architecture}.{cfg.tag}'
+    tried.insert(0, f'installed in {str(installed_file(cfg).parent)!r} (nothing is there)')
+    if is_offline():
+        reason = f'Weights of {name} are not here, and HF_HUB_OFFLINE or GKGNET_TIMM_OFFLINE forbids the network.'
+        raise OSError(f'{reason} {_remedy(cfg)}')
+    from ..weights.published import install_published  # reads images, too, as all that converts
+
+    try:
+        return install_published(cfg)
+    except OSError as error:
+        tried.append(f'from {drive_endpoint()} ({one_line(error, 300)})')
+    raise OSError(f'No weights of {name}: {", ".join(tried)}. {_remedy(cfg)}')
 
 
 def build_model(model_cls: Type[ModelT], variant: str, pretrained: bool, **kwargs: Any) -> ModelT:
@@ -80,8 +132,13 @@ def build_model(model_cls: Type[ModelT], variant: str, pretrained: bool, **kwarg
     if pretrained:
         cfg = resolve_pretrained_cfg(variant, kwargs.get('pretrained_cfg'), overlay)
         installed = installed_file(cfg)
-        if installed and installed.is_file() and not overlay.keys() & {'file', 'state_dict', 'url', 'hf_hub_id'}:
+        if installed and installed.is_file() and not overlay.keys() & _SOURCES:
             overlay['file'], origin = str(installed), 'installed'
+        elif cfg.url == GKGNET_FILE and not cfg.source and not overlay.keys() & _SOURCES:
+            if found := _from_authors(cfg, kwargs.get('cache_dir')):
+                overlay['file'], origin = str(found), 'installed'
+        if origin == 'installed':
+            overlay |= _installed_notes(Path(overlay['file']))
         file = overlay.get('file') or cfg.file
         if file and not Path(file).is_file() and cfg.source != 'local-dir':
             raise FileNotFoundError(f'Weights {str(file)!r} do not exist.')
@@ -106,9 +163,8 @@ def build_model(model_cls: Type[ModelT], variant: str, pretrained: bool, **kwarg
             _check(path, origin, error)
         elif remote and isinstance(error, (OSError, HTTPError)):
             where = f'Hugging Face repository {cfg.hf_hub_id!r}' if cfg.hf_hub_id else cfg.url
-            reason = f'{type(error).__name__}: {one_line(error, 160)}'
             name = f'{cfg.architecture}.{cfg.tag}' if cfg.tag else cfg.architecture
-            raise OSError(f'No weights of {name} from {where} ({reason}). {_remedy(cfg)}') from error
+            raise OSError(f'No weights of {name} from {where} ({_reason(error)}). {_remedy(cfg)}') from error
         raise
     if remote and not cached:
         _check(_downloaded_file(cfg, kwargs.get('cache_dir')), origin)

@@ -17,13 +17,14 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import get_device_dtype, global_pool_nlc
 from timm.models import generate_default_cfgs, named_apply, register_model
 
-from ..class_names import COCO_CLASSES
+from ..class_names import COCO_CLASSES, UNVERIFIED
 from ..graph.layout import to_map, to_nodes
 from ..layers.block import Block
 from ..layers.checkpoint import checkpoint_block
+from ..weights.source import GKGNET_FILE
 from ._checks import check_classifier, check_options, check_positive
 from ._convert import check_tensors, complete, convert_keys
-from ._pretrained import HUB_ORG, VIG_FILES, build_model
+from ._pretrained import VIG_FILES, build_model, on_hub
 from .pvig import VARIANTS, PyramidVigTrunk
 
 __all__ = ['GkgNet', 'LabelGraph']
@@ -313,10 +314,11 @@ default_cfgs = generate_default_cfgs(
         'gkgnet_224.in1k': _in1k('s'),
         'gkgnet_448.in1k': _in1k('s', 448),
         'gkgnet_576.coco2014': _cfg(
+            GKGNET_FILE,
             img_size=576,
-            hf_hub_id=f'{HUB_ORG}/gkgnet_576.coco2014',
-            hf_hub_filename='model.safetensors',  # offline, timm then looks for this file alone
+            **on_hub('gkgnet_576.coco2014'),
             label_names=COCO_CLASSES,
+            notes=(UNVERIFIED,),  # the file has no names, the order is that of the authors' code
             license='other',
             description='The published checkpoint, 87.65 mAP on COCO-2014. For non-commercial use only.',
             origin_url='https://github.com/jin-s13/GKGNet',

@@ -15,16 +15,16 @@ import timm
 from timm.data import resolve_input_data_config
 from timm.models import PretrainedCfg, get_pretrained_cfg, save_for_hf
 
-from ..class_names import read_class_map
+from ..class_names import UNVERIFIED, VERIFIED, read_class_map, with_note
 from ..data.progress_bar import say
 from ..label_rows import init_labels_by_name
 from ..runtime import clear_drafts, locked, one_line
 from .content import Weights, check_raw
-from .file import installed_file, load_weights, read_training, sha256
+from .file import load_weights, read_training, sha256
 from .folder import CONFIG, WEIGHTS
 from .load import create_model, load_model
 from .model_card import model_card, public
-from .source import find_weights
+from .source import find_weights, installed_file
 from .thresholds import load_threshold
 
 __all__ = ['Converted', 'convert']
@@ -92,7 +92,10 @@ def _write(folder: Path, model: nn.Module, config: Dict[str, Any]) -> None:
     clear_drafts(folder, '.convert-', age=0)  # of a run that was killed, as no other is at work
     with tempfile.TemporaryDirectory(prefix='.convert-', dir=folder) as draft:
         save_for_hf(model, draft, config, safe_serialization=True, data_config=data_config)
-        card = model_card(json.loads(Path(draft, CONFIG).read_text(encoding='utf-8')))
+        written = json.loads(Path(draft, CONFIG).read_text(encoding='utf-8'))
+        written['converted_from']['written'] = sha256(Path(draft, WEIGHTS))
+        Path(draft, CONFIG).write_text(json.dumps(written, indent=2), encoding='utf-8')
+        card = model_card(written)
         Path(draft, 'README.md').write_text(card, encoding='utf-8')
         shutil.copymode(Path(draft, CONFIG), Path(draft, WEIGHTS))  # safetensors makes it private
         image = torch.randn(1, *data_config['input_size'], generator=torch.Generator().manual_seed(0))
@@ -106,12 +109,15 @@ def _write(folder: Path, model: nn.Module, config: Dict[str, Any]) -> None:
             os.replace(Path(draft, name), folder / name)
 
 
-def _install(weights: Path, target: Path) -> None:
+def _install(folder: Path, target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         clear_drafts(target.parent, '.install-')
         with tempfile.TemporaryDirectory(prefix='.install-', dir=target.parent) as draft:  # of this process alone
-            os.replace(shutil.copy(weights, draft), target)
+            for name in (CONFIG, WEIGHTS):
+                shutil.copy(folder / name, draft)
+            os.replace(Path(draft, CONFIG), target.with_name(CONFIG))
+            os.replace(Path(draft, WEIGHTS), target)
     except OSError as error:
         raise OSError(
             f'--install: cannot write {str(target)!r} ({error.strerror}). GKGNET_TIMM_CACHE sets its place.'
@@ -201,8 +207,10 @@ def convert(
             raise ValueError(f'--thresholds {str(thresholds)!r}: give a file of thresholds by class, and class names.')
         values = load_threshold(thresholds, list(names))
         config['thresholds'] = dict(zip(names, values.tolist()))
+    order = None if trained or not names else VERIFIED if class_order else UNVERIFIED
     # what a tag says of its own weights is not known of others
     said = dict.fromkeys(('description', 'label_names', 'tag', 'license', 'origin_url')) | known
+    said['notes'] = with_note(net.pretrained_cfg.get('notes'), order)
     cfg_of_weights = {**net.pretrained_cfg, **said}
     net.pretrained_cfg = {key: value for key, value in cfg_of_weights.items() if value is not None or key not in said}
     try:
@@ -213,5 +221,5 @@ def convert(
         reason = getattr(error, 'strerror', None) or one_line(error)
         raise OSError(f'Cannot write to {str(output)!r}, what was there stays: {reason}.') from error
     if install:
-        _install(output / WEIGHTS, target)
+        _install(output, target)
     return Converted(output, net.pretrained_cfg['architecture'], net.num_classes, tensors, target if install else None)

@@ -8,14 +8,11 @@ from typing import Any, Dict, List, NamedTuple, Optional, Union
 
 from huggingface_hub.errors import HfHubHTTPError
 
-from timm.models import PretrainedCfg
-
 from ..class_names import check_names
-from ..runtime import cache_dir, one_line
+from ..runtime import one_line
 from .content import ContentError, Weights, read_content, read_weights
 
-__all__ = ['HTTPError', 'LAYOUT', 'TrainedWith', 'find_problem', 'installed_file', 'load_weights', 'read_training']
-__all__ += ['sha256']
+__all__ = ['HTTPError', 'LAYOUT', 'TrainedWith', 'find_problem', 'load_weights', 'read_training', 'sha256']
 
 LAYOUT = 2  # of a run's files: since then names count epochs from 1, and the metric `loss` is that of training
 MOST_DEPTH, MOST_VALUES = 8, 1_000_000  # of what a checkpoint was trained with
@@ -67,17 +64,6 @@ def load_weights(path: Union[str, Path], use_ema: Optional[bool] = None) -> Weig
         raise
     except Exception as error:
         raise ValueError(f'{str(path)!r} is {find_problem(path) or one_line(error)}.') from error
-
-
-def installed_file(cfg: PretrainedCfg) -> Optional[Path]:
-    """Return where `convert --install` puts the weights of a tag, None for weights that were never published.
-
-    Tags with one source share a file: that of `pvig_s_224.in1k` is also the trunk of `gkgnet_448.in1k`.
-    """
-    source = cfg.hf_hub_id or cfg.url
-    if cfg.source or not source:
-        return None
-    return cache_dir() / 'weights' / source.rpartition('/')[2].removesuffix('.pth.tar') / 'model.safetensors'
 
 
 class TrainedWith(NamedTuple):

@@ -13,7 +13,7 @@ import timm
 from timm.data import resolve_input_data_config
 from timm.models import is_model_in_modules, parse_model_name, set_pretrained_download_progress
 
-from ..class_names import check_names
+from ..class_names import check_names, with_note
 from ..data.decode import reading_notes
 from ..label_rows import init_labels_by_name
 from ..runtime import UserError, one_line, read_json
@@ -200,6 +200,8 @@ def _set_cfg(
         cfg['label_names'] = class_names
     elif len(cfg.get('label_names') or ()) != model.num_classes:
         cfg.pop('label_names', None)
+    if class_names or 'label_names' not in cfg:
+        cfg['notes'] = with_note(cfg.get('notes'), None)
     model.pretrained_cfg = model.default_cfg = cfg
 
 

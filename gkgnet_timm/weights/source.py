@@ -2,17 +2,32 @@
 
 import os
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 from huggingface_hub import hf_hub_download
+from huggingface_hub.constants import HF_HUB_OFFLINE
 
-from timm.models import parse_model_name
+from timm.models import PretrainedCfg, parse_model_name
 
+from ..runtime import cache_dir
 from .folder import CONFIG, WEIGHTS
 
-__all__ = ['find_checkpoint', 'find_weights']
+__all__ = ['GKGNET_FILE', 'GOOGLE_DRIVE', 'drive_endpoint', 'find_checkpoint', 'find_weights', 'installed_file']
+__all__ += ['is_offline']
 
+GOOGLE_DRIVE = 'https://drive.google.com'
+GKGNET_FILE = f'{GOOGLE_DRIVE}/file/d/1TB_UqqFvpQ2bvy_qau0aKP6GoK9Xlix_/view'  # of the authors
 _OF_RUN = ('model_best.pth.tar', 'last.pth.tar')
+
+
+def drive_endpoint() -> str:
+    """Address of Google Drive, or of a mirror that GKGNET_TIMM_DRIVE_ENDPOINT names."""
+    return (os.environ.get('GKGNET_TIMM_DRIVE_ENDPOINT') or GOOGLE_DRIVE).rstrip('/')
+
+
+def is_offline() -> bool:
+    """Whether the user forbids the network, by HF_HUB_OFFLINE or GKGNET_TIMM_OFFLINE."""
+    return HF_HUB_OFFLINE or os.environ.get('GKGNET_TIMM_OFFLINE', '').lower() in ('1', 'true', 'yes', 'on')
 
 
 def find_weights(source: Union[str, Path]) -> str:
@@ -47,6 +62,19 @@ def find_weights(source: Union[str, Path]) -> str:
         hint = f' For weights on the Hub give hf-hub:{text}.' if text.count('/') == 1 and not path.suffix else ''
         raise FileNotFoundError(f'{what} {str(path)!r} does not exist.{hint}')
     return str(path)
+
+
+def installed_file(cfg: PretrainedCfg) -> Optional[Path]:
+    """Return where an installation puts the weights of a tag, None for weights that were never published.
+
+    Tags with one source share a file: that of `pvig_s_224.in1k` is also the trunk of `gkgnet_448.in1k`.
+    """
+    source = cfg.hf_hub_id or cfg.url
+    if cfg.source or not source:
+        return None
+    if cfg.url == GKGNET_FILE:  # also where an organisation has it on the Hub
+        source = f'{cfg.architecture}.{cfg.tag}'
+    return cache_dir() / 'weights' / source.rpartition('/')[2].removesuffix('.pth.tar') / 'model.safetensors'
 
 
 def find_checkpoint(source: str) -> str:

@@ -18,8 +18,8 @@ from timm.models import save_for_hf
 import gkgnet_timm  # noqa: F401
 from gkgnet_timm.class_names import COCO_CLASSES
 from gkgnet_timm.models import _pretrained
-from gkgnet_timm.weights.file import installed_file
 from gkgnet_timm.weights.load import create_model
+from gkgnet_timm.weights.source import installed_file
 
 REPO = 'gkgnet-timm/gkgnet_576.coco2014'
 SMALL = dict(img_size=64, dims=NARROW)
