@@ -88,6 +88,13 @@ def _reason(error: Exception) -> str:
     return f'{type(error).__name__}: {one_line(error, 160)}'
 
 
+def _check_online(cfg: PretrainedCfg) -> None:
+    if is_offline():
+        name = f'{cfg.architecture}.{cfg.tag}' if cfg.tag else cfg.architecture
+        why = 'are not here, and HF_HUB_OFFLINE or GKGNET_TIMM_OFFLINE forbids the network'
+        raise OSError(f'Weights of {name} {why}. {_remedy(cfg)}')
+
+
 def _from_authors(cfg: PretrainedCfg, cache_dir: Union[str, Path, None]) -> Optional[Path]:
     """Install the weights that their authors publish, unless the Hub has them: then return None.
 
@@ -108,9 +115,7 @@ def _from_authors(cfg: PretrainedCfg, cache_dir: Union[str, Path, None]) -> Opti
             tried.append(f'from Hugging Face repository {cfg.hf_hub_id!r} ({_reason(error)})')
     name = f'{cfg.architecture}.{cfg.tag}'
     tried.insert(0, f'installed in {str(installed_file(cfg).parent)!r} (nothing is there)')
-    if is_offline():
-        reason = f'Weights of {name} are not here, and HF_HUB_OFFLINE or GKGNET_TIMM_OFFLINE forbids the network.'
-        raise OSError(f'{reason} {_remedy(cfg)}')
+    _check_online(cfg)
     from ..weights.published import install_published  # reads images, too, as all that converts
 
     try:
@@ -146,6 +151,8 @@ def build_model(model_cls: Type[ModelT], variant: str, pretrained: bool, **kwarg
             origin = 'downloaded'
     remote = origin == 'downloaded'
     cached = _downloaded_file(cfg, kwargs.get('cache_dir')) if remote else None
+    if remote and not cached and not cfg.hf_hub_id:  # the Hub's client looks by itself
+        _check_online(cfg)
     try:
         with published_globals():
             model = build_model_with_cfg(

@@ -24,7 +24,7 @@ from .file import load_weights, read_training, sha256
 from .folder import CONFIG, WEIGHTS
 from .load import create_model, load_model
 from .model_card import model_card, public
-from .source import find_weights, installed_file
+from .source import GKGNET_FILE, find_weights, installed_file
 from .thresholds import load_threshold
 
 __all__ = ['Converted', 'convert']
@@ -189,7 +189,7 @@ def convert(
         names = _name_labels(net, cfg, class_order)
         # the tag in1k is of a trunk: a whole GKGNet does not have its licence and origin
         if net.num_classes == cfg.num_classes and list(names) == list(cfg.label_names or names):
-            if cfg.hf_hub_id or model.startswith('pvig'):
+            if cfg.url == GKGNET_FILE or model.startswith('pvig'):
                 known = dict(tag=cfg.tag, license=cfg.license, origin_url=cfg.origin_url)
                 target = None if model_kwargs else installed_file(cfg)
     if install and not target:

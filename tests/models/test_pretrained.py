@@ -19,7 +19,7 @@ import gkgnet_timm  # noqa: F401
 from gkgnet_timm.class_names import COCO_CLASSES
 from gkgnet_timm.models import _pretrained
 from gkgnet_timm.weights.load import create_model
-from gkgnet_timm.weights.source import installed_file
+from gkgnet_timm.weights.source import GKGNET_FILE, installed_file
 
 REPO = 'gkgnet-timm/gkgnet_576.coco2014'
 SMALL = dict(img_size=64, dims=NARROW)
@@ -144,7 +144,7 @@ def test_every_door_of_timm_refusals_and_damaged_downloads_of_the_hub(tmp_path):
     shutil.copytree(root / REPO, root / f'{REPO}@v1')
     other = {key: value + 1 if value.is_floating_point() else value for key, value in model.state_dict().items()}
     save_file(other, root / REPO / 'model.safetensors')
-    done = run_python(TRIALS, root, json.dumps(SMALL), REPO, home=home)
+    done = run_python(TRIALS, root, json.dumps(SMALL), REPO, home=home, GKGNET_TIMM_HUB_ORG='gkgnet-timm')
     assert done.returncode == 0, done.stderr
     loaded = torch.load(home / 'main.pth')
     assert all(torch.equal(loaded[key], value) for key, value in other.items())
@@ -169,7 +169,7 @@ def test_without_a_network_and_with_another_organisation(tmp_path):
     done = run_python(OFFLINE, home=tmp_path, HF_HUB_OFFLINE=1, GKGNET_TIMM_HUB_ORG='our-team')
     repo, ours, theirs = done.stdout.splitlines()
     assert repo == 'our-team/gkgnet_576.coco2014'
-    check_refusal(ours, repo, 'LocalEntryNotFound')
+    assert 'GKGNET_TIMM_OFFLINE forbids the network' in ours and 'gkgnet_timm convert FILE' in ours
     check_refusal(theirs, 'org/gated', 'LocalEntryNotFound')
 
 
@@ -261,7 +261,8 @@ def test_tags_are_honest():
         if cfg.tag == 'in1k':
             assert not cfg.hf_hub_id and cfg.url in _pretrained.VIG_FILES.values() and cfg.license == 'apache-2.0'
         else:
-            assert tag == 'gkgnet_576.coco2014' and cfg.hf_hub_id == REPO and cfg.license == 'other' and not cfg.url
+            assert tag == 'gkgnet_576.coco2014' and cfg.license == 'other'
+            assert cfg.url == GKGNET_FILE and not cfg.hf_hub_id, 'nobody owns the name of an organisation there yet'
             assert cfg.label_names == COCO_CLASSES and cfg.crop_mode == 'squash' and cfg.input_size == (3, 576, 576)
 
 

@@ -10,9 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 CONFIRM = """<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title></head><body>
 <form id="download-form" action="{action}" method="get"><input type="submit" value="Download anyway"/>
 <input type="hidden" name="id" value="{id}"><input type="hidden" name="export" value="download">
-<input type="hidden" name="confirm" value="t"><input type="hidden" name="uuid" value="a&amp;b-1"></form></body></html>"""
+<input type="hidden" name="confirm" value="t"><input type="hidden" name="uuid" value="a&amp;b-1"></form></html>"""
 PAGES = {
-    'quota': '<html><title>Google Drive - Quota exceeded</title>Too many users have viewed or downloaded this file</html>',
+    'quota': '<html><title>Google Drive - Quota exceeded</title>Too many users have viewed this file</html>',
     'sign in': '<html><a href="https://accounts.google.com/ServiceLogin">Sign in</a></html>',
     'page': '<html><body>Something new</body></html>',
 }

@@ -72,19 +72,19 @@ def test_published_files_to_the_hub_or_a_url_their_caches_and_installed(tmp_path
     command(['convert', str(trunk), '--model', 'pvig_ti_224', '--output', str(tmp_path / 'trunk'), '--install'])
 
     files = {'gkgnet_576': path, 'pvig_ti_224': trunk, 'gkgnet_ti_224': trunk}
-    narrow = dict(dims=NARROW)
+    narrow, team = dict(dims=NARROW), dict(GKGNET_TIMM_HUB_ORG='gkgnet-timm')
     with FakeHub(tmp_path / 'hub') as hub:
         url = dict(url=f'{hub.endpoint}/files/{trunk.name}')
         steps = [(name, dict(narrow, pretrained_cfg_overlay=dict(file=str(file)))) for name, file in files.items()]
         steps += [('gkgnet_576', narrow), ('pvig_ti_224', dict(narrow, pretrained_cfg_overlay=url))]
-        *direct, of_hub, of_url = logits_of(steps, tmp_path / 'home', endpoint=hub.endpoint)
+        *direct, of_hub, of_url = logits_of(steps, tmp_path / 'home', endpoint=hub.endpoint, **team)
         assert torch.equal(of_hub, direct[0]) and torch.equal(of_url, direct[1])
         assert [request for request in hub.requests if '/files/' in request] == [f'GET /files/{trunk.name}']
         assert any('model.safetensors' in request for request in hub.requests)
     path.unlink()
     trunk.unlink()
     steps = [(name, narrow) for name in files]
-    cached = logits_of(steps, tmp_path / 'home', HF_HUB_OFFLINE=1)
+    cached = logits_of(steps, tmp_path / 'home', HF_HUB_OFFLINE=1, **team)
     home, elsewhere = tmp_path / 'installed', tmp_path / 'elsewhere'
     elsewhere.mkdir()
     # without any cache and server; torch.hub finds the package by the repository alone

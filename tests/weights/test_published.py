@@ -73,14 +73,21 @@ def test_in_one_line(drive, tmp_path):
 
 def test_no_network_and_none_allowed(tmp_path):
     """One sentence with all that was tried in order, at once."""
-    steps = ["installed in '", "Hugging Face repository 'a-team/gkgnet_576.coco2014' (Connect", 'drive.google.com (Connect']
+    steps = [
+        "installed in '",
+        "Hugging Face repository 'a-team/gkgnet_576.coco2014' (Connect",
+        'drive.google.com (Connect',
+    ]
     done = run_python(CREATE, home=tmp_path, GKGNET_TIMM_HUB_ORG='a-team')
     places = [done.stdout.index(step) for step in steps]
     assert places == sorted(places) and 'with a browser, then once' in done.stdout and done.stdout.count('\n') == 1
     assert float(done.stderr.split()[-2]) < 5
+    trunk = CREATE.replace('gkgnet_576', 'pvig_ti_224')
     for variable in ('HF_HUB_OFFLINE', 'GKGNET_TIMM_OFFLINE'):
         done = run_python(CREATE, home=tmp_path, **{variable: '1'})
-        assert f'{variable}' in done.stdout and 'with a browser' in done.stdout and 'Connect' not in done.stdout
+        assert variable in done.stdout and 'with a browser' in done.stdout and 'Connect' not in done.stdout
+        done = run_python(trunk, home=tmp_path, **{variable: '1'})
+        assert 'pvig_ti_224.in1k are not here' in done.stdout and 'by other means, then once' in done.stdout
 
 
 @pytest.fixture
@@ -100,7 +107,9 @@ def create():
 @pytest.mark.parametrize('answer', ['quota', 'sign in', 'page', 'missing', 'elsewhere', 'wrong length', 'no length'])
 def test_refusals(drive, small, tmp_path, answer):
     drive.answer = answer
-    with pytest.raises(OSError, match='No weights of gkgnet_576.coco2014: installed in .*, from http.*browser') as error:
+    with pytest.raises(
+        OSError, match='No weights of gkgnet_576.coco2014: installed in .*, from http.*browser'
+    ) as error:
         create()
     assert '\n' not in str(error.value) and not installed_file(small).exists()
     drive.answer = None
