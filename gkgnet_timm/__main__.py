@@ -20,6 +20,7 @@ COMMANDS = {
     'split': 'divide a data set into tables for training, evaluation and test',
     'class-order': 'find the class names of a published .data file by comparison with COCO',
     'convert': 'turn published or trained weights into a folder that timm loads, or install them',
+    'weights': 'list the pretrained weights, and which are installed',
     'push': 'upload such a folder to the Hugging Face Hub',
     'benchmark': 'measure time and memory of inference, training and loading',
 }

@@ -1,10 +1,12 @@
 """The arithmetic floor: the multiply-adds of a model over the rate at which the machine multiplies matrices."""
 
+import contextlib
 import functools
 import time
 from typing import Any, Callable, Optional, Sequence
 
 import torch
+import torch.nn as nn
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
@@ -12,7 +14,7 @@ from ..models.pvig import PyramidVigTrunk
 from .case import create_timm_model
 from .dense_model import use_dense_graph
 
-__all__ = ['matrix_product_rate', 'multiply_adds', 'seconds_of']
+__all__ = ['matrix_product_rate', 'multiply_adds', 'run_on_shapes', 'seconds_of']
 
 MAX_SECONDS = 0.5  # for one matrix product
 
@@ -51,25 +53,37 @@ def _conv_backward(
     return sum(output_mask[:2]) * conv_flop_count(x, weight, grad, transposed=transposed)
 
 
+def run_on_shapes(model: nn.Module, img_size: int, *counters: FlopCounterMode, is_training: bool = False) -> int:
+    """Run a pass or training step of a model on tensors that have shapes only, and return the number of images.
+
+    The model may be on the meta device; its weights have no values afterwards. The graph is the dense one, so that
+    counters see the method, not its implementation.
+    """
+    # not no_grad: there the counter fails on parameters that require a gradient
+    model = model.train(is_training).requires_grad_(is_training)
+    batch_size = 2  # BatchNorm in training refuses a single value
+    with FakeTensorMode(allow_non_fake_inputs=True), contextlib.ExitStack() as stack:
+        model.to_empty(device='cpu')
+        if isinstance(model, PyramidVigTrunk):
+            use_dense_graph(model)
+        for counter in counters:
+            stack.enter_context(counter)
+        logits = model(torch.empty(batch_size, 3, img_size, img_size))
+        if is_training:
+            logits.sum().backward()
+    return batch_size
+
+
 @functools.lru_cache(maxsize=None)
 def multiply_adds(name: str, img_size: int, num_classes: int, is_training: bool) -> Optional[float]:
     """Count the multiply-adds of convolutions and matrix products per image, None for a model that cannot be traced.
 
-    Nothing is computed: tensors have shapes only. The kNN product is counted on the dense graph, so that the count is
-    that of the method, not of its implementation. A training step is a forward and a backward pass.
+    The kNN product is counted on the dense graph. A training step is a forward and a backward pass.
     """
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _conv_backward})
-    # not no_grad: there the counter fails on parameters that require a gradient
-    model = create_timm_model(name, img_size, num_classes).train(is_training).requires_grad_(is_training)
-    batch_size = 2  # BatchNorm in training refuses a single value
+    model = create_timm_model(name, img_size, num_classes)
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            if isinstance(model, PyramidVigTrunk):
-                use_dense_graph(model)
-            with counter:
-                logits = model(torch.empty(batch_size, 3, img_size, img_size))
-                if is_training:
-                    logits.sum().backward()
+        batch_size = run_on_shapes(model, img_size, counter, is_training=is_training)
     except Exception:  # whatever a timm model raises for tensors without values
         return None
     return counter.get_total_flops() / 2 / batch_size

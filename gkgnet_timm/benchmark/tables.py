@@ -1,5 +1,6 @@
 """Show the figures of a benchmark as a table, a JSON file or a plot, and describe the machine."""
 
+import csv
 import json
 import platform
 import re
@@ -15,6 +16,7 @@ from ..evaluation.figures import COLOURS, create_figure, save_figure
 from ..runtime import replacing
 
 __all__ = [
+    'COST',
     'LOADING',
     'MEMORY',
     'MODELS',
@@ -23,6 +25,7 @@ __all__ = [
     'describe_machine',
     'draw_plot',
     'markdown',
+    'write_csv',
     'write_json',
 ]
 
@@ -49,6 +52,14 @@ LOADING = {
     'workers': 'workers',
     'images_per_s': 'img/s',
     'time_vs_timm': 'time / timm',
+}
+COST = {
+    'model': 'model',
+    'img_size': 'px',
+    'num_classes': 'classes',
+    'parameters': 'parameters',
+    'multiply_adds': 'multiply-adds',
+    'activations': 'activations',
 }
 STARTUP = {
     'model': 'model',
@@ -100,6 +111,14 @@ def write_json(path: str, machine: Dict[str, Any], rows: List[Dict[str, Any]]) -
     """Write the machine and all figures of all rows to a file."""
     with replacing(path) as file:
         file.write(json.dumps(dict(machine=machine, rows=rows), indent=4) + '\n')
+
+
+def write_csv(path: str, rows: List[Dict[str, Any]]) -> None:
+    """Write rows that have the same figures to a table."""
+    with replacing(path, newline='') as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _lines(rows: List[Dict[str, Any]]) -> Dict[str, List[Dict[str, Any]]]:

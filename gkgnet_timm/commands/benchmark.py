@@ -9,10 +9,12 @@ import torch
 
 import timm
 
+from ..benchmark.cost import benchmark_cost
 from ..benchmark.grid import benchmark_models
 from ..benchmark.loading import BATCH_SIZE, benchmark_loading
 from ..benchmark.startup import benchmark_startup
 from ..benchmark.tables import (
+    COST,
     LOADING,
     MEMORY,
     MODELS,
@@ -21,6 +23,7 @@ from ..benchmark.tables import (
     describe_machine,
     draw_plot,
     markdown,
+    write_csv,
     write_json,
 )
 from ..inference.device import check_device
@@ -57,11 +60,13 @@ def _check(args: argparse.Namespace) -> None:
     if not re.fullmatch(r'cpu|cuda(:\d+)?', args.device):
         raise ValueError(f'--device {args.device!r} is not cpu, cuda or cuda:N.')
     check_device(args.device)
-    if args.plot and args.what in ('loading', 'startup'):
+    if args.plot and args.what in ('loading', 'startup', 'cost'):
         raise ValueError(f'--plot is not for {args.what}.')
+    if args.csv and args.what != 'cost':
+        raise ValueError(f'--csv is for cost, not for {args.what}: --json has all figures.')
     if args.device != 'cpu' and args.what == 'startup':
         raise ValueError(f'--device {args.device!r}: startup is measured on the CPU.')
-    check_outputs(args, ['json', 'plot'])
+    check_outputs(args, ['json', 'csv', 'plot'])
     if args.plot:
         check_plot(args.plot)
 
@@ -90,6 +95,9 @@ def main(argv: Optional[List[str]] = None) -> List[Dict[str, Any]]:
             for size in args.img_sizes or [timm.get_pretrained_cfg_value(name, 'input_size')[-1]]
         ]
         conditions, columns = f'medians of {args.repeat}, {num_classes} classes', STARTUP
+    elif args.what == 'cost':
+        rows = benchmark_cost(args.models or (), args.compare, args.img_sizes, args.num_classes)
+        conditions, columns = 'per image', COST
     else:
         is_training = args.what == 'training'
         rows, rates = benchmark_models(
@@ -122,6 +130,8 @@ def main(argv: Optional[List[str]] = None) -> List[Dict[str, Any]]:
         print(f'{row["model"]}, {row["mode"]}, {row["img_size"]} px: {row["error"]}', file=sys.stderr)
     if args.json:
         write_json(args.json, machine, rows)
+    if args.csv:
+        write_csv(args.csv, rows)
     if len(failed) == len(rows):
         raise ValueError('Nothing could be measured.')
     if args.plot:

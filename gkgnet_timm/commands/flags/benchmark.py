@@ -20,14 +20,21 @@ def create_parser() -> argparse.ArgumentParser:
         'that of importing timm, making the model and one pass. Models under comparison take turns in one process; '
         'memory and construction are measured in a fresh process for each.',
     )
-    parser.add_argument('what', nargs='?', choices=('inference', 'training', 'loading', 'startup'), default='inference')
+    jobs = ('inference', 'training', 'loading', 'startup', 'cost')
+    parser.add_argument('what', nargs='?', choices=jobs, default='inference')
     parser.add_argument(
         '--models',
         nargs='+',
         metavar='NAME',
-        help='(default: gkgnet_224 gkgnet_448 gkgnet_576; training: the first two; with --img-sizes: the last)',
+        help='(default: gkgnet_224 gkgnet_448 gkgnet_576; training: the first two; with --img-sizes: the last; cost: all)',
     )
-    parser.add_argument('--compare', nargs='+', default=[], metavar='NAME', help='other timm models, at all sizes')
+    parser.add_argument(
+        '--compare',
+        nargs='+',
+        default=[],
+        metavar='NAME',
+        help='other timm models, at all sizes (default for cost: resnet101, tresnet_l, and that with ML-Decoder)',
+    )
     parser.add_argument(
         '--img-sizes', nargs='+', type=int, metavar='N', help="sides of the images (default: the models' own)"
     )
@@ -44,6 +51,7 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument('--device', default='cpu', metavar='NAME', help='cpu, cuda or cuda:N (default: cpu)')
     parser.add_argument('--repeat', type=int, default=5, metavar='N', help='timed passes of each (default: 5)')
     parser.add_argument('--json', metavar='FILE', help='also write the machine and all figures to this file')
+    parser.add_argument('--csv', metavar='FILE', help='cost: also write the table to this file')
     parser.add_argument('--plot', metavar='FILE', help='also draw time and memory against size (png, pdf or svg)')
     add_data_flags(parser)
     add_where_flag(parser)
