@@ -26,7 +26,8 @@ def create_parser() -> argparse.ArgumentParser:
         '--models',
         nargs='+',
         metavar='NAME',
-        help='(default: gkgnet_224 gkgnet_448 gkgnet_576; training: the first two; with --img-sizes: the last; cost: all)',
+        help='(default: gkgnet_224 gkgnet_448 gkgnet_576; training: the first two; with --img-sizes: the last; cost: '
+        'all of this package)',
     )
     parser.add_argument(
         '--compare',
