@@ -87,7 +87,8 @@ def test_sources_of_published_figures():
     assert {row['model'] for row in read('measured')} <= names | {f'{name} dense' for name in names}
 
 
-def test_weights_table():
+def test_weights_table(tmp_path, monkeypatch):
+    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path))
     rows = {row.name: row for row in weights_table()}
     assert list(rows) == timm.list_models(pretrained=True, module=['pvig', 'gkgnet'])
     for name, row in rows.items():
