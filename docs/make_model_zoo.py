@@ -31,10 +31,10 @@ repositories (`results/published.csv`), figures of time are our own (`results/me
 
 {weights}
 
-*Trunk* weights are those of Pyramid ViG; the label branch is to be trained. `gkgnet_576.coco2014` is not on the Hub
-yet: the README says how to install the file of its authors. `python -m gkgnet_timm weights` prints this table and where
-weights are installed. For Pyramid ViG M and B the table of its authors gives 51.7 and 82.6 M parameters; their
-published weights have 49.5 and 93.0 M, and so have these models.
+*Trunk* weights are those of Pyramid ViG; the label branch is to be trained. All weights come from their authors' pages
+on GitHub and Google Drive. `python -m gkgnet_timm weights` prints this table and where weights are installed. For
+Pyramid ViG M and B the table of the authors gives 51.7 and 82.6 M parameters; their published weights have 49.5 and
+93.0 M, and so have these models.
 
 ## Published accuracy
 

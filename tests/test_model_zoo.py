@@ -11,7 +11,7 @@ import timm
 from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.benchmark.cost import OTHERS, OTHERS_SIZE, count_cost
 from gkgnet_timm.commands.weights import main as weights
-from gkgnet_timm.weights.file import installed_file
+from gkgnet_timm.weights.source import installed_file
 from gkgnet_timm.weights.table import GIGA_MULTIPLY_ADDS, PUBLISHED, weights_table
 
 
@@ -97,7 +97,8 @@ def test_weights_table(tmp_path, monkeypatch):
         assert row.num_classes == (int(cost['num_classes']) if row.published else None)
     coco, trunk, pvig = (rows[name] for name in ('gkgnet_576.coco2014', 'gkgnet_448.in1k', 'pvig_s_224.in1k'))
     assert coco.num_classes == 80 and coco.licence == 'non-commercial use only' and coco.img_size == 576
-    assert trunk.source == pvig.source == 'GitHub' and pvig.licence == 'apache-2.0'
+    assert coco.source == 'Google Drive' and trunk.source == pvig.source == 'GitHub'
+    assert pvig.licence == 'apache-2.0'
     assert trunk.file == pvig.file and not pvig.is_installed
 
 

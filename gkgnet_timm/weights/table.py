@@ -10,7 +10,7 @@ import torch
 import timm
 from timm.models import PretrainedCfg
 
-from .file import installed_file
+from .source import installed_file
 
 __all__ = ['WeightsRow', 'weights_table']
 
