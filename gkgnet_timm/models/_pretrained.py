@@ -18,17 +18,10 @@ from ..runtime import one_line
 from ..weights.content import published_globals
 from ..weights.file import HTTPError, find_problem
 from ..weights.folder import CONFIG, read_model_config
-from ..weights.source import GKGNET_FILE, drive_endpoint, installed_file, is_offline
+from ..weights.source import GKGNET_FILE, check_online, drive_endpoint, installed_file, is_offline, remedy
 
-__all__ = ['VIG_FILES', 'build_model', 'on_hub']
+__all__ = ['build_model', 'on_hub']
 
-_VIG_RELEASE = 'https://github.com/huawei-noah/Efficient-AI-Backbones/releases/download/pyramid-vig'
-VIG_FILES = {
-    'ti': f'{_VIG_RELEASE}/pvig_ti_78.5.pth.tar',
-    's': f'{_VIG_RELEASE}/pvig_s_82.1.pth.tar',
-    'm': f'{_VIG_RELEASE}/pvig_m_83.1.pth.tar',
-    'b': f'{_VIG_RELEASE}/pvig_b_83.66.pth.tar',
-}
 _HUB_NAMES = ('model.safetensors', 'pytorch_model.bin')
 _SOURCES = {'file', 'state_dict', 'url', 'hf_hub_id'}
 ModelT = TypeVar('ModelT', bound=nn.Module)
@@ -54,18 +47,6 @@ def _downloaded_file(cfg: PretrainedCfg, folder: Union[str, Path, None]) -> Opti
     return path if path.is_file() else None
 
 
-def _remedy(cfg: PretrainedCfg) -> str:
-    """Say how to get weights that could not be downloaded."""
-    if cfg.source:
-        return 'Check the name, or, if the repository is private or gated: hf auth login.'
-    convert = 'python -m gkgnet_timm convert FILE --output DIR --install --model'
-    if cfg.url == GKGNET_FILE:
-        private = ' If the repository is private: hf auth login.' if cfg.hf_hub_id else ''
-        return f'Download {GKGNET_FILE} with a browser, then once: {convert} gkgnet_576.{private}'
-    width = next((width for width, url in VIG_FILES.items() if url == cfg.url), None)
-    return f'Download it by other means, then once: {convert} pvig_{width}_224.' if width else 'Check the address.'
-
-
 def _check(path: Path, origin: str, error: Optional[Exception] = None) -> None:
     """Raise a ValueError if a file is not weights. If its origin is 'downloaded', remove it from the cache."""
     if problem := find_problem(path):
@@ -88,13 +69,6 @@ def _reason(error: Exception) -> str:
     return f'{type(error).__name__}: {one_line(error, 160)}'
 
 
-def _check_online(cfg: PretrainedCfg) -> None:
-    if is_offline():
-        name = f'{cfg.architecture}.{cfg.tag}' if cfg.tag else cfg.architecture
-        why = 'are not here, and HF_HUB_OFFLINE or GKGNET_TIMM_OFFLINE forbids the network'
-        raise OSError(f'Weights of {name} {why}. {_remedy(cfg)}')
-
-
 def _from_authors(cfg: PretrainedCfg, cache_dir: Union[str, Path, None]) -> Optional[Path]:
     """Install the weights that their authors publish, unless the Hub has them: then return None.
 
@@ -115,14 +89,14 @@ def _from_authors(cfg: PretrainedCfg, cache_dir: Union[str, Path, None]) -> Opti
             tried.append(f'from Hugging Face repository {cfg.hf_hub_id!r} ({_reason(error)})')
     name = f'{cfg.architecture}.{cfg.tag}'
     tried.insert(0, f'installed in {str(installed_file(cfg).parent)!r} (nothing is there)')
-    _check_online(cfg)
+    check_online(cfg)
     from ..weights.published import install_published  # reads images, too, as all that converts
 
     try:
         return install_published(cfg)
     except OSError as error:
         tried.append(f'from {drive_endpoint()} ({one_line(error, 300)})')
-    raise OSError(f'No weights of {name}: {", ".join(tried)}. {_remedy(cfg)}')
+    raise OSError(f'No weights of {name}: {", ".join(tried)}. {remedy(cfg)}')
 
 
 def build_model(model_cls: Type[ModelT], variant: str, pretrained: bool, **kwargs: Any) -> ModelT:
@@ -152,7 +126,7 @@ def build_model(model_cls: Type[ModelT], variant: str, pretrained: bool, **kwarg
     remote = origin == 'downloaded'
     cached = _downloaded_file(cfg, kwargs.get('cache_dir')) if remote else None
     if remote and not cached and not cfg.hf_hub_id:  # the Hub's client looks by itself
-        _check_online(cfg)
+        check_online(cfg)
     try:
         with published_globals():
             model = build_model_with_cfg(
@@ -171,7 +145,7 @@ def build_model(model_cls: Type[ModelT], variant: str, pretrained: bool, **kwarg
         elif remote and isinstance(error, (OSError, HTTPError)):
             where = f'Hugging Face repository {cfg.hf_hub_id!r}' if cfg.hf_hub_id else cfg.url
             name = f'{cfg.architecture}.{cfg.tag}' if cfg.tag else cfg.architecture
-            raise OSError(f'No weights of {name} from {where} ({_reason(error)}). {_remedy(cfg)}') from error
+            raise OSError(f'No weights of {name} from {where} ({_reason(error)}). {remedy(cfg)}') from error
         raise
     if remote and not cached:
         _check(_downloaded_file(cfg, kwargs.get('cache_dir')), origin)

@@ -21,10 +21,10 @@ from ..class_names import COCO_CLASSES, UNVERIFIED
 from ..graph.layout import to_map, to_nodes
 from ..layers.block import Block
 from ..layers.checkpoint import checkpoint_block
-from ..weights.source import GKGNET_FILE
+from ..weights.source import GKGNET_FILE, VIG_FILES
 from ._checks import check_classifier, check_options, check_positive
 from ._convert import check_tensors, complete, convert_keys
-from ._pretrained import VIG_FILES, build_model, on_hub
+from ._pretrained import build_model, on_hub
 from .pvig import VARIANTS, PyramidVigTrunk
 
 __all__ = ['GkgNet', 'LabelGraph']

@@ -23,10 +23,11 @@ from ..layers.checkpoint import checkpoint_block
 from ..layers.conv import ConvBnAct
 from ..layers.position import RelativePosition
 from ..layers.stem import Stem
+from ..weights.source import VIG_FILES
 from ._checks import check_classifier, check_options, check_positive, check_stages
 from ._compat import feature_take_indices, update_model_input_size
 from ._convert import check_tensors, complete, convert_keys
-from ._pretrained import VIG_FILES, build_model
+from ._pretrained import build_model
 
 __all__ = ['PyramidVig']
 

@@ -1,25 +1,32 @@
-"""Install the weights that the authors of GKGNet publish: downloaded, checked and converted once."""
+"""Install weights that their authors publish: downloaded, checked and converted once."""
 
+import json
+import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Union
+from tempfile import TemporaryDirectory
+from typing import Any, Dict, Iterator, NamedTuple, Optional, Union
 
+import torch
 from filelock import FileLock, Timeout
 
+import timm
 from timm.models import PretrainedCfg
 
-from ..runtime import read_json
+from ..class_names import VERIFIED
+from ..runtime import read_json, replacing
 from .convert import convert
 from .drive import download
 from .file import find_problem, sha256
-from .folder import CONFIG
+from .folder import CONFIG, WEIGHTS
 from .source import GKGNET_FILE, drive_endpoint, installed_file
 
-__all__ = ['install_published', 'verify']
+__all__ = ['install_published', 'remove', 'tag_of', 'verify']
 
 
 class Source(NamedTuple):
-    """Where the authors' file is.
+    """Where a file that has no plain address is.
 
     Attributes:
         file_id: On Google Drive.
@@ -31,84 +38,147 @@ class Source(NamedTuple):
 
 
 SOURCES = {GKGNET_FILE: Source('1TB_UqqFvpQ2bvy_qau0aKP6GoK9Xlix_')}
-LICENCE = 'Weights of the authors of GKGNet, https://github.com/jin-s13/GKGNet: free for non-commercial use only.'
 
 
-def _download(cfg: PretrainedCfg, name: str, folder: Path) -> Path:
-    source = SOURCES[cfg.url]
-    file = download(source.file_id, folder, name)
+def tag_of(name: str) -> PretrainedCfg:
+    """Return the cfg of pretrained weights; of a trunk that is trained as Pyramid ViG, the cfg of that.
+
+    Raises:
+        ValueError: If there are no such weights. Names those that there are.
+    """
+    names = timm.list_models(pretrained=True, module=['gkgnet', 'pvig'])
+    known = names + timm.list_models(module=['gkgnet', 'pvig'])  # without a tag it is the default one
+    if name not in known:
+        raise ValueError(f'No pretrained weights are called {name!r}, but {", ".join(names)}.')
+    cfg = timm.get_pretrained_cfg(name)
+    file = installed_file(cfg)
+    trunks = (timm.get_pretrained_cfg(other) for other in names if other.startswith('pvig'))
+    return next((trunk for trunk in trunks if installed_file(trunk) == file), cfg)
+
+
+def _name(cfg: PretrainedCfg) -> str:
+    return f'{cfg.architecture}.{cfg.tag}'
+
+
+@contextmanager
+def _alone(cfg: PretrainedCfg) -> Iterator[Path]:
+    """Give the place of the installed weights of a tag, to one process at a time."""
+    folder = installed_file(cfg).parent
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.parent / f'.{folder.name}.lock')
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f'Waiting for another process, which installs {_name(cfg)}.', file=sys.stderr)
+        lock.acquire()
+    try:
+        yield folder / WEIGHTS
+    finally:
+        lock.release()
+
+
+def _download(cfg: PretrainedCfg, folder: Path) -> Path:
+    source = SOURCES.get(cfg.url)
+    if source:
+        file = download(source.file_id, folder.parent, folder.name)
+    else:
+        file = folder.with_name(f'{folder.name}.part')
+        torch.hub.download_url_to_file(cfg.url, str(file), progress=sys.stderr is not None and sys.stderr.isatty())
     problem = find_problem(file)
-    if not problem and source.sha256 not in (None, sha256(file)):
+    if not problem and source and source.sha256 not in (None, sha256(file)):
         problem = 'another one than the authors have published, by its SHA-256'
     if problem:
         file.unlink()
-        raise ValueError(f'What {drive_endpoint()} sent is {problem}. It was removed; the next try downloads it again.')
+        origin = drive_endpoint() if source else cfg.url
+        raise ValueError(f'What {origin} sent is {problem}. It was removed; the next try downloads it again.')
     return file
 
 
-def install_published(cfg: PretrainedCfg, *, class_order: Union[str, Path, None] = None, again: bool = False) -> Path:
+def install_published(cfg: PretrainedCfg, *, class_order: Union[str, Path, None] = None) -> Path:
     """Download the weights of a tag from their authors, convert them, and keep them for all later models.
 
     Of several processes one does the work, the others wait and find it done.
 
     Args:
-        cfg: The registered cfg of a tag whose url is in `SOURCES`.
+        cfg: The registered cfg of a tag, see `tag_of`.
         class_order: File of class names in the order of the outputs, as `class-order` writes it.
-        again: Replace what is installed.
 
     Returns:
         The installed file.
 
     Raises:
         OSError: If it cannot be downloaded or written. Says why.
-        ValueError: If what was downloaded is not the weights.
+        ValueError: If what was downloaded is not the weights, or `class_order` does not fit them.
     """
-    target = installed_file(cfg)
-    name = f'{cfg.architecture}.{cfg.tag}'
-    target.parent.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(target.parent.parent / f'.{name}.lock')
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f'Waiting for another process, which installs {name}.', file=sys.stderr)
-        lock.acquire()
-    try:
-        if target.is_file() and not again:
+    with _alone(cfg) as target:
+        if target.is_file():
+            if class_order:
+                _confirm(cfg, target, class_order)
             return target
-        file = _download(cfg, name, target.parent.parent)
+        file = _download(cfg, target.parent)
         try:
-            convert(file, target.parent, model=name, class_order=class_order)
+            convert(file, target.parent, model=_name(cfg), class_order=class_order)
         except ValueError:
             file.unlink()
             raise
         file.unlink()
-    finally:
-        lock.release()
-    print(f'{LICENCE}\nInstalled as {target}.', file=sys.stderr)
+    licence = 'for non-commercial use only' if cfg.license == 'other' else cfg.license
+    print(f'{_name(cfg)}: weights of {cfg.origin_url}, {licence}.\nInstalled as {target}.', file=sys.stderr)
     return target
+
+
+def _confirm(cfg: PretrainedCfg, target: Path, class_order: Union[str, Path]) -> None:
+    """Bring the classes of installed weights into the order that the names of their tag are in."""
+    record, config = verify(cfg), target.with_name(CONFIG)
+    if VERIFIED in (read_json(config)['pretrained_cfg'].get('notes') or ()):
+        raise ValueError(f'The order of the classes of {_name(cfg)} has been confirmed: weights remove it first.')
+    with TemporaryDirectory(prefix='.order-', dir=target.parent.parent) as draft:
+        convert(shutil.copy(target, draft), target.parent, model=_name(cfg), class_order=class_order)
+    content = read_json(config)
+    content['converted_from'] = dict(record, written=content['converted_from']['written'])
+    with replacing(config) as file:
+        file.write(json.dumps(content, indent=2))
+
+
+def remove(cfg: PretrainedCfg) -> Path:
+    """Delete the installed weights of a tag, and parts of their download.
+
+    Returns:
+        The folder that they were in.
+
+    Raises:
+        FileNotFoundError: If nothing of them is there.
+    """
+    with _alone(cfg) as target:
+        folder = target.parent
+        parts = list(folder.parent.glob(f'{folder.name}*.part'))
+        if not folder.is_dir() and not parts:
+            raise FileNotFoundError(f'Weights of {_name(cfg)} are not installed.')
+        for part in parts:
+            part.unlink()
+        target.unlink(missing_ok=True)  # first: without the others it would be taken for whole
+        shutil.rmtree(folder, ignore_errors=True)
+    return folder
 
 
 def verify(cfg: PretrainedCfg) -> Dict[str, Any]:
     """Compare the installed weights of a tag with what was recorded when they were written.
 
     Returns:
-        What `convert` recorded of the file that the weights are from.
+        What `convert` recorded: the file that they are from, its SHA-256, and theirs as `written`.
 
     Raises:
         FileNotFoundError: If the weights, or a record of them, are not there.
         ValueError: If they are others.
     """
     target = installed_file(cfg)
-    name = f'{cfg.architecture}.{cfg.tag}'
-    if not target or not target.is_file():
-        raise FileNotFoundError(f'Weights of {name} are not installed: python -m gkgnet_timm weights install {name}.')
+    if not target.is_file():
+        raise FileNotFoundError(f'Weights of {_name(cfg)} are not installed: weights install {_name(cfg)} does it.')
     config = target.with_name(CONFIG)
     record = read_json(config).get('converted_from') if config.is_file() else None
     if not isinstance(record, dict) or not isinstance(record.get('written'), str):
-        raise FileNotFoundError(f'{str(target)!r} has no record of its SHA-256 beside it, install it again.')
+        raise FileNotFoundError(f'{str(target)!r} has no record of its SHA-256 beside it: remove and install it.')
     expected = SOURCES[cfg.url].sha256 if cfg.url in SOURCES else None
     if record['written'] != sha256(target) or expected not in (None, record.get('sha256')):
-        raise ValueError(f'{str(target)!r} is not what was installed, by its SHA-256: install it again.')
-    if problem := find_problem(target):
-        raise ValueError(f'{str(target)!r} is {problem}: install it again.')
+        raise ValueError(f'{str(target)!r} is not what was installed, by its SHA-256: remove and install it.')
     return record

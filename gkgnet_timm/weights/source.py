@@ -12,11 +12,18 @@ from timm.models import PretrainedCfg, parse_model_name
 from ..runtime import cache_dir
 from .folder import CONFIG, WEIGHTS
 
-__all__ = ['GKGNET_FILE', 'GOOGLE_DRIVE', 'drive_endpoint', 'find_checkpoint', 'find_weights', 'installed_file']
-__all__ += ['is_offline']
+__all__ = ['GKGNET_FILE', 'GOOGLE_DRIVE', 'VIG_FILES', 'check_online', 'drive_endpoint', 'find_checkpoint']
+__all__ += ['find_weights', 'installed_file', 'is_offline', 'remedy']
 
 GOOGLE_DRIVE = 'https://drive.google.com'
 GKGNET_FILE = f'{GOOGLE_DRIVE}/file/d/1TB_UqqFvpQ2bvy_qau0aKP6GoK9Xlix_/view'  # of the authors
+_VIG_RELEASE = 'https://github.com/huawei-noah/Efficient-AI-Backbones/releases/download/pyramid-vig'
+VIG_FILES = {
+    'ti': f'{_VIG_RELEASE}/pvig_ti_78.5.pth.tar',
+    's': f'{_VIG_RELEASE}/pvig_s_82.1.pth.tar',
+    'm': f'{_VIG_RELEASE}/pvig_m_83.1.pth.tar',
+    'b': f'{_VIG_RELEASE}/pvig_b_83.66.pth.tar',
+}
 _OF_RUN = ('model_best.pth.tar', 'last.pth.tar')
 
 
@@ -28,6 +35,26 @@ def drive_endpoint() -> str:
 def is_offline() -> bool:
     """Whether the user forbids the network, by HF_HUB_OFFLINE or GKGNET_TIMM_OFFLINE."""
     return HF_HUB_OFFLINE or os.environ.get('GKGNET_TIMM_OFFLINE', '').lower() in ('1', 'true', 'yes', 'on')
+
+
+def remedy(cfg: PretrainedCfg) -> str:
+    """Say how to get weights that could not be downloaded."""
+    if cfg.source:
+        return 'Check the name, or, if the repository is private or gated: hf auth login.'
+    convert = 'python -m gkgnet_timm convert FILE --output DIR --install --model'
+    if cfg.url == GKGNET_FILE:
+        private = ' If the repository is private: hf auth login.' if cfg.hf_hub_id else ''
+        return f'Download {GKGNET_FILE} with a browser, then once: {convert} gkgnet_576.{private}'
+    width = next((width for width, url in VIG_FILES.items() if url == cfg.url), None)
+    return f'Download it by other means, then once: {convert} pvig_{width}_224.' if width else 'Check the address.'
+
+
+def check_online(cfg: PretrainedCfg) -> None:
+    """Raise an OSError that says how to go on if weights are not here and the user forbids the network."""
+    if is_offline():
+        name = f'{cfg.architecture}.{cfg.tag}' if cfg.tag else cfg.architecture
+        why = 'are not here, and HF_HUB_OFFLINE or GKGNET_TIMM_OFFLINE forbids the network'
+        raise OSError(f'Weights of {name} {why}. {remedy(cfg)}')
 
 
 def find_weights(source: Union[str, Path]) -> str:

@@ -10,6 +10,8 @@ import torch
 import timm
 from timm.models import PretrainedCfg
 
+from ..class_names import VERIFIED
+from .folder import CONFIG, read_model_config
 from .source import installed_file
 
 __all__ = ['WeightsRow', 'weights_table']
@@ -57,6 +59,7 @@ class WeightsRow(NamedTuple):
         published: Figure that others have published for these weights.
         file: Where they are once installed. None for weights that cannot be.
         is_installed: Whether they are there now.
+        label_names_verified: Whether anything confirms the order of their class names, None for weights without names.
     """
 
     name: str
@@ -69,6 +72,7 @@ class WeightsRow(NamedTuple):
     published: Optional[str]
     file: Optional[Path]
     is_installed: bool
+    label_names_verified: Optional[bool]
 
 
 def _source(cfg: PretrainedCfg) -> str:
@@ -76,6 +80,12 @@ def _source(cfg: PretrainedCfg) -> str:
         return 'Hub'
     host = urlsplit(cfg.url or '').hostname
     return _HOSTS.get(host, host) if host else 'none'
+
+
+def _is_verified(cfg: PretrainedCfg, file: Optional[Path]) -> Optional[bool]:
+    config = file and file.with_name(CONFIG)
+    notes = read_model_config(config)['pretrained_cfg'].get('notes') if config and config.is_file() else cfg.notes
+    return (VERIFIED in (notes or ())) if cfg.label_names else None
 
 
 @functools.lru_cache(maxsize=None)
@@ -91,6 +101,7 @@ def weights_table() -> List[WeightsRow]:
     for name in timm.list_models(pretrained=True, module=['gkgnet', 'pvig']):
         cfg = timm.get_pretrained_cfg(name)
         file = installed_file(cfg)
+        is_installed = bool(file and file.is_file())
         is_trunk = cfg.tag == 'in1k' and cfg.num_classes != 1000  # ImageNet-1k has that many classes
         rows.append(
             WeightsRow(
@@ -103,7 +114,8 @@ def weights_table() -> List[WeightsRow]:
                 giga_multiply_adds=GIGA_MULTIPLY_ADDS[cfg.architecture],
                 published=PUBLISHED.get(name),
                 file=file,
-                is_installed=bool(file and file.is_file()),
+                is_installed=is_installed,
+                label_names_verified=_is_verified(cfg, file if is_installed else None),
             )
         )
     return rows

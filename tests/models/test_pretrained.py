@@ -17,9 +17,8 @@ from timm.models import save_for_hf
 
 import gkgnet_timm  # noqa: F401
 from gkgnet_timm.class_names import COCO_CLASSES
-from gkgnet_timm.models import _pretrained
 from gkgnet_timm.weights.load import create_model
-from gkgnet_timm.weights.source import GKGNET_FILE, installed_file
+from gkgnet_timm.weights.source import GKGNET_FILE, VIG_FILES, installed_file
 
 REPO = 'gkgnet-timm/gkgnet_576.coco2014'
 SMALL = dict(img_size=64, dims=NARROW)
@@ -259,7 +258,7 @@ def test_tags_are_honest():
     for tag in timm.list_pretrained('gkgnet*') + timm.list_pretrained('pvig*'):
         cfg = timm.get_pretrained_cfg(tag)
         if cfg.tag == 'in1k':
-            assert not cfg.hf_hub_id and cfg.url in _pretrained.VIG_FILES.values() and cfg.license == 'apache-2.0'
+            assert not cfg.hf_hub_id and cfg.url in VIG_FILES.values() and cfg.license == 'apache-2.0'
         else:
             assert tag == 'gkgnet_576.coco2014' and cfg.license == 'other'
             assert cfg.url == GKGNET_FILE and not cfg.hf_hub_id, 'nobody owns the name of an organisation there yet'

@@ -1,5 +1,6 @@
 """The published weights in one line: downloaded, converted and installed by the first process that asks for them."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,15 +11,16 @@ import pytest
 import torch
 from fake_drive import FakeDrive
 from fake_hub import run_python
-from filler import NARROW, mmcls, published_gkgnet
+from filler import NARROW, mmcls, published_gkgnet, published_pvig
 from safetensors.torch import load_file
 from tiny import images
 
 import timm
 
+from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.class_names import COCO_CLASSES, UNVERIFIED, VERIFIED
 from gkgnet_timm.weights import published
-from gkgnet_timm.weights.published import install_published, verify
+from gkgnet_timm.weights.published import install_published, remove, tag_of, verify
 from gkgnet_timm.weights.source import installed_file
 
 CREATE = """
@@ -153,9 +155,13 @@ def test_records(drive, small, tmp_path):
     file = install_published(small)
     assert UNVERIFIED in create().pretrained_cfg['notes']
     rows = load_file(file)['head_label.weight']
-    assert install_published(small, class_order=order, again=True) == file
+    record = verify(small)
+    assert install_published(small, class_order=order) == file
     assert list(create().pretrained_cfg['notes']) == [VERIFIED]
     assert torch.equal(load_file(file)['head_label.weight'], rows.flip(0))  # in the order of the names of the tag
+    assert dict(verify(small), written='') == dict(record, written='')
+    with pytest.raises(ValueError, match='has been confirmed'):
+        install_published(small, class_order=order)
     record = verify(small)
     assert record['written'] == json.loads((file.parent / 'config.json').read_text())['converted_from']['written']
     file.write_bytes(file.read_bytes()[:-1] + b'x')
@@ -164,3 +170,59 @@ def test_records(drive, small, tmp_path):
     (file.parent / 'config.json').unlink()
     with pytest.raises(FileNotFoundError, match='no record'):
         verify(small)
+
+
+def test_names_of_weights():
+    assert tag_of('gkgnet_576').tag == 'coco2014' and tag_of('pvig_s_224.in1k').architecture == 'pvig_s_224'
+    assert tag_of('gkgnet_448').architecture == tag_of('gkgnet_576.in1k').architecture == 'pvig_s_224'  # the trunk
+    for name in ('gkgnet_577', 'gkgnet_448.coco2014', 'resnet50', ''):
+        with pytest.raises(ValueError, match=f"called '{name}', but gkgnet_224.in1k, .*gkgnet_576.coco2014"):
+            tag_of(name)
+
+
+def test_the_command(drive, small, tmp_path, capsys):
+    installed = str(installed_file(small))
+
+    def run(*argv):
+        command(['weights', *argv])
+        return capsys.readouterr().out
+
+    def refuse(message, *argv):
+        with pytest.raises(SystemExit) as error:
+            command(['weights', *argv])
+        assert error.value.code == (1 if argv == ('verify',) else 2)
+        shown = capsys.readouterr().err
+        assert message in shown and shown.count('\n') == 1, shown
+
+    assert '| false | - |' in run() and run('verify') == 'Nothing is installed.\n'
+    refuse('are not installed', 'remove', 'gkgnet_576')
+    drive.answer = 'quota'
+    refuse('downloaded too often today, try again tomorrow. Download https://drive.google.com', 'install', 'gkgnet_576')
+    drive.answer = None
+    assert installed in run('install', 'gkgnet_576')
+    assert f'| false | {installed} |' in run('list')
+    assert 'gkgnet_576.coco2014: as installed, SHA-256' in run('verify')
+    (tmp_path / 'order.txt').write_text('\n'.join(COCO_CLASSES))
+    run('install', 'gkgnet_576', '--class-order', str(tmp_path / 'order.txt'))
+    assert f'| true | {installed} |' in run()
+    Path(installed).write_bytes(b'x')
+    refuse('is not what was installed', 'verify')
+    assert 'Removed: ' in run('remove', 'gkgnet_576.coco2014') and not Path(installed).parent.exists()
+    refuse('say which', 'install')
+    refuse('takes no name', 'list', 'gkgnet_576')
+    refuse('--class-order is for weights install', 'verify', '--class-order', 'order.txt')
+
+
+def test_a_trunk_from_its_address(tmp_path, monkeypatch):
+    """Narrow, from a file in place of GitHub, and refused as what it is not."""
+    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path / 'cache'))
+    torch.save(published_pvig(1000, 'ti'), tmp_path / 'pvig_ti_78.5.pth.tar')
+    cfg = dataclasses.replace(tag_of('pvig_ti_224'), url=(tmp_path / 'pvig_ti_78.5.pth.tar').as_uri())
+    target = install_published(cfg)
+    assert weights_in(tmp_path / 'cache') == ['model.safetensors'] and verify(cfg)['written']
+    assert timm.create_model('pvig_ti_224', pretrained=True).pretrained_cfg['file'] == str(target)
+    assert remove(cfg) == target.parent
+    (tmp_path / 'pvig_ti_78.5.pth.tar').write_text('<html>')
+    with pytest.raises(ValueError, match='sent is a web page'):
+        install_published(cfg)
+    assert weights_in(tmp_path / 'cache') == []
