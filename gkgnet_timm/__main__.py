@@ -18,7 +18,7 @@ COMMANDS = {
     'predict': 'label images',
     'check-data': 'count the images and classes of a data set and read all of its images',
     'split': 'divide a data set into tables for training, evaluation and test',
-    'class-order': 'find the class names of a published .data file by comparison with COCO',
+    'class-order': 'find the class names of a published .data file, or of the outputs of a model',
     'convert': 'turn published or trained weights into a folder that timm loads, or install them',
     'weights': 'list the pretrained weights, and which are installed',
     'push': 'upload such a folder to the Hugging Face Hub',

@@ -2,219 +2,45 @@
 
 import argparse
 import json
-import os
 import sys
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import List, Optional, Tuple, Union
 
 import numpy as np
 import torch
-import torch.nn as nn
 
-import timm
-
-from ..data import Decoder
-from ..data.check import describe
-from ..data.dataset import DATASETS, TIMM_DATASETS
-from ..data.images import describe_unreadable
-from ..data.readers.table_cells import Meaning
-from ..data.splits import select_files
+from ..evaluation.answers import find_permutation
 from ..evaluation.class_report import class_report, write_class_report
-from ..evaluation.evaluate import SAME_SPLIT, Evaluation, evaluate_dataset, evaluate_scores
+from ..evaluation.evaluate import Evaluation, evaluate_scores
 from ..evaluation.plots import draw_plots
 from ..evaluation.results import Result, class_table, in_decimals, write_results
 from ..evaluation.scores_file import save_scores
 from ..evaluation.thresholds import calibrate, save_thresholds
 from ..inference.device import Process, start_process
-from ..metrics import chance_level, multilabel_metrics
-from ..runtime import blame, check_ranges, locate, one_line
-from ..training.config import locate_split
-from ..weights.file import TrainedWith, read_training
-from ..weights.folder import CONFIG
-from ..weights.load import stored_names
-from ..weights.preprocessing import resolve_preprocessing
-from ..weights.thresholds import load_threshold
-from .flags.checks import RANGES, check_outputs
+from ..metrics import average_precision, chance_level, multilabel_metrics
+from ..runtime import command_line, one_line
+from ..weights.file import TrainedWith
+from .evaluated import check_weights, evaluate_model, is_folder_of_checkpoints, parse_evaluation
+from .flags.checks import check_outputs
 from .flags.validate import create_parser
 from .jobs import list_jobs
-from .selected import (
-    DATA_OPTIONS,
-    choose_dataset,
-    load_selected,
-    model_defaults,
-    move_paths,
-    open_selected,
-    run_options,
-    select_weights,
-)
 
-PREPROCESSING = ('input_size', 'crop_pct', 'crop_mode', 'interpolation', 'mean', 'std')
 OF_ONE_MODEL = ('metrics_by_class', 'calibrate', 'scores_out', 'plots')  # each model would overwrite them
+SELECTING = ('model', 'checkpoint', 'dataset', 'data_dir', 'split')
 
 
 def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWith]]:
-    """Parse the command line over the flags of the checkpoint, and return what that was trained with.
+    """Parse the command line, see `parse_evaluation`.
 
     Raises:
-        FileNotFoundError: If the checkpoint does not exist.
         ValueError: If there is nothing to evaluate, or flags contradict each other.
     """
-    parser = create_parser()
-    args = parser.parse_args(argv)
-    folder = os.path.isdir(args.checkpoint or '') and not os.path.isfile(os.path.join(args.checkpoint, CONFIG))
-    checkpoint = select_weights(args.checkpoint) if args.checkpoint and not folder else args.checkpoint
-    trained = read_training(checkpoint) if checkpoint and not folder else None
-    if trained:
-        defaults = model_defaults(args.checkpoint, trained)  # checks their types
-        trained = move_paths(trained, args.data_dir)
-        config = trained.config
-        flags = {name: name for name in ('dataset', 'data_dir', 'max_pixels', *DATA_OPTIONS)}
-        flags.update(split='val_split', images='val_images')
-        flags = flags if args.dataset in (None, config.get('dataset')) else {}
-        split = locate_split(config.get('dataset'), args.split, args.data_dir or config.get('data_dir'))
-        if flags and split in (None, config.get('val_split')):
-            flags['where'] = 'val_where'
-        if flags and not args.split and (trained.held_out or config.get('no_val')):
-            if not trained.held_out and not args.where:
-                raise ValueError(f'Checkpoint {args.checkpoint!r} was trained without evaluation, give --split NAME.')
-            flags.update(split='train_split', images='train_images', where='train_where')
-            if not args.where:  # which selects rows of the whole table
-                defaults['held_out'] = trained.held_out
-        flags['batch_size'] = 'validation_batch_size'
-        defaults.update({flag: config[name] for flag, name in flags.items() if name in config})
-        args = parser.parse_args(argv, argparse.Namespace(**defaults))
-    args.checkpoint = checkpoint
-    check_ranges(args, RANGES)
+    args, trained = parse_evaluation(argv, create_parser(), takes_several=True)
     check_outputs(args, ('results_file', 'metrics_by_class', 'calibrate', 'scores_out'), ('plots',))
-    if args.dataset and args.dataset not in DATASETS and not args.dataset.startswith(TIMM_DATASETS):
-        raise ValueError(f'Unknown --dataset {args.dataset!r}, expected {", ".join(DATASETS + TIMM_DATASETS)}.')
     if args.scores_in and args.use_ema:
         raise ValueError(f'--use-ema: {args.scores_in!r} has scores, not averaged weights.')
-    if not args.scores_in and not folder:  # each checkpoint of a folder is checked when its turn comes
-        if not args.checkpoint and not (args.model and args.pretrained):
-            raise ValueError('No weights: give --checkpoint FILE, or --model NAME --pretrained.')
-        if args.use_ema and not (trained and trained.has_ema):
-            raise ValueError(
-                f'--use-ema: {args.checkpoint or args.model!r} has no averaged weights; training writes them with '
-                '--model-ema.'
-            )
-        args.dataset = args.dataset or choose_dataset(None, args.data_dir, (args.split,))
-        if args.checkpoint and not args.dataset:
-            raise ValueError(
-                f'Checkpoint {args.checkpoint!r} does not say what it was trained on, give --dataset NAME.'
-            )
-        args.dataset = args.dataset or 'demo'
+    if not args.scores_in and not is_folder_of_checkpoints(args.checkpoint):  # each is checked when its turn comes
+        check_weights(args, trained)
     return args, trained
-
-
-def _print_preprocessing(
-    args: argparse.Namespace,
-    trained: Optional[TrainedWith],
-    model: nn.Module,
-    config: Dict[str, Any],
-    decoder: Decoder,
-) -> None:
-    """Print the preprocessing in force, and warn where it differs from that of training, if known."""
-    expected = resolve_preprocessing(model)
-    size = trained.config['img_size'] if trained else None
-    if not size and args.model and (cfg := timm.models.get_pretrained_cfg(args.model)):
-        size = cfg.input_size[-1]
-    if size:
-        expected['input_size'] = (expected['input_size'][0], size, size)
-    decoder = decoder.for_model(model.pretrained_cfg)
-    print('preprocessing: ' + ', '.join([*(f'{name} {config[name]}' for name in PREPROCESSING), decoder.describe()]))
-    for name in PREPROCESSING:
-        if config[name] != expected[name]:
-            print(f'Warning: {name} is {config[name]}, the model was trained for {expected[name]}.')
-    for difference in decoder.differences():
-        print(f'Warning: {difference}.')
-
-
-def _is_trained_on(args: argparse.Namespace, trained: TrainedWith, dataset: Any) -> bool:
-    """Say whether a checkpoint was trained on the images of a data set."""
-    config = trained.config
-    folder = args.data_dir and os.path.abspath(args.data_dir)
-    if getattr(args, 'held_out', None) or (args.dataset, folder) != (config.get('dataset'), config.get('data_dir')):
-        return False
-    parts = ('train', 'val') if trained.is_training_split else ('train',)
-    images = dataset.images and (locate(dataset.images, folder) or dataset.images)
-    opened = [locate_split(args.dataset, dataset.split, folder), images]
-    for part in parts:
-        *paths, where = (config.get(f'{part}_{name}') for name in ('split', 'images', 'where'))
-        if paths == opened and where in (None, args.where):
-            return True
-    return False
-
-
-def _meaning(args: argparse.Namespace, trained: Optional[TrainedWith]) -> Optional[Meaning]:
-    """Return how the table of the training was understood, if it was on one."""
-    record = trained.table if trained and args.dataset == 'csv' else None
-    return None if record is None else Meaning.from_record(record)
-
-
-def _evaluate_model(
-    args: argparse.Namespace, trained: Optional[TrainedWith], process: Process
-) -> Tuple[Dict[str, Evaluation], Result]:
-    """Evaluate the model of the flags, with raw and averaged weights if the checkpoint has both.
-
-    Returns:
-        Evaluations by kind of weights ('raw', 'ema'), and what they are of.
-    """
-    class_names = trained.class_names if trained else None
-    if not trained and not args.class_map:
-        class_names = stored_names(args.checkpoint, args.model) or None
-    held_out = getattr(args, 'held_out', None)
-    dataset = open_selected(
-        args,
-        split=args.split,
-        images=args.images,
-        class_names=class_names if args.dataset in DATASETS else None,
-        drop_empty_classes=bool(trained and trained.config.get('drop_empty_classes')) and args.dataset in DATASETS,
-        meaning=_meaning(args, trained),
-        bad_images=os.devnull if args.on_bad_image == 'skip' else None,
-        batch_size=args.batch_size,
-        num_samples=args.num_samples,
-        verbose=process.is_primary and not held_out,
-    )
-    if held_out:
-        dataset = select_files(dataset, held_out)
-        if process.is_primary:
-            print(describe(dataset, f'{dataset.split}, as held out by the training'))
-    if class_names not in (None, dataset.class_names):
-        raise ValueError(
-            f'{args.checkpoint or args.model!r} knows {len(class_names)} classes ({", ".join(class_names[:3])}, ...), '
-            f'split {dataset.split!r} has {len(dataset.class_names)} ({", ".join(dataset.class_names[:3])}, ...).'
-        )
-    threshold = load_threshold(args.threshold, dataset.class_names)
-    evaluations: Dict[str, Evaluation] = {}
-    for kind in ('raw', 'ema') if trained and trained.has_ema else ('raw',):
-        model = load_selected(args, len(dataset.class_names), use_ema=kind == 'ema')
-        with blame('--mean, --std'):
-            config = resolve_preprocessing(model, args=vars(args))
-        if process.is_primary and kind == 'raw':
-            _print_preprocessing(args, trained, model, config, dataset.decoder)
-        try:
-            evaluations[kind] = evaluate_dataset(
-                model,
-                dataset,
-                device=process.device,
-                flip=args.flip,
-                threshold=threshold,
-                data_config=config,
-                **run_options(args),
-            )
-        except ValueError as error:
-            raise ValueError(f'{args.checkpoint or args.model!r} cannot be evaluated: {error}') from error
-    if process.is_primary:
-        for path in evaluations['raw'].unreadable:
-            print(f'Left out, as it cannot be read: {path}')
-        if unreadable := len(evaluations['raw'].unreadable):
-            print(f'{describe_unreadable(unreadable, len(dataset))}.')
-    name = args.model or model.pretrained_cfg.get('architecture')
-    origin = dict(model=name, checkpoint=args.checkpoint, dataset=args.dataset, split=dataset.split)
-    origin.update(img_size=config['input_size'][-1], crop_mode=config['crop_mode'])
-    if trained and _is_trained_on(args, trained, dataset):
-        origin['warning'] = SAME_SPLIT
-    return evaluations, origin
 
 
 def _write_files(args: argparse.Namespace, evaluation: Evaluation) -> None:
@@ -239,6 +65,23 @@ def _write_files(args: argparse.Namespace, evaluation: Evaluation) -> None:
         print(f'Wrote {", ".join(written)}.')
 
 
+def _describe_permutation(args: argparse.Namespace, evaluation: Evaluation, outputs: np.ndarray) -> str:
+    """Say which classes look permuted, and how to find their order."""
+    names = evaluation.class_names
+    moved = np.flatnonzero(outputs != np.arange(len(outputs)))
+    shown = [f'those of {names[i]!r} by the output of {names[outputs[i]]!r}' for i in moved[:3]]
+    shown += ['...'] * (len(moved) > 3)
+    mAP = 100 * average_precision(evaluation.ranking[:, outputs], evaluation.targets).mean()
+    flags = [f'--{name.replace("_", "-")}={value}' for name in SELECTING if (value := getattr(args, name))]
+    flags += ['--pretrained'] * args.pretrained
+    remedy = f'Check it: {command_line("class-order", *flags)}, with the other flags of this command.'
+    remedy = 'Run class-order with the model of these scores.' if args.scores_in else remedy
+    return (
+        f'Warning: {len(moved)} classes look permuted, their images are ranked best by outputs of others: '
+        f'{", ".join(shown)}; with these exchanged the mAP is {mAP:.4f}. {remedy}'
+    )
+
+
 def validate(
     args: argparse.Namespace, trained: Optional[TrainedWith], process: Process, is_only: bool = True
 ) -> Result:
@@ -248,7 +91,8 @@ def validate(
         evaluations = dict(raw=evaluate_scores(args.scores_in, args.threshold))
         result: Result = dict(scores=args.scores_in)
     else:
-        evaluations, result = _evaluate_model(args, trained, process)
+        kinds = ('raw', 'ema') if trained and trained.has_ema else ('raw',)
+        evaluations, result = evaluate_model(args, trained, process, kinds, args.threshold)
     headline = evaluations['ema' if trained and trained.takes_average(args.use_ema) else 'raw']
     result.update(images=len(headline.targets), chance=chance_level(headline.targets), **headline.metrics)
     several = len(evaluations) > 1
@@ -265,6 +109,8 @@ def validate(
             print(trained.describe_weights(args.use_ema))
         if 'warning' in result:
             print(f'Warning: {result["warning"]}')
+        if (outputs := find_permutation(headline.ranking, headline.targets)) is not None:
+            print(_describe_permutation(args, headline, outputs))
         if is_only:
             _write_files(args, headline)
     return result

@@ -13,7 +13,7 @@ from .dataset import KnownTarget, MultiLabelDataset, create_dataset
 from .readers.base import LabelReader
 from .stratify import stratify
 
-__all__ = ['DEFAULT_IMAGES', 'DEFAULT_SPLITS', 'hold_out', 'open_split', 'select_files']
+__all__ = ['DEFAULT_IMAGES', 'DEFAULT_SPLITS', 'hold_out', 'open_split', 'pick_images', 'select_files']
 
 PARTS = ('train', 'val')
 
@@ -156,6 +156,29 @@ def select_files(dataset: Any, files: Collection[str], *, others: bool = False) 
     part = MultiLabelDataset(dataset.reader.subset(rows), dataset.target_transform, dataset.bad_images, dataset.decoder)
     part.split, part.images = dataset.split, dataset.images
     return part
+
+
+def pick_images(dataset: Any, count: int) -> MultiLabelDataset:
+    """Return a part of a split in which rare classes have as many images as frequent ones, as far as there are any.
+
+    Args:
+        dataset: Data set of `open_split`, of image files.
+        count: Number of images, at most those of the split.
+
+    Raises:
+        ValueError: If the data set is one of timm.
+    """
+    if not isinstance(dataset, MultiLabelDataset) or not isinstance(dataset.reader, LabelReader):
+        raise ValueError(
+            f'--max-images {count}: split {dataset.split!r} is of a data set of timm, of which no part can be taken: '
+            "give another --split, such as 'test[:1000]' for hfds, or --num-samples for streams."
+        )
+    rows = np.random.default_rng(0).permutation(len(dataset))
+    positive = dataset.targets()[rows] > 0
+    # of each class the first images, then the second ones, and so on; those without a label last
+    turn = np.where(positive, positive.cumsum(axis=0), len(rows) + 1).min(axis=1)
+    chosen = rows[np.argsort(turn, kind='stable')[:count]]
+    return select_files(dataset, [dataset.reader.files[row] for row in chosen])
 
 
 def hold_out(

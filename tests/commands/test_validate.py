@@ -17,6 +17,7 @@ import timm
 from timm.data import create_transform, resolve_model_data_config
 
 from gkgnet_timm.__main__ import main as command
+from gkgnet_timm.commands import evaluated
 from gkgnet_timm.commands import validate as validation
 from gkgnet_timm.commands.train import main as train
 from gkgnet_timm.commands.validate import main as validate
@@ -183,8 +184,8 @@ def test_folder_with_a_checkpoint_that_breaks(run, tmp_path, capsys, monkeypatch
             raise IndexError('out\nof range')
         return load_selected(args, *rest, **kwargs)
 
-    load_selected = validation.load_selected
-    monkeypatch.setattr(validation, 'load_selected', load_some)
+    load_selected = evaluated.load_selected
+    monkeypatch.setattr(evaluated, 'load_selected', load_some)
     table = tmp_path / 'results.json'
     with pytest.raises(ValueError, match='1 of 2 models could not be evaluated: .*a.pth.tar'):
         validate(['--checkpoint', str(tmp_path), '-j', '0', '--results-file', str(table)])

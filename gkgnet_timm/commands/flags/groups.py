@@ -7,7 +7,7 @@ import os
 from typing import Any, List, NoReturn, Optional, Sequence
 
 __all__ = ['FlagParser', 'KeyValues', 'Switch', 'add_data_flags', 'add_device_flags', 'add_ema_flag']
-__all__ += ['add_reading_flags', 'add_where_flag', 'add_workers_flag']
+__all__ += ['add_evaluation_flags', 'add_reading_flags', 'add_where_flag', 'add_workers_flag']
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -160,3 +160,31 @@ def add_ema_flag(group: argparse._ActionsContainer) -> None:
         help='take the averaged weights of the checkpoint, or the raw ones (default: those with the better metric in '
         'training)',
     )
+
+
+def add_evaluation_flags(parser: argparse.ArgumentParser, takes_several: bool) -> None:
+    """Flags of a model, or of several, and the split it is evaluated on."""
+    folder, wildcards = ', or a folder of them', '; several by wildcards or a text file of names'
+    folder, wildcards = (folder, wildcards) if takes_several else ('', '')
+    add_data_flags(parser)
+    add_where_flag(parser)
+    parser.add_argument('--split', metavar='NAME', help='split to evaluate on')
+    parser.add_argument('--images', metavar='DIR', help='folder of the images, if the split does not say')
+    parser.add_argument('--num-samples', type=int, metavar='N', help='length of a stream')
+    add_device_flags(parser)
+    group = parser.add_argument_group('model')
+    group.add_argument('--checkpoint', metavar='FILE', help=f'checkpoint of train_multilabel.py{folder}')
+    add_ema_flag(group)
+    group.add_argument('--model', metavar='NAME', help=f'timm model{wildcards}')
+    group.add_argument('--pretrained', action='store_true', help='evaluate pretrained weights')
+    group.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')
+    group.add_argument('-b', '--batch-size', type=int, default=32, metavar='N')
+    group = parser.add_argument_group('preprocessing', 'As the model requires, unless given.')
+    group.add_argument('--img-size', type=int, metavar='N', help='image side in pixels')
+    group.add_argument('--crop-pct', type=float, metavar='PCT', help='share of the resized image that is kept')
+    group.add_argument('--crop-mode', choices=('squash', 'border', 'center'))
+    group.add_argument('--interpolation', choices=('nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming'))
+    group.add_argument('--mean', type=float, nargs='+', metavar='MEAN')
+    group.add_argument('--std', type=float, nargs='+', metavar='STD')
+    group.add_argument('--flip', action='store_true', help='average the logits of each image and its mirror image')
+    parser.set_defaults(amp_dtype='bfloat16')

@@ -3,7 +3,7 @@
 import argparse
 
 from ...runtime import command_line
-from .groups import FlagParser, KeyValues, add_data_flags, add_device_flags, add_ema_flag, add_where_flag
+from .groups import FlagParser, add_evaluation_flags
 
 
 def create_parser() -> argparse.ArgumentParser:
@@ -12,27 +12,7 @@ def create_parser() -> argparse.ArgumentParser:
         description='Evaluate models on a labelled split. Options you omit are read from the checkpoint, so the '
         'metrics match those of training.',
     )
-    add_data_flags(parser)
-    add_where_flag(parser)
-    parser.add_argument('--split', metavar='NAME', help='split to evaluate on')
-    parser.add_argument('--images', metavar='DIR', help='folder of the images, if the split does not say')
-    parser.add_argument('--num-samples', type=int, metavar='N', help='length of a stream')
-    add_device_flags(parser)
-    group = parser.add_argument_group('model')
-    group.add_argument('--checkpoint', metavar='FILE', help='checkpoint of train_multilabel.py, or a folder of them')
-    add_ema_flag(group)
-    group.add_argument('--model', metavar='NAME', help='timm model; several by wildcards or a text file of names')
-    group.add_argument('--pretrained', action='store_true', help='evaluate pretrained weights')
-    group.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')
-    group.add_argument('-b', '--batch-size', type=int, default=32, metavar='N')
-    group = parser.add_argument_group('preprocessing', 'As the model requires, unless given.')
-    group.add_argument('--img-size', type=int, metavar='N', help='image side in pixels')
-    group.add_argument('--crop-pct', type=float, metavar='PCT', help='share of the resized image that is kept')
-    group.add_argument('--crop-mode', choices=('squash', 'border', 'center'))
-    group.add_argument('--interpolation', choices=('nearest', 'bilinear', 'bicubic', 'lanczos', 'box', 'hamming'))
-    group.add_argument('--mean', type=float, nargs='+', metavar='MEAN')
-    group.add_argument('--std', type=float, nargs='+', metavar='STD')
-    group.add_argument('--flip', action='store_true', help='average the logits of each image and its mirror image')
+    add_evaluation_flags(parser, takes_several=True)
     group = parser.add_argument_group('result')
     group.add_argument(
         '--threshold',
@@ -47,5 +27,4 @@ def create_parser() -> argparse.ArgumentParser:
     group.add_argument('--scores-out', metavar='FILE', help='write scores, targets, files and classes (npz)')
     group.add_argument('--scores-in', metavar='FILE', help='evaluate such a file, without a model')
     group.add_argument('--plots', metavar='DIR', help='draw precision over recall, AP by class and co-occurrence')
-    parser.set_defaults(amp_dtype='bfloat16')
     return parser
