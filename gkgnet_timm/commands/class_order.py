@@ -41,20 +41,19 @@ def _describe(order: AnswerOrder, names: List[str], index: int) -> str:
 
 def _check_certain(order: AnswerOrder, names: List[str], images: int) -> None:
     """Raise a ValueError that names the classes whose output is not certain, and why."""
-    present = order.positives > 0
-    absent = [name for name, is_present in zip(names, present) if not is_present]
+    is_absent = order.positives == 0
+    absent = [names[i] for i in np.flatnonzero(is_absent)]
     reasons = [f'no image has {first_names(absent)}'] if absent else []
-    shared = np.bincount(order.outputs[present], minlength=len(names)) > 1
-    for output in np.flatnonzero(shared)[:CLOSEST]:
-        of_classes = [names[i] for i in np.flatnonzero(present & (order.outputs == output))]
+    for output in np.unique(order.outputs[order.is_shared])[:CLOSEST]:
+        of_classes = [names[i] for i in np.flatnonzero(order.is_shared & (order.outputs == output))]
         reasons.append(f'output {output + 1} is the best of {first_names(of_classes)}')
-    close = np.flatnonzero(present & ~order.certain & ~shared[order.outputs])
+    close = np.flatnonzero(~order.is_ahead & ~is_absent)
     if len(close):
         shown = [_describe(order, names, i) for i in close[:CLOSEST]] + ['...'] * (len(close) > CLOSEST)
         reasons.append(f'no output is clearly the best of {", ".join(shown)}')
     if reasons:
         raise ValueError(
-            f'The answers on {images} images leave {(~order.certain).sum()} of {len(names)} classes open: '
+            f'The answers on {images} images leave {(~order.is_certain).sum()} of {len(names)} classes open: '
             f'{"; ".join(reasons)}. Give more images: a larger --max-images or another --split.'
         )
 

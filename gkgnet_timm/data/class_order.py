@@ -1,7 +1,7 @@
 """Class order of a published `.data` file, recovered by comparison with the annotations of COCO."""
 
 from pathlib import Path
-from typing import List, NamedTuple, Tuple, Union
+from typing import List, NamedTuple, Union
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from ..class_names import COCO_CLASSES
 from .readers.coco import CocoReader
 from .readers.gkgnet import read_records
 
-__all__ = ['ClassOrder', 'best_partners', 'compare_class_order', 'describe_order', 'recover_class_order']
+__all__ = ['ClassOrder', 'compare_class_order', 'describe_order', 'recover_class_order']
 
 _CLEAR = 0.9  # lowest agreement of a column with its category; crowds may be counted differently in both files
 
@@ -32,15 +32,6 @@ class ClassOrder(NamedTuple):
     only_data: int
     only_coco: int
     different: int
-
-
-def best_partners(agreement: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Return the best column of each row of (L, C), and whether both are each other's only best (L,)."""
-    rows = np.arange(len(agreement))
-    best = agreement.argmax(axis=1)
-    value = agreement[rows, best]
-    equals = (agreement == value[:, None]).sum(axis=1) + (agreement[:, best] >= value).sum(axis=0)
-    return best, equals == 2  # the pair itself, in its row and in its column
 
 
 def compare_class_order(data_file: Union[str, Path], coco_json: Union[str, Path]) -> ClassOrder:
@@ -71,10 +62,11 @@ def compare_class_order(data_file: Union[str, Path], coco_json: Union[str, Path]
     both = labels.T.astype(np.float32) @ targets.astype(np.float32)  # exact up to 16 million images
     total = labels.sum(axis=0, dtype=int)[:, None] + targets.sum(axis=0, dtype=int)
     agreement = np.where(total > 0, 2 * both / np.maximum(total, 1), 1)  # two empty sets are equal
-    best, is_clear = best_partners(agreement)
+    best = agreement.argmax(axis=1)
     for column, values in enumerate(agreement):
         value = values[best[column]]
-        if value < _CLEAR or not is_clear[column]:
+        rivals = (values == value).sum() + (agreement[:, best[column]] >= value).sum() - 2  # without the pair itself
+        if value < _CLEAR or rivals:
             nearest = ', '.join(f'{coco.class_names[i]!r} ({values[i]:.3f})' for i in np.argsort(-values)[:2])
             problem = f'expected at least {_CLEAR}' if value < _CLEAR else 'another column or category fits as well'
             images = labels[:, column].sum(dtype=int)

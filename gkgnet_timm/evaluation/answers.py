@@ -4,14 +4,13 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-from ..data.class_order import best_partners
 from ..metrics import chance_by_class, check_scores, ratio
 
 __all__ = ['AnswerOrder', 'find_order', 'find_permutation', 'precision_matrix']
 
 LEAD = 3.0  # standard errors by which the output of a class must be ahead of the next one
-LEAST_VARIANCE = 0.15  # of the precision at an image: a few images that happen to agree are no proof, one never is
-PERMUTED_GAIN, PERMUTED_LEAD = 0.25, 5.0  # of the way from chance to 1, and in standard errors
+DOUBT = 0.75  # a sum of squares, as of three more images that differ by half: a few that agree are no proof
+PERMUTED_GAIN, PERMUTED_LEAD = 0.25, 6.0  # of the way from chance to 1, and in standard errors
 MOST_WORK = 1 << 23  # outputs x (images + labels) in half a second
 
 
@@ -23,7 +22,6 @@ class AnswerOrder(NamedTuple):
         rivals: Outputs (L,) that are next best.
         ap: Average precisions (2, L) of both, in percent.
         lead: By how many standard errors the first is ahead (L,).
-        certain: Whether that decides (L,).
         positives: Images with the class (L,).
     """
 
@@ -31,8 +29,23 @@ class AnswerOrder(NamedTuple):
     rivals: np.ndarray
     ap: np.ndarray
     lead: np.ndarray
-    certain: np.ndarray
     positives: np.ndarray
+
+    @property
+    def is_ahead(self) -> np.ndarray:
+        """Whether the first output is ahead beyond chance (L,)."""
+        return self.lead >= LEAD
+
+    @property
+    def is_shared(self) -> np.ndarray:
+        """Whether it is so for another class, too (L,)."""
+        counts = np.bincount(self.outputs[self.is_ahead], minlength=len(self.outputs))
+        return self.is_ahead & (counts[self.outputs] > 1)
+
+    @property
+    def is_certain(self) -> np.ndarray:
+        """Whether class and output are each other's only match (L,)."""
+        return self.is_ahead & ~self.is_shared
 
 
 class _Labels:
@@ -78,7 +91,7 @@ class _Labels:
         difference = first - second
         mean = self.mean(difference)
         variance = self.mean((difference - mean[self.classes]) ** 2)
-        return mean, ratio(np.maximum(variance, LEAST_VARIANCE), self.count)
+        return mean, ratio(variance + ratio(DOUBT, self.count), self.count)
 
 
 def precision_matrix(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -113,8 +126,8 @@ def _precisions_of(labels: _Labels, scores: np.ndarray, choices: Sequence[np.nda
 def find_order(scores: np.ndarray, targets: np.ndarray) -> AnswerOrder:
     """Find the output of each class by the answers of a model.
 
-    It is the one of highest average precision. It decides if it is the best of no other class, and ahead of the next
-    output by `LEAD` standard errors of the difference, which is taken at the same images.
+    It is the one of highest average precision. How far it is ahead of the next one, in standard errors of the
+    difference at the images of the class, says whether that is certain.
 
     Args:
         scores: (N, L), logits or probabilities, L > 1.
@@ -129,16 +142,10 @@ def find_order(scores: np.ndarray, targets: np.ndarray) -> AnswerOrder:
     labels = _Labels(targets)
     ap = precision_matrix(scores, targets)
     outputs, rivals = np.argsort(-ap, axis=0, kind='stable')[:2]
-    # as shares of the best of each class: any output has a higher average precision for a frequent class
-    above = ap - chance_by_class(targets)
-    best, is_clear = best_partners(ratio(above, np.broadcast_to(above.max(axis=0), above.shape)))
-    classes = np.arange(targets.shape[1])
     difference, variance = labels.compare(*_precisions_of(labels, scores, (outputs, rivals)))
-    lead = ratio(difference, np.sqrt(variance))
-    certain = is_clear[outputs] & (best[outputs] == classes) & (lead >= LEAD)
-    return AnswerOrder(
-        outputs, rivals, 100 * np.stack([ap[outputs, classes], ap[rivals, classes]]), lead, certain, labels.count
-    )
+    classes = np.arange(targets.shape[1])
+    both = 100 * np.stack([ap[outputs, classes], ap[rivals, classes]])
+    return AnswerOrder(outputs, rivals, both, ratio(difference, np.sqrt(variance)), labels.count)
 
 
 def _assign(values: np.ndarray) -> np.ndarray:

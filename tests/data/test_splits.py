@@ -9,6 +9,7 @@ from conftest import save_image
 
 from gkgnet_timm.class_names import COCO_CLASSES
 from gkgnet_timm.data import BadImageError, open_split
+from gkgnet_timm.data.splits import pick_images
 
 
 def test_demo_needs_nothing(small_demo, capsys):
@@ -152,3 +153,15 @@ def test_number_of_classes_that_are_named(shards):
     assert dataset.class_names == ['cat', 'dog', 'cow']
     with pytest.raises(ValueError, match='--num-classes 4: .* names 3 classes'):
         open_split('wds/x', shards, 'x-{0..1}.tar|10', num_classes=4, **options)
+
+
+def test_picked_images_have_rare_classes(tmp_path):
+    """Two of 200 images have a class, every image has another: both of the two are picked, all are in order."""
+    rows = [f'{i}.png,1,{int(i in (70, 150))},{int(i % 10 == 0)}' for i in range(200)]
+    (tmp_path / 'all.csv').write_text('\n'.join(['image,often,rare,some', *rows]))
+    dataset = open_split('csv', tmp_path, 'all.csv', bad_images=os.devnull, verbose=False)
+    part = pick_images(dataset, 12)
+    numbers = [int(name.partition('.')[0]) for name in part.filenames(absolute=False)]
+    assert len(part) == 12 and numbers == sorted(numbers) and {70, 150} <= set(numbers)
+    counts = (part.targets() > 0).sum(axis=0)
+    assert counts[0] == 12 and counts[1] == 2 and counts[2] >= 4 and part.split == dataset.split
