@@ -65,7 +65,7 @@ def _report(order: AnswerOrder, names: List[str], found: List[str], images: int)
     closest = np.argsort(order.lead, kind='stable')[:CLOSEST]
     verdict = (
         f'{len(others)} of {len(names)} outputs are not in the order that is assumed: {", ".join(shown)}. Give the '
-        'names to convert --class-order.'
+        'names to weights install --class-order, or to convert --class-order.'
         if others
         else f'The {len(names)} outputs are in the order that is assumed, that of the classes of the split.'
     )

@@ -157,6 +157,8 @@ def convert(
     trained = read_training(path)
     if trained and (model or model_kwargs):
         raise ValueError(f'{path!r} says itself that it is of {trained.config["model"]!r}: leave out --model.')
+    if trained and class_order:
+        raise ValueError(f'--class-order: {path!r} has the names of its classes in the order of its outputs.')
     beside = Path(path).parent
     if path.endswith('.safetensors') and (beside / CONFIG).is_file():
         raise ValueError(f'{path!r} is in a folder that timm loads as it is, by the name local-dir:{beside}.')

@@ -246,6 +246,7 @@ def test_errors_are_one_line(trained, tmp_path, monkeypatch, capsys):
         (['good.pth', '--model', 'gkgnet_224', *small, '--install'], '--install is for .*good.pth'),
         ([str(trained), '--install'], '--install is for .*last.pth.tar.*local-dir:out'),
         ([str(trained), '--model', 'gkgnet_576'], 'leave out --model'),
+        ([str(trained), '--class-order', 'names.txt'], 'in the order of its outputs'),
         (['trunk.pth', '--model', 'gkgnet_ti_224', *small], 'trunk.pth.*--model pvig_'),
         (['payload.pth', '--model', 'gkgnet_ti_224', *small], 'payload.pth.* code and was not run'),
         (['nan.pth', '--model', 'gkgnet_ti_224', *small], "label_.*nan"),
