@@ -146,7 +146,7 @@ def download(file_id: str, folder: Path, name: str) -> Path:
             raise OSError(f'the disk of {str(folder)!r} has less than the {missing / 1e6:.0f} MB that it needs')
         part.touch()
         reason = ''
-        with ProgressBar(length, 'download', unit='B', unit_scale=True, initial=part.stat().st_size) as bar:
+        with ProgressBar(length, 'downloading', unit='B', unit_scale=True, initial=part.stat().st_size) as bar:
             for _ in range(1 + RESUMES):
                 if part.stat().st_size == length:
                     return part
