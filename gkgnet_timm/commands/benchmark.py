@@ -37,7 +37,17 @@ __all__ = ['main']
 OWN_SIZES = ['gkgnet_224', 'gkgnet_448', 'gkgnet_576']
 
 
-def _check(args: argparse.Namespace) -> None:
+OF_PASSES = ('batch_size', 'amp_dtypes', 'compile', 'no_dense', 'plot', 'device')
+NOT_FOR = dict(
+    inference=('csv',),
+    training=('csv',),
+    loading=('models', 'compare', 'csv', *OF_PASSES),
+    startup=('compare', 'csv', *OF_PASSES),
+    cost=('repeat', *OF_PASSES),
+)
+
+
+def _check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Raise a ValueError or OSError for flags that cannot work."""
     ours = timm.list_models(module=['gkgnet', 'pvig'])
     for name in args.models or []:
@@ -60,12 +70,9 @@ def _check(args: argparse.Namespace) -> None:
     if not re.fullmatch(r'cpu|cuda(:\d+)?', args.device):
         raise ValueError(f'--device {args.device!r} is not cpu, cuda or cuda:N.')
     check_device(args.device)
-    if args.plot and args.what in ('loading', 'startup', 'cost'):
-        raise ValueError(f'--plot is not for {args.what}.')
-    if args.csv and args.what != 'cost':
-        raise ValueError(f'--csv is for cost, not for {args.what}: --json has all figures.')
-    if args.device != 'cpu' and args.what == 'startup':
-        raise ValueError(f'--device {args.device!r}: startup is measured on the CPU.')
+    for name in NOT_FOR[args.what]:
+        if getattr(args, name) != parser.get_default(name):
+            raise ValueError(f'--{name.replace("_", "-")} is not for benchmark {args.what}.')
     check_outputs(args, ['json', 'csv', 'plot'])
     if args.plot:
         check_plot(args.plot)
@@ -78,8 +85,9 @@ def main(argv: Optional[List[str]] = None) -> List[Dict[str, Any]]:
         ValueError: If flags cannot work, or nothing could be measured.
         OSError: If a file cannot be written.
     """
-    args = create_parser().parse_args(argv)
-    _check(args)
+    parser = create_parser()
+    args = parser.parse_args(argv)
+    _check(args, parser)
     machine = describe_machine(args.device)
     num_classes = args.num_classes or 80
     if args.what == 'loading':

@@ -58,19 +58,20 @@ def _check_certain(order: AnswerOrder, names: List[str], images: int) -> None:
         )
 
 
-def _report(order: AnswerOrder, names: List[str], found: List[str], images: int) -> str:
+def _report(order: AnswerOrder, names: List[str], found: List[str], images: int, advice: str) -> str:
     """Say how the order differs from the assumed one, and how certain it is."""
     others = [i for i, (a, b) in enumerate(zip(found, names)) if a != b]
     shown = [f'output {i + 1} is {found[i]!r}, not {names[i]!r}' for i in others[:3]] + ['...'] * (len(others) > 3)
     closest = np.argsort(order.lead, kind='stable')[:CLOSEST]
     verdict = (
-        f'{len(others)} of {len(names)} outputs are not in the order that is assumed: {", ".join(shown)}. Give the '
-        'names to weights install --class-order, or to convert --class-order.'
+        f'{len(others)} of {len(names)} outputs are not in the order that is assumed: {", ".join(shown)}.'
         if others
         else f'The {len(names)} outputs are in the order that is assumed, that of the classes of the split.'
     )
     lines = [f'  {order.lead[i]:.1f} standard errors: {_describe(order, names, i)}' for i in closest]
-    return '\n'.join([f'{images} images evaluated, mAP {order.ap[0].mean():.4f}. {verdict}', 'Closest:', *lines])
+    return '\n'.join(
+        [f'{images} images evaluated, mAP {order.ap[0].mean():.4f}. {verdict}{advice}', 'Closest:', *lines]
+    )
 
 
 def _name_outputs(argv: List[str]) -> None:
@@ -91,7 +92,8 @@ def _name_outputs(argv: List[str]) -> None:
         order = find_order(evaluation.ranking, evaluation.targets)
         _check_certain(order, names, images)
         found = [names[i] for i in np.argsort(order.outputs)]
-        _write(args.output, found, _report(order, names, found, images))
+        advice = '' if trained else ' Give the names to weights install --class-order, or to convert --class-order.'
+        _write(args.output, found, _report(order, names, found, images, advice))
 
 
 def _write(path: Optional[str], names: List[str], report: str) -> None:

@@ -10,7 +10,7 @@ from timm.models import PretrainedCfg
 from ..benchmark.tables import markdown
 from ..runtime import one_line
 from ..weights.published import install_published, remove, tag_of, verify
-from ..weights.source import check_online, installed_file, remedy
+from ..weights.source import NotDownloaded, check_online, installed_file, remedy
 from ..weights.table import WeightsRow, weights_table
 from .flags.weights import create_parser
 
@@ -52,7 +52,7 @@ def _install(cfg: PretrainedCfg, class_order: Optional[str]) -> Path:
         check_online(cfg)
     try:
         return install_published(cfg, class_order=class_order)
-    except OSError as error:
+    except NotDownloaded as error:
         name = f'{cfg.architecture}.{cfg.tag}'
         raise OSError(f'Weights of {name} are not installed: {one_line(error).rstrip(".")}. {remedy(cfg)}') from error
 

@@ -18,7 +18,15 @@ from ..runtime import one_line
 from ..weights.content import published_globals
 from ..weights.file import HTTPError, find_problem
 from ..weights.folder import CONFIG, read_model_config
-from ..weights.source import GKGNET_FILE, check_online, drive_endpoint, installed_file, is_offline, remedy
+from ..weights.source import (
+    GKGNET_FILE,
+    NotDownloaded,
+    check_online,
+    drive_endpoint,
+    installed_file,
+    is_offline,
+    remedy,
+)
 
 __all__ = ['build_model', 'on_hub']
 
@@ -50,7 +58,7 @@ def _downloaded_file(cfg: PretrainedCfg, folder: Union[str, Path, None]) -> Opti
 def _check(path: Path, origin: str, error: Optional[Exception] = None) -> None:
     """Raise a ValueError if a file is not weights. If its origin is 'downloaded', remove it from the cache."""
     if problem := find_problem(path):
-        remedy = ' Delete it or install it again: python -m gkgnet_timm convert.' if origin == 'installed' else ''
+        remedy = ' Remove them and install them again: python -m gkgnet_timm weights.' if origin == 'installed' else ''
         if origin == 'downloaded':
             for file in {path.resolve(), path}:  # the Hub's cache has a file and a link to it
                 file.unlink(missing_ok=True)
@@ -83,7 +91,7 @@ def _from_authors(cfg: PretrainedCfg, cache_dir: Union[str, Path, None]) -> Opti
         repo, _, revision = cfg.hf_hub_id.partition('@')
         try:
             if not is_offline():  # one question: the Hub's own download tries for 20 seconds
-                get_hf_file_metadata(hf_hub_url(repo, _HUB_NAMES[0], revision=revision or None), timeout=2)
+                get_hf_file_metadata(hf_hub_url(repo, _HUB_NAMES[0], revision=revision or None), timeout=1)
                 return None
         except (OSError, HTTPError) as error:
             tried.append(f'from Hugging Face repository {cfg.hf_hub_id!r} ({_reason(error)})')
@@ -94,8 +102,8 @@ def _from_authors(cfg: PretrainedCfg, cache_dir: Union[str, Path, None]) -> Opti
 
     try:
         return install_published(cfg)
-    except OSError as error:
-        tried.append(f'from {drive_endpoint()} ({one_line(error, 300)})')
+    except NotDownloaded as error:
+        tried.append(f'from {drive_endpoint()} ({one_line(error)})')
     raise OSError(f'No weights of {name}: {", ".join(tried)}. {remedy(cfg)}')
 
 

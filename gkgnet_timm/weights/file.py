@@ -46,7 +46,11 @@ def find_problem(path: Union[str, Path]) -> Optional[str]:
         if code := re.search(r'GLOBAL ([\w.]+)', str(error)):
             return f'a pickle that asks for {code[1]}, which is code and was not run'
         return f'damaged or not a checkpoint ({type(error).__name__})'
+    if not tensors:
+        return 'without any tensor'
     for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.element_size() == 1:
+            return f'of another kind: tensor {name!r} is of type {tensor.dtype}'
         if tensor.is_floating_point() and not tensor.isfinite().all():
             return f'broken: tensor {name!r} has nan or infinite numbers'
     return None

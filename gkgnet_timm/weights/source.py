@@ -12,8 +12,8 @@ from timm.models import PretrainedCfg, parse_model_name
 from ..runtime import cache_dir
 from .folder import CONFIG, WEIGHTS
 
-__all__ = ['GKGNET_FILE', 'GOOGLE_DRIVE', 'VIG_FILES', 'check_online', 'drive_endpoint', 'find_checkpoint']
-__all__ += ['find_weights', 'installed_file', 'is_offline', 'remedy']
+__all__ = ['GKGNET_FILE', 'GOOGLE_DRIVE', 'NotDownloaded', 'VIG_FILES', 'check_online', 'drive_endpoint']
+__all__ += ['find_checkpoint', 'find_weights', 'installed_file', 'is_offline', 'remedy']
 
 GOOGLE_DRIVE = 'https://drive.google.com'
 GKGNET_FILE = f'{GOOGLE_DRIVE}/file/d/1TB_UqqFvpQ2bvy_qau0aKP6GoK9Xlix_/view'  # of the authors
@@ -25,6 +25,10 @@ VIG_FILES = {
     'b': f'{_VIG_RELEASE}/pvig_b_83.66.pth.tar',
 }
 _OF_RUN = ('model_best.pth.tar', 'last.pth.tar')
+
+
+class NotDownloaded(OSError):
+    """A server cannot be reached, or does not send what it should."""
 
 
 def drive_endpoint() -> str:

@@ -83,9 +83,13 @@ def _source(cfg: PretrainedCfg) -> str:
 
 
 def _is_verified(cfg: PretrainedCfg, file: Optional[Path]) -> Optional[bool]:
-    config = file and file.with_name(CONFIG)
-    notes = read_model_config(config)['pretrained_cfg'].get('notes') if config and config.is_file() else cfg.notes
-    return (VERIFIED in (notes or ())) if cfg.label_names else None
+    if not cfg.label_names:
+        return None
+    try:
+        notes = read_model_config(file.with_name(CONFIG))['pretrained_cfg'].get('notes') if file else cfg.notes
+    except (OSError, ValueError):  # `verify` says what is wrong with it
+        notes = None
+    return VERIFIED in (notes or ())
 
 
 @functools.lru_cache(maxsize=None)

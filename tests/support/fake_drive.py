@@ -16,6 +16,7 @@ PAGES = {
     'sign in': '<html><a href="https://accounts.google.com/ServiceLogin">Sign in</a></html>',
     'page': '<html><body>Something new</body></html>',
 }
+PLACES = {'elsewhere': 'http://127.0.0.1:9/uc', 'nowhere': '', 'no address': 'http://[bad/', 'round': '/uc?id=1'}
 
 
 class FakeDrive:
@@ -65,9 +66,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.page(PAGES[drive.answer])
         elif drive.answer == 'missing' or 'id' not in fields:
             self.page('<html>Not found</html>', 404)
-        elif drive.answer == 'elsewhere':
+        elif drive.answer in PLACES:
             self.send_response(302)
-            self.send_header('Location', 'http://127.0.0.1:9/uc')
+            if PLACES[drive.answer]:
+                self.send_header('Location', PLACES[drive.answer])
             self.send_header('Content-Length', '0')
             self.end_headers()
         elif path == '/uc' and drive.answer != 'direct':
@@ -85,6 +87,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         start = int(asked[1]) if asked and drive.answer != 'no parts' else 0
         self.send_response(206 if start else 200)
         self.send_header('Content-Type', 'application/octet-stream')
+        self.send_header('Set-Cookie', 'seen=1')
         self.send_header('Content-Disposition', 'attachment; filename="GKGNet-576.pth"')
         if start:
             self.send_header('Content-Range', f'bytes {start}-{length - 1}/{length}')

@@ -5,9 +5,11 @@ import types
 
 import pytest
 from fake_drive import FakeDrive
+from huggingface_hub import get_session
 
 from gkgnet_timm.weights import drive as drive_module
 from gkgnet_timm.weights.drive import download
+from gkgnet_timm.weights.source import NotDownloaded
 
 SIZE = 3_000_001
 
@@ -77,8 +79,11 @@ def test_parts_of_another_file_are_not_continued(drive, folder):
     [
         ('quota', 'downloaded too often today'),
         ('sign in', 'asks to sign in'),
-        ('page', 'a web page in place of the file .HTTP status 200'),
+        ('page', 'it sent a web page in place of the file'),
         ('missing', 'HTTP status 404'),
+        ('nowhere', 'HTTP status 302'),
+        ('no address', 'ValueError: Invalid IPv6 URL'),
+        ('round', 'it redirects without end'),
         ('elsewhere', "leads to another place, 'http://127.0.0.1:9/uc'"),
         ('no length', 'does not say the length'),
         ('wrong length', 'broke off 4 times'),
@@ -95,10 +100,31 @@ def test_bad_answers(drive, folder, answer, reason):
     assert parts(folder) == [SIZE]
 
 
+def test_more_than_was_announced(drive, folder, monkeypatch):
+    """Of a server that sends chunks without end."""
+    announced = drive_module._announced
+    monkeypatch.setattr(drive_module, '_announced', lambda response: (SIZE - 10, announced(response)[1]))
+    with pytest.raises(NotDownloaded, match='more than the length that it announced'):
+        download('the_id', folder, 'net')
+    assert parts(folder) == [0]
+
+
+def test_no_cookies_are_kept(drive, folder):
+    download('the_id', folder, 'net')
+    assert not get_session().cookies
+
+
+def test_an_endpoint_that_is_none(folder, monkeypatch):
+    for endpoint in ('nonsense', 'http://[::1', 'ftp://mirror'):
+        monkeypatch.setenv('GKGNET_TIMM_DRIVE_ENDPOINT', endpoint)
+        with pytest.raises(NotDownloaded, match='Error|Protocol'):
+            download('the_id', folder, 'net')
+
+
 def test_a_full_disk(drive, folder, monkeypatch):
     usage = types.SimpleNamespace(free=SIZE)
     monkeypatch.setattr(drive_module, 'shutil', types.SimpleNamespace(disk_usage=lambda path: usage))
-    with pytest.raises(OSError, match="the disk of '.*cache' has less than the 4 MB"):
+    with pytest.raises(OSError, match="The disk of '.*cache' has less than 4 MB"):
         download('the_id', folder, 'net')
     assert not any('bytes=' in request for request in drive.requests) and not parts(folder)
 

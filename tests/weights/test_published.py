@@ -19,7 +19,8 @@ import timm
 
 from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.class_names import COCO_CLASSES, UNVERIFIED, VERIFIED
-from gkgnet_timm.weights import published
+from gkgnet_timm.models.pvig import VARIANTS
+from gkgnet_timm.weights import published, table
 from gkgnet_timm.weights.published import install_published, remove, tag_of, verify
 from gkgnet_timm.weights.source import installed_file
 
@@ -94,16 +95,16 @@ def test_no_network_and_none_allowed(tmp_path):
 
 @pytest.fixture
 def small(drive, monkeypatch):
-    """Published weights of a narrow model, and its name in a registry of its own."""
-    torch.save(published_gkgnet(64, 80, 'narrow'), drive.path)
-    convert = published.convert
-    options = dict(img_size=64, dims=NARROW)
-    monkeypatch.setattr(published, 'convert', lambda *args, **kwargs: convert(*args, **kwargs, model_kwargs=options))
+    """Published weights of a narrow model, in the place of those of `gkgnet_576`."""
+    for width in ('ti', 's'):
+        monkeypatch.setitem(VARIANTS[width], 'dims', NARROW)
+    torch.save(published_gkgnet(576, 80, 'narrow'), drive.path)
+    monkeypatch.setattr(table, '_count_parameters', table._count_parameters.__wrapped__)  # keeps nothing
     return timm.get_pretrained_cfg('gkgnet_576')
 
 
 def create():
-    return timm.create_model('gkgnet_576', pretrained=True, img_size=64, dims=NARROW).eval()
+    return timm.create_model('gkgnet_576', pretrained=True).eval()
 
 
 @pytest.mark.parametrize('answer', ['quota', 'sign in', 'page', 'missing', 'elsewhere', 'wrong length', 'no length'])
@@ -119,7 +120,7 @@ def test_refusals(drive, small, tmp_path, answer):
     assert weights_in(tmp_path / 'cache') == ['model.safetensors']
 
 
-@pytest.mark.parametrize('content', ['page', 'truncated', 'other', 'nan'])
+@pytest.mark.parametrize('content', ['page', 'truncated', 'other', 'nan', 'empty', 'float8', 'of 20 classes'])
 def test_damaged_files(drive, small, tmp_path, content):
     good = drive.path.read_bytes()
     if content == 'page':
@@ -128,6 +129,12 @@ def test_damaged_files(drive, small, tmp_path, content):
         drive.path.write_bytes(good[:-5000])
     elif content == 'other':
         torch.save(dict(weight=torch.zeros(3)), drive.path)
+    elif content == 'empty':
+        torch.save({}, drive.path)
+    elif content == 'of 20 classes':
+        torch.save(published_gkgnet(576, 20, 'narrow'), drive.path)
+    elif content == 'float8':
+        torch.save(dict(torch.load(drive.path), extra=torch.zeros(3).to(torch.float8_e4m3fn)), drive.path)
     else:
         state = torch.load(drive.path)
         state['backbone.pos_embed'] *= torch.nan
@@ -142,7 +149,7 @@ def test_damaged_files(drive, small, tmp_path, content):
 def test_the_hash_of_a_contributor_is_enforced(drive, small, tmp_path, monkeypatch):
     source = published.SOURCES[small.url]
     monkeypatch.setitem(published.SOURCES, small.url, source._replace(sha256='0' * 64))
-    with pytest.raises(ValueError, match='another one than the authors have published'):
+    with pytest.raises(ValueError, match='not the file that the authors published'):
         create()
     assert weights_in(tmp_path / 'cache') == []
 
@@ -156,6 +163,10 @@ def test_records(drive, small, tmp_path):
     assert UNVERIFIED in create().pretrained_cfg['notes']
     rows = load_file(file)['head_label.weight']
     record = verify(small)
+    wrong = tmp_path / 'wrong.txt'
+    wrong.write_text('\n'.join(['human', *COCO_CLASSES[1:]]))
+    with pytest.raises(ValueError, match="does not have the class names of .*: 'human', 'person' are in one of them"):
+        install_published(small, class_order=wrong)
     assert install_published(small, class_order=order) == file
     assert list(create().pretrained_cfg['notes']) == [VERIFIED]
     assert torch.equal(load_file(file)['head_label.weight'], rows.flip(0))  # in the order of the names of the tag
@@ -170,6 +181,25 @@ def test_records(drive, small, tmp_path):
     (file.parent / 'config.json').unlink()
     with pytest.raises(FileNotFoundError, match='no record'):
         verify(small)
+
+
+def test_an_order_is_checked_before_the_download(drive, small, tmp_path):
+    with pytest.raises(FileNotFoundError, match='order.txt'):
+        install_published(small, class_order=tmp_path / 'order.txt')
+    (tmp_path / 'order.txt').write_text('person\ncar')
+    with pytest.raises(ValueError, match='does not have the class names'):
+        install_published(small, class_order=tmp_path / 'order.txt')
+    with pytest.raises(ValueError, match='pvig_s_224.in1k has no class names'):
+        install_published(tag_of('pvig_s_224'), class_order=tmp_path / 'order.txt')
+    assert not drive.requests
+
+
+def test_a_cache_that_cannot_be_written(drive, tmp_path, monkeypatch):
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path / 'file'))
+    with pytest.raises(OSError, match='Cannot write to .*GKGNET_TIMM_CACHE sets another place'):
+        create()
+    assert not drive.requests
 
 
 def test_names_of_weights():
@@ -207,6 +237,9 @@ def test_the_command(drive, small, tmp_path, capsys):
     assert f'| true | {installed} |' in run()
     Path(installed).write_bytes(b'x')
     refuse('is not what was installed', 'verify')
+    (Path(installed).with_name('config.json')).write_text('[]')
+    assert f'| false | {installed} |' in run()
+    refuse('has no record of its SHA-256', 'verify')
     assert 'Removed: ' in run('remove', 'gkgnet_576.coco2014') and not Path(installed).parent.exists()
     refuse('say which', 'install')
     refuse('takes no name', 'list', 'gkgnet_576')

@@ -10,8 +10,8 @@ def create_parser() -> argparse.ArgumentParser:
     parser = FlagParser(
         prog=command_line('weights'),
         description='List the pretrained weights: classes, source, licence, size, cost, published figure, and where '
-        'they are installed. Or install some, so that no model needs the network for them again, remove them, or '
-        'compare what is installed with the record of its installation.',
+        'they are installed. Or install some from their authors, so that no model needs the network for them again, '
+        'remove them, or compare what is installed with the record of its installation.',
     )
     actions = ('list', 'install', 'remove', 'verify')
     parser.add_argument('action', nargs='?', choices=actions, default='list', help='(default: list)')
