@@ -13,6 +13,7 @@ from ..graph.layout import chunk_ranges
 
 __all__ = ['in_bands', 'in_groups', 'node_wise']
 
+GROUP = 1 << 22  # numbers of the largest map; twice as much is fresh memory each time
 LayerT = TypeVar('LayerT', bound=nn.Module)
 _NODE_WISE: Dict[Type[nn.Module], Callable[[nn.Module], bool]] = {}
 
@@ -99,7 +100,7 @@ def in_groups(
     """
     groups: List[Tuple[int, int, int, int]] = []
     if not _must_be_whole(x):
-        groups = chunk_ranges(x.shape[0], 1, size, 1 << 22)  # twice as much is fresh memory each time
+        groups = chunk_ranges(x.shape[0], 1, size, GROUP)
     if len(groups) < 2 or not all(
         _is_node_wise(part) or (type(part) is nn.Conv2d and not _has_hooks(part))
         for layer in layers

@@ -2,8 +2,7 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.class_names import COCO_CLASSES, UNVERIFIED, VERIFIED
 from gkgnet_timm.models.pvig import VARIANTS
 from gkgnet_timm.weights import published, table
+from gkgnet_timm.weights.convert import convert
 from gkgnet_timm.weights.published import install_published, remove, tag_of, verify
 from gkgnet_timm.weights.source import installed_file
 
@@ -67,8 +67,7 @@ def test_in_one_line(drive, tmp_path):
     asked = len(drive.requests)
     third = run_python(CREATE, tmp_path / '3.pt', home=home, GKGNET_TIMM_DRIVE_ENDPOINT='http://127.0.0.1:9')
     assert third.returncode == 0 and len(drive.requests) == asked and not third.stderr, third.stderr
-    command = [sys.executable, '-m', 'gkgnet_timm', 'convert', drive.path, '--model', 'gkgnet_576', '--output']
-    subprocess.run([*command, tmp_path / 'converted'], check=True, capture_output=True)
+    convert(drive.path, tmp_path / 'converted', model='gkgnet_576')
     model = timm.create_model(f'local-dir:{tmp_path / "converted"}', pretrained=True).eval()
     expected = model(torch.linspace(-1, 1, 3 * 64 * 64).view(1, 3, 64, 64))
     assert all(torch.equal(torch.load(tmp_path / name), expected) for name in ('1.pt', '2.pt', '3.pt'))
@@ -85,12 +84,28 @@ def test_no_network_and_none_allowed(tmp_path):
     places = [done.stdout.index(step) for step in steps]
     assert places == sorted(places) and 'with a browser, then once' in done.stdout and done.stdout.count('\n') == 1
     assert float(done.stderr.split()[-2]) < 5
-    trunk = CREATE.replace('gkgnet_576', 'pvig_ti_224')
-    for variable in ('HF_HUB_OFFLINE', 'GKGNET_TIMM_OFFLINE'):
-        done = run_python(CREATE, home=tmp_path, **{variable: '1'})
-        assert variable in done.stdout and 'with a browser' in done.stdout and 'Connect' not in done.stdout
-        done = run_python(trunk, home=tmp_path, **{variable: '1'})
-        assert 'pvig_ti_224.in1k are not here' in done.stdout and 'by other means, then once' in done.stdout
+    body = CREATE.replace("'gkgnet_576'", 'name').replace(
+        "sys.exit(f'after {time.perf_counter() - start:.2f} s')", 'continue'
+    )
+    both = 'for name in ("gkgnet_576", "pvig_ti_224"):\n' + textwrap.indent(body, '    ')
+    check_offline(*run_python(both, home=tmp_path, HF_HUB_OFFLINE=1).stdout.splitlines())
+
+
+def check_offline(gkgnet, pvig):
+    assert 'HF_HUB_OFFLINE or GKGNET_TIMM_OFFLINE forbids' in gkgnet and 'with a browser' in gkgnet
+    assert 'pvig_ti_224.in1k are not here' in pvig and 'by other means, then once' in pvig
+
+
+def test_our_own_switch(tmp_path, monkeypatch):
+    monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path))
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'torch'))
+    monkeypatch.setenv('GKGNET_TIMM_OFFLINE', '1')
+    said = []
+    for name in ('gkgnet_576', 'pvig_ti_224'):
+        with pytest.raises(OSError) as error:
+            timm.create_model(name, pretrained=True)
+        said.append(str(error.value))
+    check_offline(*said)
 
 
 @pytest.fixture
@@ -99,7 +114,7 @@ def small(drive, monkeypatch):
     for width in ('ti', 's'):
         monkeypatch.setitem(VARIANTS[width], 'dims', NARROW)
     torch.save(published_gkgnet(576, 80, 'narrow'), drive.path)
-    monkeypatch.setattr(table, '_count_parameters', table._count_parameters.__wrapped__)  # keeps nothing
+    monkeypatch.setattr(table, '_count_parameters', lambda architecture: 1)  # which would be kept
     return timm.get_pretrained_cfg('gkgnet_576')
 
 
