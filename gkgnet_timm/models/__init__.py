@@ -1,4 +1,6 @@
-from .gkgnet import GkgNet, LabelGraph
+from ._label_graph import LabelGraph
+from .gkgnet import GkgNet
+from .gkgnet_backbone import GkgNetBackbone
 from .pvig import PyramidVig
 
-__all__ = ['GkgNet', 'LabelGraph', 'PyramidVig']
+__all__ = ['GkgNet', 'GkgNetBackbone', 'LabelGraph', 'PyramidVig']

@@ -9,7 +9,7 @@ import torch.nn as nn
 
 from ..layers.position import resample_pos_embed
 
-__all__ = ['check_tensors', 'complete', 'convert_keys']
+__all__ = ['check_tensors', 'complete', 'convert_keys', 'unwrap']
 
 _logger = logging.getLogger(__name__)
 _PUBLISHED_STEM = 'stem.convs.'
@@ -60,6 +60,14 @@ def _convert_key(key: str, stage_of: Sequence[str]) -> Optional[str]:
     return f'{_HEAD[module]}.{leaf}'
 
 
+def unwrap(checkpoint: Dict[str, Any]) -> Dict[str, torch.Tensor]:
+    """State dict that may be under `state_dict` or `model` of a checkpoint, without `module.` before its names."""
+    for wrapper in ('state_dict', 'model'):
+        if isinstance(checkpoint.get(wrapper), dict):
+            checkpoint = checkpoint[wrapper]
+    return {key.removeprefix('module.'): value for key, value in checkpoint.items()}
+
+
 def convert_keys(checkpoint: Dict[str, Any], depths: Sequence[int]) -> Dict[str, torch.Tensor]:
     """Unwrap a checkpoint and rename published tensors; a state dict of ours passes unchanged.
 
@@ -70,10 +78,7 @@ def convert_keys(checkpoint: Dict[str, Any], depths: Sequence[int]) -> Dict[str,
     Raises:
         ValueError: If the checkpoint belongs to a different model.
     """
-    for wrapper in ('state_dict', 'model'):
-        if isinstance(checkpoint.get(wrapper), dict):
-            checkpoint = checkpoint[wrapper]
-    state_dict = {key.removeprefix('module.'): value for key, value in checkpoint.items()}
+    state_dict = unwrap(checkpoint)
     if not any(_PUBLISHED_STEM in key for key in state_dict):
         if not any(key.startswith('stem.conv1.') for key in state_dict):
             raise ValueError(
@@ -138,6 +143,9 @@ def check_tensors(
     """
     kind = type(model).__name__
     expected = model.state_dict()
+    cfg = getattr(model, 'pretrained_cfg', {})
+    first_conv = cfg.get('first_conv') or ()
+    first_convs = {f'{name}.weight' for name in ((first_conv,) if isinstance(first_conv, str) else first_conv)}
     for key in (*expected, *state_dict):
         if key not in state_dict:
             raise ValueError(f'Checkpoint has no tensor {key!r}, which this {kind} needs.')
@@ -154,7 +162,7 @@ def check_tensors(
             else:
                 state_dict[key] = resample_pos_embed(state_dict[key], *wanted[2:])
             _logger.info(f'Position embedding of {wanted[2:]} for {shape[2:]} of the file: {model.pos_embed_init}.')
-        elif key == 'stem.conv1.conv.weight' and shape[:1] + shape[2:] == wanted[:1] + wanted[2:]:
+        elif key in first_convs and shape[:1] + shape[2:] == wanted[:1] + wanted[2:]:
             pass  # timm adapts the input channels
         elif key.rpartition('.')[0] in head and shape[1:] == wanted[1:]:
             pass  # timm leaves out a classifier for other classes
@@ -162,7 +170,6 @@ def check_tensors(
             raise ValueError(
                 f'Checkpoint tensor {key!r} has shape {shape}, this {kind} needs {wanted}: another variant or option?'
             )
-    cfg = getattr(model, 'pretrained_cfg', {})
     counts = {len(state_dict[f'{name}.weight']) for name in head if f'{name}.weight' in state_dict}
     if counts and cfg.get('num_classes') and counts != {cfg['num_classes']}:  # 0: see `complete`
         cfg.update(num_classes=counts.pop())

@@ -8,82 +8,29 @@ every stage, label nodes look for their nearest patches in the map of that stage
 scored from its own node and from the pooled patches.
 """
 
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+import itertools
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 import torch.nn as nn
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import get_device_dtype, global_pool_nlc
-from timm.models import generate_default_cfgs, named_apply, register_model
+from timm.layers import global_pool_nlc
+from timm.models import generate_default_cfgs, register_model
 
 from ..class_names import COCO_CLASSES, UNVERIFIED
-from ..graph.layout import to_map, to_nodes
-from ..layers.block import Block
-from ..layers.checkpoint import checkpoint_block
+from ..graph.layout import to_nodes
 from ..weights.source import GKGNET_FILE, VIG_FILES
-from ._checks import check_classifier, check_options, check_positive
+from ._checks import check_classifier, check_options
 from ._convert import check_tensors, complete, convert_keys
+from ._label_graph import LABEL_CLASSIFIER, LabelBranch, init_label_branch
 from ._pretrained import build_model, on_hub
 from .pvig import VARIANTS, PyramidVigTrunk
 
-__all__ = ['GkgNet', 'LabelGraph']
+__all__ = ['GkgNet']
 
 
-class LabelGraph(NamedTuple):
-    """What GKGNet saw in a batch of images, see `GkgNet.forward_graph`.
-
-    Attributes:
-        logits: (B, L).
-        neighbors: For every stage, for every label block, the patches chosen by each class in each channel group,
-            nearest first: (B, G, L, k), flat indices (row * width + column) into the map of that stage.
-        label_nodes: For every stage, the label nodes (B, L, C_s) after its label blocks.
-        patch_maps: For every stage, its feature map (B, C_s, H_s, W_s).
-    """
-
-    logits: torch.Tensor
-    neighbors: List[List[torch.Tensor]]
-    label_nodes: List[torch.Tensor]
-    patch_maps: List[torch.Tensor]
-
-
-class LabelStage(nn.Module):
-    """Project label nodes to the width of a stage, then update them by blocks whose candidates are its patches."""
-
-    def __init__(
-        self,
-        in_dim: int,
-        dim: int,
-        depth: int,
-        k: int,
-        num_groups: int,
-        drop_path: float = 0.0,
-        project: bool = True,
-        device=None,
-        dtype=None,
-    ):
-        dd = {'device': device, 'dtype': dtype}
-        super().__init__()
-        self.grad_checkpointing = False
-        self.proj = nn.Linear(in_dim, dim, **dd) if project else nn.Identity()
-        self.blocks = nn.ModuleList(
-            [Block(dim, k, num_groups=num_groups, drop_path=drop_path, **dd) for _ in range(depth)]
-        )
-
-    def forward(self, nodes: torch.Tensor, patches: torch.Tensor) -> Tuple[torch.Tensor, List[torch.Tensor]]:
-        nodes = self.proj(nodes)
-        x = to_map(nodes, 1, nodes.shape[1])  # (B, L, C) -> (B, C, 1, L)
-        neighbors: List[torch.Tensor] = []
-        for block in self.blocks:
-            if self.grad_checkpointing and not torch.jit.is_scripting():
-                x, index = checkpoint_block(block, x, patches)
-            else:
-                x, index = block(x, patches)
-            neighbors.append(index)
-        return to_nodes(x), neighbors  # (B, C, 1, L) -> (B, L, C)
-
-
-class GkgNet(PyramidVigTrunk):
+class GkgNet(LabelBranch, PyramidVigTrunk):
     """GKGNet. Arguments that are not listed here are those of `PyramidVig`.
 
     Args:
@@ -116,59 +63,34 @@ class GkgNet(PyramidVigTrunk):
         dtype=None,
     ):
         check_classifier(num_classes, global_pool)
-        check_positive(label_k=label_k, label_depth=label_depth)
         check_options(drop_rate=drop_rate)
         dd = {'device': device, 'dtype': dtype}
         super().__init__(
             img_size, in_chans, depths, dims, k, num_groups, drop_path_rate, dynamic_img_size, dynamic_img_pad,
             pos_embed_init, **dd
         )  # fmt: skip
-        self.label_k = label_k
-        self.num_groups = num_groups
-        self.label_depth = label_depth
         self.global_pool = global_pool
-        self.num_classes = self.num_prefix_tokens = num_classes
         self.head_drop = nn.Dropout(drop_rate)
-        self._build_label_stages(**dd)
-        self._build_classifier(**dd)
+        firsts = itertools.accumulate((0, *depths[:-1]))  # the first block of each stage in the trunk
+        self._build_label_branch(
+            num_classes,
+            dims,
+            dims,
+            self.num_features,
+            label_k,
+            num_groups,
+            label_depth,
+            [self.drop_path_rates[first] for first in firsts],
+            **dd,
+        )
         self.init_weights()
-
-    def _build_label_stages(self, device=None, dtype=None) -> None:
-        self.label_stages = nn.ModuleList()
-        if self.num_classes == 0:
-            return
-        dims = [info['num_chs'] for info in self.feature_info]
-        first = 0  # index of the first block of the stage in the trunk
-        for i, (dim, depth) in enumerate(zip(dims, self.depths)):
-            self.label_stages.append(
-                LabelStage(
-                    dims[max(i - 1, 0)],
-                    dim,
-                    depth=self.label_depth if i == len(dims) - 1 else 1,
-                    k=self.label_k,
-                    num_groups=self.num_groups,
-                    drop_path=self.drop_path_rates[first],
-                    project=i > 0,
-                    device=device,
-                    dtype=dtype,
-                )
-            )
-            first += depth
-
-    def _build_classifier(self, device=None, dtype=None) -> None:
-        dd = {'device': device, 'dtype': dtype}
-        self.label_embed = self.head_label = self.head_patch = None
-        if self.num_classes > 0:
-            self.label_embed = nn.Embedding(self.num_classes, self.feature_info[0]['num_chs'], **dd)
-            self.head_label = nn.Linear(self.num_features, self.num_classes, **dd)  # row c scores node c
-            self.head_patch = nn.Linear(self.num_features, self.num_classes, **dd)
 
     @torch.jit.ignore
     def _init_weights(self, module: nn.Module, name: str = '') -> None:
-        super()._init_weights(module, name)
         if name in ('head_label', 'head_patch'):
-            nn.init.normal_(module.weight, std=0.01)
-            nn.init.zeros_(module.bias)
+            init_label_branch(module, name)
+        else:
+            super()._init_weights(module, name)
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
@@ -176,13 +98,6 @@ class GkgNet(PyramidVigTrunk):
         # in groups of blocks, after those of its stage
         matcher['blocks'].append((r'^label_stages\.(\d+)', None if coarse else (max(self.depths),)))
         return matcher
-
-    @torch.jit.ignore
-    def get_classifier(self) -> Tuple[nn.Module, ...]:
-        """The modules with one row per class: the two score layers and the label embedding."""
-        if self.num_classes == 0:
-            return nn.Identity(), nn.Identity(), nn.Identity()
-        return self.head_label, self.head_patch, self.label_embed
 
     def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
         """Replace the label embedding and score layers by fresh ones for a different class count.
@@ -192,43 +107,21 @@ class GkgNet(PyramidVigTrunk):
         check_classifier(num_classes, self.global_pool if global_pool is None else global_pool)
         if global_pool is not None:
             self.global_pool = global_pool
-        dd = get_device_dtype(self)
-        had_label_stages = len(self.label_stages) > 0
-        self.num_classes = self.num_prefix_tokens = num_classes
-        if num_classes == 0 or not had_label_stages:
-            self._build_label_stages(**dd)
-            named_apply(self._init_weights, self.label_stages)
-            for stage in self.label_stages:
-                stage.grad_checkpointing = self.stages[0].grad_checkpointing
-        self._build_classifier(**dd)
-        for name in ('label_embed', 'head_label', 'head_patch'):
-            if num_classes > 0:
-                self._init_weights(getattr(self, name), name)
-        self.train(self.training)
+        self._reset_labels(num_classes)
 
-    def forward_labels(
-        self,
-        maps: List[torch.Tensor],
-    ) -> Tuple[List[torch.Tensor], List[List[torch.Tensor]]]:
-        """Label nodes (B, L, C_s) after each of the stages whose maps are given, and the neighbours they chose."""
-        assert self.label_embed is not None
-        nodes = self.label_embed.weight.unsqueeze(0).expand(maps[0].shape[0], -1, -1)  # (L, C) -> (B, L, C)
-        label_nodes: List[torch.Tensor] = []
-        neighbors: List[List[torch.Tensor]] = []
-        for i, stage in enumerate(self.label_stages):
-            if i < len(maps):
-                nodes, index = stage(nodes, maps[i])
-                label_nodes.append(nodes)
-                neighbors.append(index)
-        return label_nodes, neighbors
+    def _forward_maps(self, x: torch.Tensor) -> Tuple[torch.Tensor, List[torch.Tensor]]:
+        maps = self.forward_stages(x, len(self.stages))
+        return maps[-1], maps
+
+    def _join(self, features: torch.Tensor, label_nodes: torch.Tensor) -> torch.Tensor:
+        return torch.cat([label_nodes, to_nodes(features)], dim=1)  # (B, C, H, W) -> (B, H * W, C)
 
     def join(self, maps: List[torch.Tensor]) -> torch.Tensor:
         """All final graph nodes, label nodes first: (B, L + H / 32 * W / 32, C)."""
-        patches = to_nodes(maps[-1])  # (B, C, H, W) -> (B, H * W, C)
         if self.label_embed is None:
-            return patches
+            return to_nodes(maps[-1])  # (B, C, H, W) -> (B, H * W, C)
         label_nodes, _ = self.forward_labels(maps)
-        return torch.cat([label_nodes[-1], patches], dim=1)
+        return self._join(maps[-1], label_nodes[-1])
 
     def remove_head(self) -> None:
         """Remove the label branch."""
@@ -240,29 +133,7 @@ class GkgNet(PyramidVigTrunk):
         pooled = self.head_drop(pooled)
         if pre_logits or self.head_label is None or self.head_patch is None:
             return pooled
-        nodes = self.head_drop(x[:, : self.num_prefix_tokens])  # (B, L, C)
-        label_scores = (nodes * self.head_label.weight).sum(dim=-1) + self.head_label.bias  # (B, L, C) -> (B, L)
-        return label_scores + self.head_patch(pooled)
-
-    @torch.jit.ignore
-    def forward_graph(self, x: torch.Tensor) -> LabelGraph:
-        """Logits and the label graph that led to them, for pictures and analysis.
-
-        The normal forward pass computes the same neighbours and drops them, so this is no slower.
-
-        Args:
-            x: Images (B, in_chans, H, W).
-
-        Raises:
-            ValueError: If the model has no label nodes (num_classes=0).
-        """
-        if self.num_classes == 0:
-            raise ValueError('This model has num_classes=0 and so no label graph.')
-        maps = self.forward_stages(x, len(self.stages))
-        label_nodes, neighbors = self.forward_labels(maps)
-        patches = to_nodes(maps[-1])  # (B, C, H, W) -> (B, H * W, C)
-        logits = self.forward_head(torch.cat([label_nodes[-1], patches], dim=1))
-        return LabelGraph(logits, neighbors, label_nodes, maps)
+        return self.score(self.head_drop(x[:, : self.num_prefix_tokens]), pooled)
 
 
 def checkpoint_filter_fn(state_dict: Dict[str, Any], model: GkgNet) -> Dict[str, torch.Tensor]:
@@ -277,7 +148,7 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: GkgNet) -> Dict[str,
     state_dict = convert_keys(state_dict, model.depths)
     state_dict = {key: value for key, value in state_dict.items() if not key.startswith('head.')}  # of a Pyramid ViG
     state_dict = complete(state_dict, model, ('label_', 'head_'))
-    return check_tensors(state_dict, model, ('head_label', 'head_patch', 'label_embed'))
+    return check_tensors(state_dict, model, LABEL_CLASSIFIER)
 
 
 def _cfg(url: str = '', img_size: int = 224, **kwargs: Any) -> Dict[str, Any]:
@@ -293,7 +164,7 @@ def _cfg(url: str = '', img_size: int = 224, **kwargs: Any) -> Dict[str, Any]:
         'mean': IMAGENET_DEFAULT_MEAN,
         'std': IMAGENET_DEFAULT_STD,
         'first_conv': 'stem.conv1.conv',
-        'classifier': ('head_label', 'head_patch', 'label_embed'),
+        'classifier': LABEL_CLASSIFIER,
         'license': 'apache-2.0',
         'paper_ids': 'arXiv:2308.14378',
         'paper_name': (

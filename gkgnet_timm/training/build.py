@@ -133,6 +133,7 @@ def _model_options(config: TrainConfig) -> Dict[str, Any]:
 def _create_model(config: TrainConfig, class_names: list, process: Process, is_resumed: bool) -> torch.nn.Module:
     options = _model_options(config)
     if is_resumed:  # the weights of the checkpoint follow
+        options.pop('pretrained_backbone', None)
         return create_model(config.model, num_classes=len(class_names), **options)
     source = config.pretrained_path or config.initial_checkpoint
     path = source and find_weights(source)
@@ -198,6 +199,8 @@ def check_start(config: TrainConfig, is_resumed: bool = False) -> None:
     create_optimizer(config, torch.nn.Linear(1, 1))
     if config.model_kwargs:
         options = dict(_model_options(config), pretrained=config.pretrained and not is_resumed, pretrained_path=path)
+        if is_resumed:
+            options.pop('pretrained_backbone', None)
         check_forward(create_model(config.model, num_classes=2, **options, use_ema=False))
 
 

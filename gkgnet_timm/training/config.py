@@ -136,6 +136,9 @@ class TrainConfig:
         choices=('trunk', 'none'),
     )
     freeze_epochs: Optional[int] = option(None, 'train all from then on', 'N', limits=(1, inf))
+    backbone_lr_scale: float = option(
+        1.0, 'learning rate of the trunk, as a share of that of the rest', 'SHARE', limits=(0, 100)
+    )
     grad_checkpointing: bool = option(False, 'less memory, more time')
     torchcompile: Optional[str] = option(None, 'compile the model', 'BACKEND', nargs='?', const='inductor')
     sync_bn: bool = option(False, 'share batch statistics between processes')

@@ -29,7 +29,7 @@ from .config import TrainConfig
 from .curves import draw_curves
 from .epoch import train_one_epoch, updates_of
 from .evaluate import METRICS, evaluate_epoch
-from .freeze import set_frozen
+from .freeze import scale_trunk_rate, set_frozen
 from .logs import RunLog
 from .pictures import draw_batch
 from .progress import Progress
@@ -100,6 +100,8 @@ def _train(config: TrainConfig, resume: Optional[str], process: Process, output:
     check_last_batch(train_loader, model, config.batch_size, data_config['input_size'])
     updates = updates_of(len(train_loader), config.grad_accum_steps)
     optimizer = create_optimizer(config, model)
+    if config.backbone_lr_scale != 1:
+        scale_trunk_rate(optimizer, model, config.backbone_lr_scale)
     scaler = utils.NativeScaler(process.device.type) if config.amp and config.amp_dtype == 'float16' else None
     if config.model_ema:
         ema_device = 'cpu' if config.model_ema_force_cpu else None

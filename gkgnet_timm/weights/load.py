@@ -219,6 +219,7 @@ def _load_trained(
     if name.partition('.')[0] != config['model'].partition('.')[0]:
         raise ValueError(f'Checkpoint {path!r} is of model {config["model"]!r}, not {name!r}.')
     kwargs = {**config['model_kwargs'], **model_kwargs, 'num_classes': len(trained.class_names)}
+    kwargs.pop('pretrained_backbone', None)  # the weights of the checkpoint follow
     for argument in ('img_size', 'in_chans'):
         if config.get(argument):
             kwargs[argument] = config[argument]

@@ -17,7 +17,7 @@ from gkgnet_timm.layers import block as layers
 from gkgnet_timm.layers.block import GraphConv
 from gkgnet_timm.loss import GKGNetLoss
 from gkgnet_timm.models._convert import convert_keys
-from gkgnet_timm.models.gkgnet import LabelStage
+from gkgnet_timm.models._label_graph import LabelStage
 
 TOLERANCE = 1e-9
 OPTIONS = {'k': 'k', 'k_label_gcn': 'label_k', 'num_group': 'num_groups', 'num_gcn': 'label_depth'}

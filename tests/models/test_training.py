@@ -14,7 +14,7 @@ from timm.layers import DropPath, create_feature_extractor, get_graph_node_names
 from timm.models import group_parameters
 from timm.optim import param_groups_weight_decay
 
-from gkgnet_timm.models.gkgnet import LabelStage
+from gkgnet_timm.models._label_graph import LabelStage
 
 # --- training
 

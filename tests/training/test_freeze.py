@@ -68,7 +68,7 @@ def test_trunk_that_was_never_trained_is_a_warning(small_demo, tmp_path, capsys)
 
 
 def test_model_without_a_classifier():
-    with pytest.raises(ValueError, match='--freeze trunk: ResNet has no classifier'):
+    with pytest.raises(ValueError, match='ResNet has no classifier apart from its trunk'):
         set_frozen(timm.create_model('test_resnet', num_classes=0), True)
 
 
