@@ -6,7 +6,7 @@ sentence with its remedy, and a damaged download is removed from the cache.
 
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Type, TypeVar, Union
+from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar, Union
 
 import torch
 import torch.nn as nn
@@ -107,8 +107,21 @@ def _from_authors(cfg: PretrainedCfg, cache_dir: Union[str, Path, None]) -> Opti
     raise OSError(f'No weights of {name}: {", ".join(tried)}. {remedy(cfg)}')
 
 
-def build_model(model_cls: Type[ModelT], variant: str, pretrained: bool, **kwargs: Any) -> ModelT:
+def build_model(
+    model_cls: Type[ModelT],
+    variant: str,
+    pretrained: bool,
+    feature_indices: Union[int, Tuple[int, ...]] = (0, 1, 2, 3),
+    **kwargs: Any,
+) -> ModelT:
     """Build a model by timm's `build_model_with_cfg`, with installed weights before those of the network.
+
+    Args:
+        model_cls: Its class.
+        variant: Its registered name.
+        pretrained: Whether to load weights.
+        feature_indices: Maps of `features_only` unless `out_indices` says which, the last n if int.
+        kwargs: More arguments of timm's function and of the class.
 
     Raises:
         OSError: If there is no such file, or the download fails: which weights, from where, why, and what to do.
@@ -142,7 +155,7 @@ def build_model(model_cls: Type[ModelT], variant: str, pretrained: bool, **kwarg
                 variant,
                 pretrained,
                 pretrained_cfg_overlay=overlay,
-                feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls='getter'),
+                feature_cfg=dict(out_indices=feature_indices, feature_cls='getter'),
                 **kwargs,
             )
     except Exception as error:

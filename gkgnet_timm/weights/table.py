@@ -12,7 +12,7 @@ from timm.models import PretrainedCfg
 
 from ..class_names import VERIFIED
 from .folder import CONFIG, read_model_config
-from .source import installed_file
+from .source import MODULES, installed_file
 
 __all__ = ['WeightsRow', 'weights_table']
 
@@ -102,7 +102,7 @@ def _count_parameters(architecture: str) -> int:
 def weights_table() -> List[WeightsRow]:
     """Return a row for all pretrained weights of this package, in the order of their names."""
     rows = []
-    for name in timm.list_models(pretrained=True, module=['gkgnet', 'pvig']):
+    for name in timm.list_models(pretrained=True, module=MODULES):
         cfg = timm.get_pretrained_cfg(name)
         file = installed_file(cfg)
         is_installed = bool(file and file.is_file())
