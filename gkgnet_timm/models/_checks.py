@@ -48,7 +48,8 @@ def check_channels(dims: Sequence[int], multiple: int, num_groups: int) -> None:
     """Raise a ValueError for channels that the layers cannot divide."""
     for dim in dims:
         if dim % multiple or dim % num_groups:
-            raise ValueError(f'Channels {tuple(dims)} have to be multiples of {multiple} and of num_groups={num_groups}.')
+            rule = f'multiples of {multiple} and of num_groups={num_groups}'
+            raise ValueError(f'Channels {tuple(dims)} have to be {rule}.')
 
 
 def check_classifier(num_classes: int, global_pool: str) -> None:

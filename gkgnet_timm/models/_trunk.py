@@ -1,4 +1,4 @@
-"""What the trunks of Pyramid ViG, GKGNet and ViG have in common: the stem, and the timm interface to layers in a row."""
+"""What Pyramid ViG, GKGNet and ViG have in common: the stem, and the timm interface to layers in a row."""
 
 from typing import List, Set, Tuple, Union
 

@@ -109,7 +109,8 @@ def installed_file(cfg: PretrainedCfg) -> Optional[Path]:
         return None
     if cfg.url == GKGNET_FILE:  # also where an organisation has it on the Hub
         source = f'{cfg.architecture}.{cfg.tag}'
-    return cache_dir() / 'weights' / source.rpartition('/')[2].removesuffix('.tar').removesuffix('.pth') / 'model.safetensors'
+    folder = source.rpartition('/')[2].removesuffix('.tar').removesuffix('.pth')
+    return cache_dir() / 'weights' / folder / 'model.safetensors'
 
 
 def find_checkpoint(source: str) -> str:
