@@ -150,18 +150,23 @@ def test_vig_file(save):
     assert torch.equal(model.head.fc.weight, published['prediction.4.weight'].flatten(1))
 
 
-@pytest.mark.parametrize('name', FAMILIES)
-@pytest.mark.parametrize('family', ['gkgnet', 'pvig', 'vig'])
+@pytest.mark.parametrize(
+    'name, family',
+    [
+        ('gkgnet_ti_224', 'vig'),
+        ('pvig_ti_224', 'vig'),
+        ('pvig_ti_224', 'gkgnet'),
+        ('vig_ti_224', 'gkgnet'),
+        ('vig_ti_224', 'pvig'),
+    ],
+)
 @pytest.mark.parametrize('own', [True, False])
-@pytest.mark.parametrize('num_classes', [None, 5])
-def test_file_of_another_family(save, name, family, own, num_classes):
-    """Refused in one line with the first tensor that is wrong; a GKGNet takes its trunk from a Pyramid ViG."""
-    if name.startswith(family) or (family == 'pvig' and name.startswith('gkgnet')):
-        return
+def test_file_of_another_family(save, name, family, own):
+    """Refused in one line with the first tensor that is wrong. A GKGNet does take its trunk from a Pyramid ViG."""
     files = dict(gkgnet=gkgnet_file, pvig=pvig_file, vig=vig_file)
     path = save(create(f'{family}_ti_224').state_dict() if own else files[family]())
     with pytest.raises(ValueError, match=r"^Checkpoint (tensor|has no tensor) '.*(another variant|needs)") as error:
-        load(path, name, num_classes=num_classes)
+        load(path, name, num_classes=5)
     assert '\n' not in str(error.value)
 
 
@@ -413,24 +418,22 @@ VIG_TENSORS = {
 }
 
 
-@pytest.mark.parametrize('num_classes', [1000, 5])
 @pytest.mark.parametrize('theirs, ours', VIG_TENSORS.items())
 @pytest.mark.parametrize('change', ['missing', 'shape'])
-def test_wrong_tensor_of_a_vig(save, num_classes, theirs, ours, change):
+def test_wrong_tensor_of_a_vig(save, theirs, ours, change):
     published = vig_file()
     tensor = published.pop(theirs)
     if change == 'shape':
         published[theirs] = torch.cat([tensor, tensor], dim=1 if theirs == 'pos_embed' else 0)
-    with pytest.raises((ValueError, RuntimeError), match=ours):
-        load(save(published), 'vig_ti_224', num_classes=num_classes)
+    with pytest.raises(ValueError, match=ours):
+        load(save(published), 'vig_ti_224', num_classes=5)
 
 
-@pytest.mark.parametrize('num_classes', [1000, 5])
 @pytest.mark.parametrize('key', ['backbone.12.0.fc1.0.weight', 'backbone.2.conv.0.weight', 'stem.convs.15.weight'])
-def test_left_over_tensor_of_a_vig(save, num_classes, key):
+def test_left_over_tensor_of_a_vig(save, key):
     published = {**vig_file(), key: torch.zeros(3)}
     with pytest.raises(ValueError, match=f"'{key}' has no place in a model of 12 blocks: another variant"):
-        load(save(published), 'vig_ti_224', num_classes=num_classes)
+        load(save(published), 'vig_ti_224', num_classes=5)
 
 
 @pytest.mark.parametrize('num_classes', [80, 5])
