@@ -47,7 +47,7 @@ def select(scores: torch.Tensor, count: int) -> torch.Tensor:
 
     Equal scores come in any order; a row with NaN gets any indices, even the same one twice. On a CPU topk would take a
     fifth of a model's time at 576 px, the kernel takes a twentieth. For the long lists of a ViG, up to 69, it takes 0.3
-    to 0.6 of the time of topk: a pass at 448 px is 7 to 9 % quicker, one at 224 px 1 to 3 % (Xeon with AVX-512 and AMX).
+    to 0.6 of the time of topk: a pass at 448 px is 7 to 9 % quicker, one at 224 px 1 to 3 % (Xeon with AVX-512, AMX).
     """
     if not torch.jit.is_scripting():
         if not is_recorded():

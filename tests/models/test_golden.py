@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from filler import GOLDEN, fill, image, published_gkgnet, published_shapes
+from filler import GOLDEN, image, published_gkgnet, published_pvig
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -222,9 +222,10 @@ def test_gkgnet_train_published_layout(monkeypatch):
 
 
 def create_vig(name, case):
-    state_dict = {key: fill(key, shape, case['seed']) for key, shape in published_shapes(name).items()}
-    overlay = dict(state_dict=state_dict)
-    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, dtype=torch.float64).eval()
+    family, variant, _ = name.split('_')
+    options = dict(num_classes=case['num_classes'], dtype=torch.float64)
+    overlay = dict(state_dict=published_pvig(case['num_classes'], variant, case['seed'], family))
+    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options).eval()
 
 
 @pytest.mark.parametrize('variant', ['ti', 's', 'm', 'b'])
