@@ -3,7 +3,8 @@
 import timm as _timm
 
 import gkgnet_timm as _gkgnet_timm  # noqa: F401
+from gkgnet_timm.weights.source import MODULES as _MODULES
 
 dependencies = ['torch', 'torchvision', 'timm', 'huggingface_hub', 'safetensors']
 
-globals().update({name: _timm.model_entrypoint(name) for name in _timm.list_models(module=['gkgnet', 'pvig'])})
+globals().update({name: _timm.model_entrypoint(name) for name in _timm.list_models(module=_MODULES)})

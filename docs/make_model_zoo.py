@@ -48,10 +48,10 @@ that did best on the images of the test. Other rows differ in more than the mode
 {cost}
 
 Millions of parameters, billions of multiply-adds and millions of activations for one image, as counted by
-`python -m gkgnet_timm benchmark cost --csv results/cost.csv`: with 80 classes, Pyramid ViG with 1000. Multiply-adds are
-those of convolutions and matrix products, the kNN product included. Activations are the outputs of convolutions and
-linear layers, as in timm's tables. `resnet101` is the trunk of Query2Label without its decoder; the head of ML-Decoder
-is timm's.
+`python -m gkgnet_timm benchmark cost --csv results/cost.csv`: with 80 classes, `pvig` and `vig` with 1000.
+Multiply-adds are those of convolutions and matrix products, the kNN product included. Activations are the outputs of
+convolutions and linear layers, as in timm's tables. `resnet101` is the trunk of Query2Label without its decoder; the
+head of ML-Decoder is timm's.
 
 ## Time
 

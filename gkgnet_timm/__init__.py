@@ -1,4 +1,4 @@
-"""GKGNet and Pyramid ViG for timm. Importing the package registers the models."""
+"""GKGNet, Pyramid ViG and ViG for timm. Importing the package registers the models."""
 
 import sys
 from importlib import import_module
@@ -24,6 +24,6 @@ def __getattr__(name: str) -> Any:
 _ON_FIRST_USE = {'load_model': '.weights.load', 'predict_images': '.inference.predictor'}
 __all__ = ['__version__', *_ON_FIRST_USE]
 if not _is_starting_a_command():  # a command imports the models once its flags are known to be right
-    from .models import GkgNet, LabelGraph, PyramidVig
+    from .models import GkgNet, LabelGraph, PyramidVig, Vig
 
-    __all__ += ['GkgNet', 'LabelGraph', 'PyramidVig']
+    __all__ += ['GkgNet', 'LabelGraph', 'PyramidVig', 'Vig']

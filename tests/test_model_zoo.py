@@ -11,7 +11,7 @@ import timm
 from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.benchmark.cost import OTHERS, OTHERS_SIZE, count_cost
 from gkgnet_timm.commands.weights import main as weights
-from gkgnet_timm.weights.source import installed_file
+from gkgnet_timm.weights.source import MODULES, installed_file
 from gkgnet_timm.weights.table import GIGA_MULTIPLY_ADDS, PUBLISHED, weights_table
 
 
@@ -24,7 +24,7 @@ COST = {(row['model'], int(row['img_size'])): row for row in read('cost')}
 
 
 def test_cost_has_every_model():
-    names = timm.list_models(module=['pvig', 'gkgnet'])
+    names = timm.list_models(module=MODULES)
     sizes = {name: timm.get_pretrained_cfg_value(name, 'input_size')[-1] for name in names}
     assert COST.keys() == {*sizes.items(), *((name, OTHERS_SIZE) for name in OTHERS)}
 
@@ -90,7 +90,7 @@ def test_sources_of_published_figures():
 def test_weights_table(tmp_path, monkeypatch):
     monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path))
     rows = {row.name: row for row in weights_table()}
-    assert list(rows) == timm.list_models(pretrained=True, module=['pvig', 'gkgnet'])
+    assert list(rows) == timm.list_models(pretrained=True, module=MODULES)
     for name, row in rows.items():
         cost = COST[name.partition('.')[0], row.img_size]
         assert row.parameters == int(cost['parameters'])

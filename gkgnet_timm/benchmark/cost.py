@@ -11,6 +11,7 @@ import timm
 from timm.layers.ml_decoder import add_ml_decoder_head
 
 from ..runtime import one_line
+from ..weights.source import MODULES
 from .case import create_timm_model
 from .floor import run_on_shapes
 
@@ -86,7 +87,7 @@ def benchmark_cost(
         num_classes: Classes of the models.
     """
     rows = []
-    for name in models or timm.list_models(module=['pvig', 'gkgnet']):
+    for name in models or timm.list_models(module=MODULES):
         cfg = timm.get_pretrained_cfg(name)
         sizes = img_sizes or [cfg.input_size[-1]]
         rows += [count_cost(name, size, num_classes or cfg.num_classes) for size in sizes]

@@ -10,7 +10,8 @@ from ..graph.eager import interleave
 from ..graph.layout import to_map, to_nodes
 from ..layers.block import GraphConv
 from ..layers.position import RelativePosition
-from ..models.pvig import PyramidVigTrunk
+from ..models import VigTrunk
+from ..models.pvig import Stage
 
 __all__ = ['use_dense_graph']
 
@@ -40,11 +41,11 @@ class DenseGraphConv(GraphConv):
         return self.conv(to_map(x, H, W))
 
 
-def use_dense_graph(model: PyramidVigTrunk) -> PyramidVigTrunk:
+def use_dense_graph(model: VigTrunk) -> VigTrunk:
     """Turn a model into its own oracle, in place. It then takes images of its own size only."""
-    for stage in model.stages:
-        stage.relative_position = DenseRelativePosition(stage.relative_position)
     for module in model.modules():
+        if isinstance(module, Stage):
+            module.relative_position = DenseRelativePosition(module.relative_position)
         if isinstance(module, GraphConv):
             module.__class__ = DenseGraphConv
     return model

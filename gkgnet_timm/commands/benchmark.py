@@ -27,7 +27,7 @@ from ..benchmark.tables import (
     write_json,
 )
 from ..inference.device import check_device
-from ..layers.image_size import STRIDE
+from ..weights.source import MODULES
 from .flags.benchmark import DTYPES, create_parser
 from .flags.checks import check_outputs
 from .selected import choose_dataset, open_selected
@@ -49,16 +49,18 @@ NOT_FOR = dict(
 
 def _check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Raise a ValueError or OSError for flags that cannot work."""
-    ours = timm.list_models(module=['gkgnet', 'pvig'])
+    ours = timm.list_models(module=MODULES)
     for name in args.models or []:
         if name not in ours:
             raise ValueError(f'Unknown model {name!r}, expected some of {", ".join(ours)}.')
     for name in args.compare:
         if not timm.is_model(name):
             raise ValueError(f'Unknown model {name!r} in --compare, timm.list_models() has all names.')
+    cfgs = [timm.get_pretrained_cfg(name) for name in args.models or ours]
+    stride = max(cfg.input_size[-1] // cfg.pool_size[-1] for cfg in cfgs)
     for size in args.img_sizes or []:
-        if size < 1 or size % STRIDE:
-            raise ValueError(f'--img-sizes {size} is not a multiple of {STRIDE}.')
+        if size < 1 or size % stride:
+            raise ValueError(f'--img-sizes {size} is not a multiple of {stride}.')
     for flag, values in (('-b', args.batch_size or [1]), ('--repeat', [args.repeat])):
         if min(values) < 1:
             raise ValueError(f'{flag} must be at least 1, got {min(values)}.')

@@ -21,7 +21,7 @@ from .library import load_library
 __all__ = ['interleave_max_relative', 'select_largest']
 
 _logger = logging.getLogger(__name__)
-MOST = 32  # scores of a row that are selected, of cpu_kernels.c
+MOST = 128  # scores of a row that are selected, of cpu_kernels.c: a ViG has up to 69
 
 
 def _bind(kernels: ctypes.CDLL) -> None:

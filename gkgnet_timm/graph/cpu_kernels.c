@@ -3,13 +3,15 @@
 
 #include <stdint.h>
 
-enum { PARTS = 64, MOST = 32, FEW = 12, HITS = 64 };
+enum { MOST = 128, SOME = 32, FEW = 12 };
 
 static inline float greater(float a, float b) { return a > b ? a : b; }
 
-/* The count-th largest of some values. */
-static inline float rank_value(const float *values, int size, int count) {
-    int ranks[PARTS] = {0};
+/* The count-th largest of some values, at most MOST. Inline as select_row is, so that short and long lists have loops of
+   a known length each. */
+static inline __attribute__((always_inline)) float rank_value(const float *values, int size, int count) {
+    int ranks[MOST];
+    for (int i = 0; i < size; ++i) ranks[i] = 0;
     for (int other = 0; other < size; ++other)
         for (int i = 0; i < size; ++i) ranks[i] += values[other] > values[i];
     float found = __builtin_inff();
@@ -19,11 +21,14 @@ static inline float rank_value(const float *values, int size, int count) {
 
 /* Leaves the count places of the largest scores, largest first. Returns how many there are. */
 static int sort(const float *scores, int64_t *places, int found, int count) {
-    float values[HITS + PARTS];
-    int ranks[HITS + PARTS] = {0};
+    float values[2 * MOST];
+    int ranks[2 * MOST];
     int64_t sorted[MOST];
     const int padded = (found + 15) / 16 * 16;
-    for (int i = 0; i < padded; ++i) values[i] = i < found ? scores[places[i]] : -__builtin_inff();
+    for (int i = 0; i < padded; ++i) {
+        values[i] = i < found ? scores[places[i]] : -__builtin_inff();
+        ranks[i] = 0;
+    }
     for (int other = 0; other < found; ++other)
         for (int i = 0; i < padded; ++i)
             ranks[i] += values[other] > values[i] || (values[other] == values[i] && other < i);
@@ -34,33 +39,34 @@ static int sort(const float *scores, int64_t *places, int found, int count) {
     return found;
 }
 
-/* A row is seen as 64 parts, part p of it being p, p + 64, p + 128, ... The count-th largest of the maxima of the parts,
-   or of pairs of parts, bounds the count-th largest score from below, so that only parts whose maximum reaches the bound
-   have to be searched, about count of them. */
-static void select_row(const float *scores, int64_t size, int count, int64_t *index) {
-    float maxima[PARTS], coarse[PARTS / 2];
-    for (int p = 0; p < PARTS; ++p) maxima[p] = -__builtin_inff();
+/* A row is seen as some parts, at least count and at most MOST: of 64, part p is p, p + 64, p + 128, ... The count-th
+   largest of the maxima of the parts, or of pairs of parts, bounds the count-th largest score from below, so that only
+   parts whose maximum reaches the bound have to be searched, about count of them. */
+static inline __attribute__((always_inline)) void select_row(const float *scores, int64_t size, int count,
+                                                             int64_t *index, const int parts) {
+    float maxima[MOST], coarse[MOST / 2];
+    for (int p = 0; p < parts; ++p) maxima[p] = -__builtin_inff();
     int64_t start = 0;
-    for (; start + PARTS <= size; start += PARTS)
-        for (int p = 0; p < PARTS; ++p) maxima[p] = greater(scores[start + p], maxima[p]);
+    for (; start + parts <= size; start += parts)
+        for (int p = 0; p < parts; ++p) maxima[p] = greater(scores[start + p], maxima[p]);
     for (int p = 0; start + p < size; ++p) maxima[p] = greater(scores[start + p], maxima[p]);
-    for (int p = 0; p < PARTS / 2; ++p) coarse[p] = greater(maxima[p], maxima[p + PARTS / 2]);
-    const float bound = count <= FEW ? rank_value(coarse, PARTS / 2, count) : rank_value(maxima, PARTS, count);
+    for (int p = 0; p < parts / 2; ++p) coarse[p] = greater(maxima[p], maxima[p + parts / 2]);
+    const float bound = count <= FEW ? rank_value(coarse, parts / 2, count) : rank_value(maxima, parts, count);
 
     /* what is kept is counted without branches, which would be mispredicted */
-    int parts[PARTS], searched = 0, found = 0;
-    for (int p = 0; p < PARTS; ++p) {
-        parts[searched] = p;
+    int kept[MOST], searched = 0, found = 0;
+    for (int p = 0; p < parts; ++p) {
+        kept[searched] = p;
         searched += maxima[p] >= bound;
     }
-    int64_t places[HITS + PARTS];
+    int64_t places[2 * MOST];
     for (int j = 0; j < searched; ++j)
-        for (int64_t first = parts[j]; first < size; first += PARTS * PARTS) {
-            for (int i = 0; i < PARTS && first + i * PARTS < size; ++i) {
-                places[found] = first + i * PARTS;
-                found += scores[first + i * PARTS] >= bound;
+        for (int64_t first = kept[j]; first < size; first += parts * parts) {
+            for (int i = 0; i < parts && first + i * parts < size; ++i) {
+                places[found] = first + i * parts;
+                found += scores[first + i * parts] >= bound;
             }
-            if (found > HITS) found = sort(scores, places, found, count);
+            if (found > parts) found = sort(scores, places, found, count);
         }
     found = sort(scores, places, found, count);
     for (int i = 0; i < count; ++i) index[i] = i < found ? places[i] : i; /* too few are not NaN: any index will do */
@@ -69,7 +75,11 @@ static void select_row(const float *scores, int64_t size, int count, int64_t *in
 /* scores (rows, size) -> index (rows, count), largest first. 0 < count <= MOST, count <= size. */
 void select_largest(const float *scores, int64_t rows, int64_t size, int count, int64_t *index, int threads) {
 #pragma omp parallel for num_threads(threads)
-    for (int64_t row = 0; row < rows; ++row) select_row(scores + row * size, size, count, index + row * count);
+    for (int64_t row = 0; row < rows; ++row)
+        if (count <= SOME)
+            select_row(scores + row * size, size, count, index + row * count, 64);
+        else
+            select_row(scores + row * size, size, count, index + row * count, MOST);
 }
 
 static inline float load(const void *values, int64_t place, int half) {

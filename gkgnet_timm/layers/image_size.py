@@ -9,7 +9,7 @@ from timm.layers import to_2tuple
 
 __all__ = ['STRIDE', 'prepare_images', 'resolve_img_size']
 
-STRIDE = 32  # of the last stage
+STRIDE = 32  # of the last stage of a pyramid
 MOST_PIXELS = 8192  # of a side
 
 
@@ -18,8 +18,8 @@ def _nearest_sizes(size: int, stride: int) -> str:
     return f'{low} or {high}' if low > 0 else f'{high}'
 
 
-def resolve_img_size(img_size: Union[int, Tuple[int, int]], pad: bool) -> Tuple[int, int]:
-    """The (height, width) that the stages see for an image size."""
+def resolve_img_size(img_size: Union[int, Tuple[int, int]], pad: bool, stride: int = STRIDE) -> Tuple[int, int]:
+    """The (height, width) that the stages see for an image size, multiples of a stride."""
     size = tuple(to_2tuple(img_size))
     if len(size) != 2 or not all(type(s) is int and s > 0 for s in size):
         raise ValueError(f'img_size must be a positive integer or (height, width), got {img_size!r}.')
@@ -27,12 +27,12 @@ def resolve_img_size(img_size: Union[int, Tuple[int, int]], pad: bool) -> Tuple[
         raise ValueError(f'img_size must be at most {MOST_PIXELS}, got {img_size!r:.80}.')
     if not pad:
         for side in size:
-            if side % STRIDE:
+            if side % stride:
                 raise ValueError(
-                    f'img_size {img_size!r}: {side} is not a multiple of {STRIDE}, the nearest valid sizes are '
-                    f'{_nearest_sizes(side, STRIDE)}. Or pass dynamic_img_pad=True to pad images.'
+                    f'img_size {img_size!r}: {side} is not a multiple of {stride}, the nearest valid sizes are '
+                    f'{_nearest_sizes(side, stride)}. Or pass dynamic_img_pad=True to pad images.'
                 )
-    return (size[0] + STRIDE - 1) // STRIDE * STRIDE, (size[1] + STRIDE - 1) // STRIDE * STRIDE
+    return (size[0] + stride - 1) // stride * stride, (size[1] + stride - 1) // stride * stride
 
 
 def prepare_images(

@@ -2,7 +2,7 @@
 
 from typing import Sequence, Union
 
-__all__ = ['check_classifier', 'check_options', 'check_positive', 'check_stages']
+__all__ = ['check_channels', 'check_classifier', 'check_options', 'check_positive', 'check_size', 'check_stages']
 
 NUM_STAGES = 4
 MOST_BLOCKS, MOST_CHANNELS = 100, 8192  # of a stage
@@ -35,8 +35,21 @@ def check_stages(depths: Sequence[int], dims: Sequence[int]) -> None:
         if not isinstance(value, (list, tuple)) or len(value) != NUM_STAGES:
             raise ValueError(f'{name} must be {NUM_STAGES} positive integers, got {value!r:.80}.')
         check_positive(**{f'{name}[{i}]': item for i, item in enumerate(value)})
+    check_size(depths, dims)
+
+
+def check_size(depths: Sequence[int], dims: Sequence[int]) -> None:
+    """Raise a ValueError if so many blocks of so many channels are more than any model has."""
     if sum(depth * dim**2 for depth, dim in zip(depths, dims)) > MOST_SQUARES:
         raise ValueError(f'depths {tuple(depths)} and dims {tuple(dims)} make a model of over a billion parameters.')
+
+
+def check_channels(dims: Sequence[int], multiple: int, num_groups: int) -> None:
+    """Raise a ValueError for channels that the layers cannot divide."""
+    for dim in dims:
+        if dim % multiple or dim % num_groups:
+            rule = f'multiples of {multiple} and of num_groups={num_groups}'
+            raise ValueError(f'Channels {tuple(dims)} have to be {rule}.')
 
 
 def check_classifier(num_classes: int, global_pool: str) -> None:

@@ -1,8 +1,8 @@
-"""Conversion of the published checkpoints, shared by the filters of Pyramid ViG and GKGNet."""
+"""Conversion of the published checkpoints, shared by the filters of GKGNet, Pyramid ViG and ViG."""
 
 import logging
 import re
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -13,15 +13,15 @@ __all__ = ['check_tensors', 'complete', 'convert_keys', 'unwrap']
 
 _logger = logging.getLogger(__name__)
 _PUBLISHED_STEM = 'stem.convs.'
-_STEM = {'0': 'conv1.conv', '1': 'conv1.bn', '3': 'conv2.conv', '4': 'conv2.bn', '6': 'conv3.conv', '7': 'conv3.bn'}
 _CONV_NORM = {'0': 'conv', '1': 'bn'}
 _BLOCK = {  # published name of a (conv, norm) pair in a block: ours
-    '0.fc1': 'grapher.fc1',
-    '0.graph_conv.gconv.nn': 'grapher.graph_conv.conv',
-    '0.fc2': 'grapher.fc2',
-    '1.fc1': 'ffn.fc1',
-    '1.fc2': 'ffn.fc2',
+    '0.fc1': '.grapher.fc1',
+    '0.graph_conv.gconv.nn': '.grapher.graph_conv.conv',
+    '0.fc2': '.grapher.fc2',
+    '1.fc1': '.ffn.fc1',
+    '1.fc2': '.ffn.fc2',
 }
+_DOWNSAMPLE = {'conv': ''}
 _HEAD = {
     'label_lt': 'label_embed',
     'head.fc1': 'head_label',
@@ -32,27 +32,29 @@ _HEAD = {
 }
 
 
-def _convert_key(key: str, stage_of: Sequence[str]) -> Optional[str]:
+def _convert_key(key: str, stem: Sequence[str], places: Sequence[str]) -> Optional[str]:
     """Return our name of a published tensor, or None for a relative position matrix.
 
     Args:
         key: Published name, without the `backbone.` that GKGNet puts in front of its trunk.
-        stage_of: Our prefix for each entry of the published flat list of blocks and downsamples.
+        stem: Our names of the convolutions of the stem.
+        places: Our prefix for each entry of the published flat list of blocks and downsamples.
     """
     if key.endswith('.relative_pos'):
         return None
     if key == 'pos_embed':
         return 'stem.pos_embed'
-    if match := re.fullmatch(r'stem\.convs\.(\d)\.(\w+)', key):
-        return f'stem.{_STEM[match[1]]}.{match[2]}'
-    if match := re.fullmatch(r'backbone\.(\d+)\.conv\.([01])\.(\w+)', key):
-        return f'{stage_of[int(match[1])]}.{_CONV_NORM[match[2]]}.{match[3]}'
+    if match := re.fullmatch(r'stem\.convs\.(\d+)\.(\w+)', key):
+        conv, part = divmod(int(match[1]), 3)  # convolution, norm, activation
+        return f'stem.{stem[conv]}.{_CONV_NORM[str(part)]}.{match[2]}'
     if match := re.fullmatch(r'backbone\.(\d+)\.(.+)\.([01])\.(\w+)', key):
-        return f'{stage_of[int(match[1])]}.{_BLOCK[match[2]]}.{_CONV_NORM[match[3]]}.{match[4]}'
+        place = places[int(match[1])]
+        layers = _DOWNSAMPLE if place.endswith('.downsample') else _BLOCK
+        return f'{place}{layers[match[2]]}.{_CONV_NORM[match[3]]}.{match[4]}'
     if match := re.fullmatch(r'gcn_label\.(\d)\.(\d+)\.(.+)\.([01])\.(\w+)', key):
         pair = match[3].replace('ffn.', '1.') if match[3].startswith('ffn.') else f'0.{match[3]}'  # as in the trunk
         part = f'{_BLOCK[pair]}.{_CONV_NORM[match[4]]}'
-        return f'label_stages.{match[1]}.blocks.{match[2]}.{part}.{match[5]}'
+        return f'label_stages.{match[1]}.blocks.{match[2]}{part}.{match[5]}'
     if match := re.fullmatch(r'ffn_label\.(\d)\.0\.(\w+)', key):
         # projects to the width of the next stage, where ours stands
         return f'label_stages.{int(match[1]) + 1}.proj.{match[2]}'
@@ -68,12 +70,23 @@ def unwrap(checkpoint: Dict[str, Any]) -> Dict[str, torch.Tensor]:
     return {key.removeprefix('module.'): value for key, value in checkpoint.items()}
 
 
-def convert_keys(checkpoint: Dict[str, Any], depths: Sequence[int]) -> Dict[str, torch.Tensor]:
+def _places(depths: Union[int, Sequence[int]]) -> Tuple[Sequence[str], Sequence[str]]:
+    """Our names of the convolutions of the stem, and of what is in the published list of blocks and downsamples."""
+    if isinstance(depths, int):
+        return ('conv1', 'halvings.0', 'halvings.1', 'conv2', 'conv3'), [f'blocks.{block}' for block in range(depths)]
+    places = []
+    for stage, depth in enumerate(depths):
+        places += [f'stages.{stage}.downsample'] if stage > 0 else []
+        places += [f'stages.{stage}.blocks.{block}' for block in range(depth)]
+    return ('conv1', 'conv2', 'conv3'), places
+
+
+def convert_keys(checkpoint: Dict[str, Any], depths: Union[int, Sequence[int]]) -> Dict[str, torch.Tensor]:
     """Unwrap a checkpoint and rename published tensors; a state dict of ours passes unchanged.
 
     Args:
         checkpoint: State dict, or a dict with one under `state_dict` or `model`; `module.` prefixes are removed.
-        depths: Blocks of each stage.
+        depths: Blocks of each stage of a pyramid, or the number of blocks of a ViG.
 
     Raises:
         ValueError: If the checkpoint belongs to a different model.
@@ -82,22 +95,19 @@ def convert_keys(checkpoint: Dict[str, Any], depths: Sequence[int]) -> Dict[str,
     if not any(_PUBLISHED_STEM in key for key in state_dict):
         if not any(key.startswith('stem.conv1.') for key in state_dict):
             raise ValueError(
-                'Not a checkpoint of GKGNet or Pyramid ViG: no tensor of its stem among '
+                'Not a checkpoint of GKGNet, Pyramid ViG or ViG: no tensor of its stem among '
                 f'{len(state_dict)} entries, the first is {next(iter(state_dict), None)!r}.'
             )
         return state_dict
-    stage_of = []
-    for stage, depth in enumerate(depths):
-        stage_of += [f'stages.{stage}.downsample'] if stage > 0 else []
-        stage_of += [f'stages.{stage}.blocks.{block}' for block in range(depth)]
+    stem, places = _places(depths)
     prefix = 'backbone.' if any(key.startswith('backbone.' + _PUBLISHED_STEM) for key in state_dict) else ''
     converted = {}
     for key, value in state_dict.items():
         try:
-            name = _convert_key(key.removeprefix(prefix), stage_of)
+            name = _convert_key(key.removeprefix(prefix), stem, places)
         except (KeyError, IndexError):
             raise ValueError(
-                f'Checkpoint tensor {key!r} has no place in a model of {tuple(depths)} blocks: another variant?'
+                f'Checkpoint tensor {key!r} has no place in a model of {depths} blocks: another variant?'
             ) from None
         if name is not None:
             converted[name] = value.flatten(1) if name == 'head.fc.weight' else value

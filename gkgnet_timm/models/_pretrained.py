@@ -111,17 +111,17 @@ def build_model(
     model_cls: Callable[..., ModelT],
     variant: str,
     pretrained: bool,
-    feature_indices: Optional[Tuple[int, ...]] = (0, 1, 2, 3),
+    feature_indices: Union[int, Tuple[int, ...], None] = (0, 1, 2, 3),
     **kwargs: Any,
 ) -> ModelT:
     """Build a model by timm's `build_model_with_cfg`, with installed weights before those of the network.
 
     Args:
-        model_cls: Class of the model.
-        variant: Its name in timm's registry.
-        pretrained: Load weights.
-        feature_indices: Maps that `features_only` gives, None for all.
-        kwargs: More arguments of `build_model_with_cfg` and of the model.
+        model_cls: Its class.
+        variant: Its registered name.
+        pretrained: Whether to load weights.
+        feature_indices: Maps of `features_only` unless `out_indices` says which, the last n if int, None for all.
+        kwargs: More arguments of timm's function and of the class.
 
     Raises:
         OSError: If there is no such file, or the download fails: which weights, from where, why, and what to do.

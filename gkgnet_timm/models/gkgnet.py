@@ -176,7 +176,8 @@ def _cfg(url: str = '', img_size: int = 224, **kwargs: Any) -> Dict[str, Any]:
 
 def _in1k(width: str, img_size: int = 224) -> Dict[str, Any]:
     """Cfg of a model whose trunk is pretrained as Pyramid ViG and whose label branch is to be trained."""
-    return _cfg(VIG_FILES[width], img_size, description='Trunk of Pyramid ViG, label branch to be trained.')
+    url = VIG_FILES[f'pvig_{width}_224']
+    return _cfg(url, img_size, description='Trunk of Pyramid ViG, label branch to be trained.')
 
 
 # the first tag of a model is its default

@@ -9,25 +9,26 @@ Every position of a feature map is a node. A block looks for the nearest nodes o
 the same map, aggregates them by max-relative graph convolution, and ends with a feed-forward network.
 """
 
-from typing import Any, Dict, List, Optional, Set, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 import torch.nn as nn
 
 from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
-from timm.layers import SelectAdaptivePool2d, calculate_drop_path_rates, get_device_dtype
-from timm.models import generate_default_cfgs, named_apply, register_model
+from timm.layers import calculate_drop_path_rates
+from timm.models import generate_default_cfgs, register_model
 
 from ..layers.block import Block
 from ..layers.checkpoint import checkpoint_block
 from ..layers.conv import ConvBnAct
 from ..layers.position import RelativePosition
-from ..layers.stem import Stem
 from ..weights.source import VIG_FILES
-from ._checks import check_classifier, check_options, check_positive, check_stages
-from ._compat import feature_take_indices, update_model_input_size
+from ._checks import check_channels, check_positive, check_stages
+from ._compat import feature_take_indices
 from ._convert import check_tensors, complete, convert_keys
+from ._head import WithHead
 from ._pretrained import build_model
+from ._trunk import VigTrunk
 
 __all__ = ['PyramidVig']
 
@@ -78,11 +79,10 @@ class Stage(nn.Module):
         return x
 
 
-class PyramidVigTrunk(nn.Module):
+class PyramidVigTrunk(VigTrunk):
     """Stem and stages, and the parts of the timm interface that depend on them alone.
 
-    Subclasses add a head: `forward_head`, `remove_head`, `get_classifier`, `reset_classifier`, and their own
-    `join` if it takes more than the last map.
+    Subclasses add a head, and their own `join` if it takes more than the last map.
     """
 
     def __init__(
@@ -101,21 +101,13 @@ class PyramidVigTrunk(nn.Module):
         dtype=None,
     ):
         dd = {'device': device, 'dtype': dtype}
-        super().__init__()
         check_stages(depths, dims)
-        check_positive(in_chans=in_chans, k=k, num_groups=num_groups)
-        check_options(drop_path_rate=drop_path_rate, dynamic_img_size=dynamic_img_size, dynamic_img_pad=dynamic_img_pad)
-        if pos_embed_init not in ('resample', 'zero'):
-            raise ValueError(f"pos_embed_init is 'resample' or 'zero', got {pos_embed_init!r}.")
-        for dim in dims:
-            if dim % 4 or dim % num_groups:
-                raise ValueError(f'Channels {tuple(dims)} have to be multiples of 4 and of num_groups={num_groups}.')
-        self.in_chans = in_chans
-        self.pos_embed_init = pos_embed_init
+        check_positive(k=k, num_groups=num_groups)
+        check_channels(dims, 4, num_groups)
+        super().__init__(
+            img_size, in_chans, dims[0], drop_path_rate, dynamic_img_size, dynamic_img_pad, pos_embed_init, **dd
+        )
         self.depths = tuple(depths)
-        self._traits = {'fixed_input_size': not dynamic_img_size}
-
-        self.stem = Stem(in_chans, dims[0], img_size, dynamic_img_size, dynamic_img_pad, **dd)
         self.drop_path_rates = calculate_drop_path_rates(drop_path_rate, sum(depths))
         dilations = [max(1, min(index // 4 + 1, MAX_REACH // k)) for index in range(sum(depths))]
         self.stages = nn.ModuleList()
@@ -145,26 +137,8 @@ class PyramidVigTrunk(nn.Module):
         return [(height // 2**i, width // 2**i) for i in range(2, 6)]
 
     @torch.jit.ignore
-    def init_weights(self) -> None:
-        """Initialise every parameter and buffer, as published."""
-        named_apply(self._init_weights, self)
-
-    @torch.jit.ignore
-    def _init_weights(self, module: nn.Module, name: str = '') -> None:
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode='fan_in', nonlinearity='relu')
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, (nn.BatchNorm2d, nn.Linear, nn.Embedding)):
-            module.reset_parameters()
-        elif isinstance(module, Stem):
-            nn.init.zeros_(module.pos_embed)
-        elif isinstance(module, RelativePosition):
-            module.init_non_persistent_buffers()
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> Set[str]:
-        # the published recipe decays the position and label embeddings; timm exempts norms and biases by their shape
-        return set()
+    def layers_with_maps(self) -> nn.ModuleList:
+        return self.stages
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
@@ -172,23 +146,10 @@ class PyramidVigTrunk(nn.Module):
         return dict(stem=r'^stem', blocks=[(r'^stages\.(\d+)', None)] if coarse else blocks)
 
     @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade the activations of the blocks for a second forward pass in training."""
-        for module in self.modules():
-            if hasattr(module, 'grad_checkpointing'):
-                module.grad_checkpointing = enable
-
-    @torch.jit.ignore
     def set_input_size(self, img_size: Union[int, Tuple[int, int]]) -> None:
-        """Set the image size of the model: resample the position embedding and rebuild the position tables.
-
-        Args:
-            img_size: Side or (height, width) in pixels, multiples of 32.
-        """
-        self.stem.set_input_size(img_size)
+        super().set_input_size(img_size)
         for stage, grid_size in zip(self.stages, self._grid_sizes()):
             stage.relative_position.set_grid_size(grid_size)
-        update_model_input_size(self, img_size)
 
     def forward_stages(self, x: torch.Tensor, num_stages: int) -> List[torch.Tensor]:
         """Feature maps of the first stages: (B, in_chans, H, W) -> [(B, C_s, H / 2^(s+2), W / 2^(s+2)), ...]."""
@@ -230,20 +191,6 @@ class PyramidVigTrunk(nn.Module):
             return intermediates
         return self.join(maps), intermediates
 
-    def prune_intermediate_layers(
-        self,
-        indices: Union[int, List[int]] = 1,
-        prune_norm: bool = False,
-        prune_head: bool = True,
-    ) -> List[int]:
-        """Drop the stages after the last index, and the head unless `prune_head` is False and it still fits."""
-        take_indices, max_index = feature_take_indices(len(self.stages), indices)
-        if prune_head or max_index < len(self.stages) - 1:
-            self.stages = self.stages[: max_index + 1]
-            self.num_features = self.head_hidden_size = self.feature_info[max_index]['num_chs']
-            self.remove_head()
-        return take_indices
-
     def join(self, maps: List[torch.Tensor]) -> torch.Tensor:
         """Features of the maps of all stages: the last one, (B, C, H / 32, W / 32)."""
         return maps[-1]
@@ -252,58 +199,8 @@ class PyramidVigTrunk(nn.Module):
         """Features that `forward_head` classifies, of images (B, in_chans, H, W)."""
         return self.join(self.forward_stages(x, len(self.stages)))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.forward_features(x)
-        x = self.forward_head(x)
-        return x
 
-
-class PyramidVigHead(nn.Module):
-    """Pooling, hidden layer, classifier. Without pooling (`pool_type=''`) the hidden layer takes the map."""
-
-    def __init__(
-        self,
-        in_features: int,
-        num_classes: int,
-        hidden_size: int,
-        pool_type: str = 'avg',
-        drop_rate: float = 0.0,
-        device=None,
-        dtype=None,
-    ):
-        dd = {'device': device, 'dtype': dtype}
-        super().__init__()
-        self.hidden_size = hidden_size
-        self.global_pool = SelectAdaptivePool2d(pool_type=pool_type)
-        self.pre_logits = ConvBnAct(in_features, hidden_size, bias=True, act_layer=nn.GELU, **dd)
-        self.flatten = nn.Flatten(1) if pool_type else nn.Identity()
-        self.drop = nn.Dropout(drop_rate)
-        self.fc = nn.Linear(hidden_size, num_classes, **dd) if num_classes > 0 else nn.Identity()
-
-    def reset(self, num_classes: int, pool_type: Optional[str] = None, device=None, dtype=None) -> None:
-        """Replace the classifier, and the pooling unless it is None."""
-        if pool_type is not None:
-            self.global_pool = SelectAdaptivePool2d(pool_type=pool_type)
-            self.flatten = nn.Flatten(1) if pool_type else nn.Identity()
-        self.fc = nn.Identity()
-        if num_classes > 0:
-            self.fc = nn.Linear(self.hidden_size, num_classes, device=device, dtype=dtype)
-            init_classifier(self.fc)
-        self.train(self.training)
-
-    def forward(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        x = self.flatten(self.pre_logits(self.global_pool(x)))
-        x = self.drop(x)
-        return x if pre_logits else self.fc(x)
-
-
-def init_classifier(fc: nn.Linear) -> None:
-    """Initialise it like the pointwise convolution it is in the published model."""
-    nn.init.kaiming_normal_(fc.weight, mode='fan_in', nonlinearity='relu')
-    nn.init.zeros_(fc.bias)
-
-
-class PyramidVig(PyramidVigTrunk):
+class PyramidVig(WithHead, PyramidVigTrunk):
     """Pyramid ViG.
 
     Args:
@@ -345,44 +242,12 @@ class PyramidVig(PyramidVigTrunk):
         device=None,
         dtype=None,
     ):
-        check_classifier(num_classes, global_pool)
-        check_positive(hidden_size=hidden_size)
-        check_options(drop_rate=drop_rate)
         dd = {'device': device, 'dtype': dtype}
         super().__init__(
             img_size, in_chans, depths, dims, k, num_groups, drop_path_rate, dynamic_img_size, dynamic_img_pad,
             pos_embed_init, **dd
         )  # fmt: skip
-        self.num_classes = num_classes
-        self.head_hidden_size = hidden_size
-        self.head = PyramidVigHead(self.num_features, num_classes, hidden_size, global_pool, drop_rate, **dd)
-        self.init_weights()
-
-    @torch.jit.ignore
-    def _init_weights(self, module: nn.Module, name: str = '') -> None:
-        super()._init_weights(module, name)
-        if isinstance(module, nn.Linear):
-            init_classifier(module)
-
-    @torch.jit.ignore
-    def get_classifier(self) -> nn.Module:
-        return self.head.fc
-
-    def reset_classifier(self, num_classes: int, global_pool: Optional[str] = None) -> None:
-        """Replace the classifier, or remove it for 0 classes. The pooling stays unless one is given."""
-        pool_type = self.head.global_pool.pool_type if global_pool is None else global_pool
-        check_classifier(num_classes, pool_type)
-        self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool, **get_device_dtype(self))
-
-    def remove_head(self) -> None:
-        """Leave nothing after the map of the last stage."""
-        self.head.hidden_size, self.head.pre_logits = self.num_features, nn.Identity()
-        self.reset_classifier(0, '')
-
-    def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """Logits (B, num_classes) of a final map, or the hidden layer (B, head_hidden_size)."""
-        return self.head(x, pre_logits=pre_logits)
+        self.build_head(num_classes, global_pool, hidden_size, drop_rate, **dd)
 
 
 def checkpoint_filter_fn(state_dict: Dict[str, Any], model: PyramidVig) -> Dict[str, torch.Tensor]:
@@ -398,7 +263,8 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: PyramidVig) -> Dict[
     return check_tensors(state_dict, model, ('head.fc',))
 
 
-def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
+def vig_cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
+    """Cfg of a model of the paper of ViG."""
     return {
         'url': url,
         'num_classes': 1000,
@@ -421,10 +287,10 @@ def _cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
 
 default_cfgs = generate_default_cfgs(
     {
-        'pvig_ti_224.in1k': _cfg(VIG_FILES['ti']),
-        'pvig_s_224.in1k': _cfg(VIG_FILES['s']),
-        'pvig_m_224.in1k': _cfg(VIG_FILES['m']),
-        'pvig_b_224.in1k': _cfg(VIG_FILES['b'], crop_pct=0.95),
+        'pvig_ti_224.in1k': vig_cfg(VIG_FILES['pvig_ti_224']),
+        'pvig_s_224.in1k': vig_cfg(VIG_FILES['pvig_s_224']),
+        'pvig_m_224.in1k': vig_cfg(VIG_FILES['pvig_m_224']),
+        'pvig_b_224.in1k': vig_cfg(VIG_FILES['pvig_b_224'], crop_pct=0.95),
     }
 )
 

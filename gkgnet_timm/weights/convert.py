@@ -24,7 +24,7 @@ from .file import load_weights, read_training, sha256
 from .folder import CONFIG, WEIGHTS
 from .load import create_model, load_model
 from .model_card import model_card, public
-from .source import GKGNET_FILE, find_weights, installed_file
+from .source import GKGNET_FILE, MODULES, VIG_FILES, find_weights, installed_file
 from .thresholds import load_threshold
 
 __all__ = ['Converted', 'convert']
@@ -139,7 +139,7 @@ def convert(
     """Write weights as a folder for `create_model('local-dir:FOLDER', pretrained=True)` and for the Hub.
 
     Args:
-        checkpoint: A published GKGNet or Pyramid ViG file, or a checkpoint of train_multilabel.py.
+        checkpoint: A published GKGNet, Pyramid ViG or ViG file, or a checkpoint of train_multilabel.py.
         output: Folder for the three files.
         model: Name of the model; a checkpoint of train_multilabel.py has its own.
         model_kwargs: More arguments of the model.
@@ -164,8 +164,8 @@ def convert(
         raise ValueError(f'{path!r} is in a folder that timm loads as it is, by the name local-dir:{beside}.')
     if not trained and not model:
         raise ValueError(f'{path!r} does not say which model it is of, give --model NAME.')
-    ours = timm.list_models(module=['gkgnet', 'pvig'])
-    if not trained and model not in (*ours, *timm.list_pretrained('gkgnet*'), *timm.list_pretrained('pvig*')):
+    ours = timm.list_models(module=MODULES)
+    if not trained and model not in (*ours, *timm.list_models(pretrained=True, module=MODULES)):
         raise ValueError(f'--model {model!r} is not one that weights can be converted to: {", ".join(ours)}.')
     if output.exists() and not output.is_dir():
         raise ValueError(f'--output {str(output)!r} is a file, give a folder.')
@@ -191,7 +191,7 @@ def convert(
         names = _name_labels(net, cfg, class_order)
         # the tag in1k is of a trunk: a whole GKGNet does not have its licence and origin
         if net.num_classes == cfg.num_classes and list(names) == list(cfg.label_names or names):
-            if cfg.url == GKGNET_FILE or model.startswith('pvig'):
+            if cfg.url in (GKGNET_FILE, VIG_FILES.get(cfg.architecture)):
                 known = dict(tag=cfg.tag, license=cfg.license, origin_url=cfg.origin_url)
                 target = None if model_kwargs else installed_file(cfg)
     if install and not target:

@@ -20,7 +20,7 @@ from ..runtime import UserError, one_line, read_json
 from .content import check_raw, reading_once
 from .file import TrainedWith, load_weights, read_training
 from .folder import CONFIG, WEIGHTS, read_model_config
-from .source import find_weights
+from .source import MODULES, find_weights
 from .thresholds import check_thresholds
 
 __all__ = [
@@ -151,7 +151,7 @@ def create_model(
         ValueError: If timm has no such model, or the weights do not exist or do not fit.
     """
     check_arguments(model_kwargs)
-    ours = is_model_in_modules(_architecture(name), ('gkgnet', 'pvig'))
+    ours = is_model_in_modules(_architecture(name), MODULES)
     if sys.stderr is not None and sys.stderr.isatty():
         set_pretrained_download_progress()  # without a terminal it would print, too
     kwargs = dict(model_kwargs, num_classes=num_classes, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
@@ -331,7 +331,7 @@ def load_model(
             raise ValueError(f'Checkpoint {path!r} has {len(trained.class_names)} classes, not {num_classes}.')
         return _load_trained(path, trained, name, img_size, trained.takes_average(use_ema), model_kwargs).eval()
     kwargs = dict(model_kwargs, pretrained=pretrained, pretrained_path=path, use_ema=use_ema, num_classes=num_classes)
-    if path and num_classes and not is_model_in_modules(_architecture(name), ('gkgnet', 'pvig')):
+    if path and num_classes and not is_model_in_modules(_architecture(name), MODULES):
         # what timm registered for its own weights does not hold for a file; our models look at the file
         kwargs['pretrained_cfg_overlay'] = dict(num_classes=num_classes)
     model = create_model(name, img_size=img_size, **kwargs)

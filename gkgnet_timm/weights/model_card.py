@@ -27,7 +27,7 @@ _VIG_BIBTEX = """@inproceedings{han2022vision,
   year = {2022},
   note = {arXiv:2206.00272},
 }"""
-_FAMILIES = {'gkgnet': ('GKGNet', _GKGNET_BIBTEX), 'pvig': ('Pyramid ViG', _VIG_BIBTEX)}
+_FAMILIES = {'gkgnet': ('GKGNet', _GKGNET_BIBTEX), 'pvig': ('Pyramid ViG', _VIG_BIBTEX), 'vig': ('ViG', _VIG_BIBTEX)}
 
 
 def _line(value: Any) -> str:
@@ -72,8 +72,8 @@ def public(value: Any) -> Any:
 
 
 def _is_single_label(config: Dict[str, Any]) -> bool:
-    """Say whether these are the ImageNet weights of Pyramid ViG, for which an image has one class."""
-    is_vig = config['architecture'].startswith('pvig') and config['num_classes'] == 1000
+    """Say whether these are the ImageNet weights of a ViG, for which an image has one class."""
+    is_vig = config['architecture'].startswith(('pvig', 'vig')) and config['num_classes'] == 1000
     return is_vig and str(config['pretrained_cfg'].get('tag')).startswith('in1k') and 'training' not in config
 
 

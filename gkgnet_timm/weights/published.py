@@ -21,7 +21,7 @@ from .convert import convert
 from .drive import download
 from .file import find_problem, sha256
 from .folder import CONFIG, WEIGHTS
-from .source import GKGNET_FILE, NotDownloaded, drive_endpoint, installed_file
+from .source import GKGNET_FILE, MODULES, VIG_FILES, NotDownloaded, drive_endpoint, installed_file
 
 __all__ = ['install_published', 'remove', 'tag_of', 'verify']
 
@@ -47,13 +47,13 @@ def tag_of(name: str) -> PretrainedCfg:
     Raises:
         ValueError: If there are no such weights. Names those that there are.
     """
-    names = timm.list_models(pretrained=True, module=['gkgnet', 'pvig'])
-    known = names + timm.list_models(module=['gkgnet', 'pvig'])  # without a tag it is the default one
+    names = timm.list_models(pretrained=True, module=MODULES)
+    known = names + timm.list_models(module=MODULES)  # without a tag it is the default one
     if name not in known:
         raise ValueError(f'No pretrained weights are called {name!r}, but {", ".join(names)}.')
     cfg = timm.get_pretrained_cfg(name)
     file = installed_file(cfg)
-    trunks = (timm.get_pretrained_cfg(other) for other in names if other.startswith('pvig'))
+    trunks = (timm.get_pretrained_cfg(other) for other in VIG_FILES)
     return next((trunk for trunk in trunks if installed_file(trunk) == file), cfg)
 
 

@@ -12,18 +12,22 @@ from timm.models import PretrainedCfg, parse_model_name
 from ..runtime import cache_dir
 from .folder import CONFIG, WEIGHTS
 
-__all__ = ['GKGNET_FILE', 'GOOGLE_DRIVE', 'NotDownloaded', 'VIG_FILES', 'check_online', 'drive_endpoint']
+__all__ = ['GKGNET_FILE', 'GOOGLE_DRIVE', 'MODULES', 'NotDownloaded', 'VIG_FILES', 'check_online', 'drive_endpoint']
 __all__ += ['find_checkpoint', 'find_weights', 'installed_file', 'is_offline', 'remedy']
 
 GOOGLE_DRIVE = 'https://drive.google.com'
 GKGNET_FILE = f'{GOOGLE_DRIVE}/file/d/1TB_UqqFvpQ2bvy_qau0aKP6GoK9Xlix_/view'  # of the authors
-_VIG_RELEASE = 'https://github.com/huawei-noah/Efficient-AI-Backbones/releases/download/pyramid-vig'
-VIG_FILES = {
-    'ti': f'{_VIG_RELEASE}/pvig_ti_78.5.pth.tar',
-    's': f'{_VIG_RELEASE}/pvig_s_82.1.pth.tar',
-    'm': f'{_VIG_RELEASE}/pvig_m_83.1.pth.tar',
-    'b': f'{_VIG_RELEASE}/pvig_b_83.66.pth.tar',
+_VIG_RELEASES = 'https://github.com/huawei-noah/Efficient-AI-Backbones/releases/download'
+VIG_FILES = {  # by the model that they are of
+    'pvig_ti_224': f'{_VIG_RELEASES}/pyramid-vig/pvig_ti_78.5.pth.tar',
+    'pvig_s_224': f'{_VIG_RELEASES}/pyramid-vig/pvig_s_82.1.pth.tar',
+    'pvig_m_224': f'{_VIG_RELEASES}/pyramid-vig/pvig_m_83.1.pth.tar',
+    'pvig_b_224': f'{_VIG_RELEASES}/pyramid-vig/pvig_b_83.66.pth.tar',
+    'vig_ti_224': f'{_VIG_RELEASES}/vig/vig_ti_74.5.pth',
+    'vig_s_224': f'{_VIG_RELEASES}/vig/vig_s_80.6.pth',
+    'vig_b_224': f'{_VIG_RELEASES}/vig/vig_b_82.6.pth',
 }
+MODULES = ['gkgnet', 'pvig', 'vig']  # of the registered models, as timm.list_models takes them
 _OF_RUN = ('model_best.pth.tar', 'last.pth.tar')
 
 
@@ -49,8 +53,8 @@ def remedy(cfg: PretrainedCfg) -> str:
     if cfg.url == GKGNET_FILE:
         private = ' If the repository is private: hf auth login.' if cfg.hf_hub_id else ''
         return f'Download {GKGNET_FILE} with a browser, then once: {convert} gkgnet_576.{private}'
-    width = next((width for width, url in VIG_FILES.items() if url == cfg.url), None)
-    return f'Download it by other means, then once: {convert} pvig_{width}_224.' if width else 'Check the address.'
+    model = next((model for model, url in VIG_FILES.items() if url == cfg.url), None)
+    return f'Download it by other means, then once: {convert} {model}.' if model else 'Check the address.'
 
 
 def check_online(cfg: PretrainedCfg) -> None:
@@ -105,7 +109,8 @@ def installed_file(cfg: PretrainedCfg) -> Optional[Path]:
         return None
     if cfg.url == GKGNET_FILE:  # also where an organisation has it on the Hub
         source = f'{cfg.architecture}.{cfg.tag}'
-    return cache_dir() / 'weights' / source.rpartition('/')[2].removesuffix('.pth.tar') / 'model.safetensors'
+    folder = source.rpartition('/')[2].removesuffix('.tar').removesuffix('.pth')
+    return cache_dir() / 'weights' / folder / 'model.safetensors'
 
 
 def find_checkpoint(source: str) -> str:

@@ -12,7 +12,7 @@ from timm.models import PretrainedCfg
 
 from ..class_names import VERIFIED
 from .folder import CONFIG, read_model_config
-from .source import installed_file
+from .source import MODULES, installed_file
 
 __all__ = ['WeightsRow', 'weights_table']
 
@@ -34,6 +34,9 @@ GIGA_MULTIPLY_ADDS = {
     'pvig_m_224': 8.85,
     'pvig_s_224': 4.55,
     'pvig_ti_224': 1.70,
+    'vig_b_224': 17.64,
+    'vig_s_224': 4.52,
+    'vig_ti_224': 1.30,
 }
 PUBLISHED = {
     'gkgnet_576.coco2014': '87.65 mAP on COCO-2014',
@@ -41,6 +44,9 @@ PUBLISHED = {
     'pvig_m_224.in1k': '83.1 top-1 on ImageNet-1k',
     'pvig_s_224.in1k': '82.1 top-1 on ImageNet-1k',
     'pvig_ti_224.in1k': '78.5 top-1 on ImageNet-1k',
+    'vig_b_224.in1k': '82.3 top-1 on ImageNet-1k',
+    'vig_s_224.in1k': '80.4 top-1 on ImageNet-1k',
+    'vig_ti_224.in1k': '73.9 top-1 on ImageNet-1k',
 }
 _HOSTS = {'github.com': 'GitHub', 'drive.google.com': 'Google Drive'}
 
@@ -102,7 +108,7 @@ def _count_parameters(architecture: str) -> int:
 def weights_table() -> List[WeightsRow]:
     """Return a row for all pretrained weights of this package, in the order of their names."""
     rows = []
-    for name in timm.list_models(pretrained=True, module=['gkgnet', 'pvig']):
+    for name in timm.list_models(pretrained=True, module=MODULES):
         cfg = timm.get_pretrained_cfg(name)
         file = installed_file(cfg)
         is_installed = bool(file and file.is_file())

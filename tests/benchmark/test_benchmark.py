@@ -224,6 +224,7 @@ def test_plot_has_a_line_for_each_model_and_mode(tmp_path, monkeypatch):
         (['--models', 'resnet18'], "'resnet18'"),
         (['--compare', 'nope'], "'nope'"),
         (['--img-sizes', '224', '100'], '100 is not a multiple of 32'),
+        (['--models', 'vig_ti_224', '--img-sizes', '48', '40'], '40 is not a multiple of 16'),
         (['-b', '4', '0'], 'at least 1, got 0'),
         (['--repeat', '0'], 'at least 1, got 0'),
         (['--device', 'cuda:99'], "--device 'cuda:99'"),

@@ -43,10 +43,10 @@ def test_kernels_are_compiled(compiler, caplog):
     assert cpu._load_kernels() is not None and not caplog.records
 
 
-@pytest.mark.parametrize('count', [1, 2, 9, 17, 25, MOST])
+@pytest.mark.parametrize('count', [1, 2, 9, 17, 25, 32, 33, 52, 69, MOST])
 @pytest.mark.parametrize('size', [1, 9, 49, 63, 64, 65, 127, 144, 324, 1296, 4096, 4100, 8191])
 def test_largest_are_those_of_topk(size, count):
-    scores = random_scores(3, 50, size)
+    scores = random_scores(3, 50, size).argsort(-1).float()  # without equal ones, which come in any order
     count = min(count, size)
     expected = scores.topk(count, dim=-1)[1]
     assert torch.equal(select_largest(scores, count), expected)
@@ -54,35 +54,37 @@ def test_largest_are_those_of_topk(size, count):
 
 
 @pytest.mark.parametrize('order', ['ascending', 'descending', 'in one part', 'in one block'])
-def test_order_of_scores_does_not_matter(order):
-    scores = random_scores(4, 1280).sort(dim=-1, descending=order != 'ascending')[0]
-    if order == 'in one part':  # every 64th
-        scores = scores.view(4, 64, 20).transpose(1, 2).flatten(1)
+@pytest.mark.parametrize('count, parts', [(25, 64), (69, 128), (MOST, 128)])
+def test_order_of_scores_does_not_matter(order, count, parts):
+    scores = random_scores(4, 128 * 150).sort(dim=-1, descending=order != 'ascending')[0]
+    if order == 'in one part':  # every 64th or 128th
+        scores = scores.view(4, parts, -1).transpose(1, 2).flatten(1)
     if order == 'in one block':
         scores = scores.roll(-500, dims=-1)
-    assert torch.equal(select_largest(scores, 25), scores.topk(25, dim=-1)[1])
+    assert torch.equal(select_largest(scores, count), scores.topk(count, dim=-1)[1])
 
 
 @pytest.mark.parametrize('values', [1, 3, 40])
-def test_equal_scores(values):
+@pytest.mark.parametrize('count', [9, 69, MOST])
+def test_equal_scores(values, count):
     """Which of them is free, but they are different ones, and no smaller score comes in."""
     scores = torch.randint(values, (20, 700), generator=torch.Generator().manual_seed(0)).float()
-    index = select_largest(scores, 9)
-    assert torch.equal(scores.gather(1, index), scores.topk(9)[0])
-    assert all(len(set(row.tolist())) == 9 for row in index)
+    index = select_largest(scores, count)
+    assert torch.equal(scores.gather(1, index), scores.topk(count)[0])
+    assert all(len(set(row.tolist())) == count for row in index)
 
 
 @pytest.mark.parametrize('value', [float('-inf'), float('inf'), float('nan')])
-@pytest.mark.parametrize('size', [20, 700])
-def test_indices_are_valid_whatever_the_scores(value, size):
+@pytest.mark.parametrize('size, count', [(20, 9), (700, 9), (196, 69)])
+def test_indices_are_valid_whatever_the_scores(value, size, count):
     scores = random_scores(3, size)
     scores[1] = value
     scores[2, ::2] = value
-    index = select_largest(scores, 9)
+    index = select_largest(scores, count)
     assert index.min() >= 0 and index.max() < size
-    assert torch.equal(index[0], scores[0].topk(9)[1])
+    assert torch.equal(index[0], scores[0].topk(count)[1])
     if value != value and cpu._load_kernels():
-        assert torch.equal(index[2], scores[2].nan_to_num(float('-inf')).topk(9)[1])
+        assert torch.equal(index[2], scores[2].nan_to_num(float('-inf')).topk(count)[1])
 
 
 def test_rows_with_gaps_between():

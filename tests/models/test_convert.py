@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from filler import GOLDEN, NARROW, fill_model, image, mmcls, published_gkgnet, published_pvig
+from filler import GOLDEN, fill_model, image, mmcls, published_gkgnet, published_pvig
 from safetensors.torch import save_file
+from tiny import FAMILIES, PYRAMIDS, width_of
 
 import timm
 
@@ -28,13 +29,17 @@ def gkgnet_file(num_classes=80, img_size=64, **kwargs):
     return {**state_dict, **{f'backbone.backbone.{i}.0.relative_pos': torch.zeros(1, 2, 2) for i in BLOCKS}}
 
 
+def vig_file(num_classes=1000):
+    return published_pvig(num_classes, 'narrow', family='vig')
+
+
 def pvig_file(num_classes=1000):
     state_dict = published_pvig(num_classes, 'narrow')
     return {**state_dict, **{f'backbone.{i}.0.relative_pos': torch.zeros(1, 2, 2) for i in BLOCKS}}
 
 
 def create(name='gkgnet_ti_224', img_size=64, **kwargs):
-    return timm.create_model(name, img_size=img_size, dims=NARROW, **kwargs).eval()
+    return timm.create_model(name, img_size=img_size, **width_of(name), **kwargs).eval()
 
 
 def load(path, name='gkgnet_ti_224', seed=0, **kwargs):
@@ -67,7 +72,7 @@ def part(model, prefix):
 
 
 def trunk(model):
-    return part(model, ('stem.', 'stages.'))
+    return part(model, ('stem.', 'stages.', 'blocks.'))
 
 
 def assert_equal(actual, expected):
@@ -123,6 +128,48 @@ def test_pyramid_vig_file(save):
     assert torch.equal(model.head.pre_logits.bn.running_mean, published['prediction.1.running_mean'])
 
 
+def test_vig_file(save):
+    published = vig_file()
+    model = load(save(published), 'vig_ti_224', img_size=224)
+    assert_all_arrived(model, published)
+    state_dict = model.state_dict()
+    for ours, theirs in {
+        'stem.pos_embed': 'pos_embed',
+        'stem.conv1.conv.weight': 'stem.convs.0.weight',
+        'stem.halvings.0.bn.running_var': 'stem.convs.4.running_var',
+        'stem.halvings.1.conv.bias': 'stem.convs.6.bias',
+        'stem.conv2.conv.weight': 'stem.convs.9.weight',
+        'stem.conv3.bn.weight': 'stem.convs.13.weight',
+        'blocks.10.grapher.graph_conv.conv.conv.weight': 'backbone.10.0.graph_conv.gconv.nn.0.weight',
+        'blocks.11.ffn.fc2.bn.bias': 'backbone.11.1.fc2.1.bias',
+        'head.pre_logits.conv.weight': 'prediction.0.weight',
+        'head.pre_logits.bn.running_mean': 'prediction.1.running_mean',
+        'head.fc.bias': 'prediction.4.bias',
+    }.items():
+        assert torch.equal(state_dict[ours], published[theirs]), ours
+    assert torch.equal(model.head.fc.weight, published['prediction.4.weight'].flatten(1))
+
+
+@pytest.mark.parametrize(
+    'name, family',
+    [
+        ('gkgnet_ti_224', 'vig'),
+        ('pvig_ti_224', 'vig'),
+        ('pvig_ti_224', 'gkgnet'),
+        ('vig_ti_224', 'gkgnet'),
+        ('vig_ti_224', 'pvig'),
+    ],
+)
+@pytest.mark.parametrize('own', [True, False])
+def test_file_of_another_family(save, name, family, own):
+    """Refused in one line with the first tensor that is wrong. A GKGNet does take its trunk from a Pyramid ViG."""
+    files = dict(gkgnet=gkgnet_file, pvig=pvig_file, vig=vig_file)
+    path = save(create(f'{family}_ti_224').state_dict() if own else files[family]())
+    with pytest.raises(ValueError, match=r"^Checkpoint (tensor|has no tensor) '.*(another variant|needs)") as error:
+        load(path, name, num_classes=5)
+    assert '\n' not in str(error.value)
+
+
 def test_the_published_model(save):
     """The call of the documentation, on a file with every name of the released one."""
     published = published_gkgnet(576, 80, 's')
@@ -152,14 +199,14 @@ def test_ungrouped_trunk_gives_the_maps_of_the_pyramid_vig(save):
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-@pytest.mark.parametrize('name', ['gkgnet_ti_224', 'pvig_ti_224'])
+@pytest.mark.parametrize('name', FAMILIES)
 @pytest.mark.parametrize('img_size', [96, (64, 128)])
 def test_position_embedding_is_resampled(save, name, img_size):
-    published = gkgnet_file(img_size=224) if name.startswith('gkgnet') else pvig_file()
+    published = gkgnet_file(img_size=224) if name.startswith('gkgnet') else published_for(name)[0]
     model = load(save(published), name, img_size=img_size)
-    height, width = model.stem.img_size
+    size = [side // (16 if name.startswith('vig') else 4) for side in model.stem.img_size]
     (embed,) = (value for key, value in published.items() if key.endswith('pos_embed'))
-    expected = F.interpolate(embed, (height // 4, width // 4), mode='bicubic', antialias=True)
+    expected = F.interpolate(embed, size, mode='bicubic', antialias=True)
     torch.testing.assert_close(model.stem.pos_embed.detach(), expected)
     others = {k: v for k, v in model.state_dict().items() if k != 'stem.pos_embed'}
     same_size = load(save(published), name, img_size=224).state_dict()
@@ -169,7 +216,7 @@ def test_position_embedding_is_resampled(save, name, img_size):
 # --- own checkpoints
 
 
-@pytest.mark.parametrize('name', ['gkgnet_ti_224', 'pvig_ti_224'])
+@pytest.mark.parametrize('name', FAMILIES)
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 @pytest.mark.parametrize('num_classes', [None, 0, 7])
 def test_own_checkpoint(save, name, suffix, num_classes):
@@ -200,11 +247,12 @@ def test_own_headless_checkpoint_gets_a_fresh_label_branch(save, num_classes):
     assert_equal(part(model, branch), part(fresh(num_classes=num_classes), branch))
 
 
-def test_own_headless_pyramid_vig_gets_a_fresh_classifier(save):
-    headless = fill_model(create('pvig_ti_224', num_classes=0))
-    model = load(save(headless.state_dict()), 'pvig_ti_224', num_classes=5)
+@pytest.mark.parametrize('name', ['pvig_ti_224', 'vig_ti_224'])
+def test_own_headless_vig_gets_a_fresh_classifier(save, name):
+    headless = fill_model(create(name, num_classes=0))
+    model = load(save(headless.state_dict()), name, num_classes=5)
     assert_equal({k: v for k, v in model.state_dict().items() if not k.startswith('head.fc.')}, headless)
-    assert_equal(part(model, 'head.fc.'), part(fresh('pvig_ti_224', num_classes=5), 'head.fc.'))
+    assert_equal(part(model, 'head.fc.'), part(fresh(name, num_classes=5), 'head.fc.'))
 
 
 def test_own_checkpoint_of_another_size(save):
@@ -233,9 +281,10 @@ def test_own_classes_of_the_file_count(save):
     assert_equal(load(save(model.state_dict()), num_classes=20), model)
 
 
-def test_pyramid_vig_classes_of_the_file_count(save):
-    published = pvig_file(20)
-    model = load(save(published), 'pvig_ti_224', img_size=224, num_classes=20)
+@pytest.mark.parametrize('name, file', [('pvig_ti_224', pvig_file), ('vig_ti_224', vig_file)])
+def test_classes_of_the_file_of_a_vig_count(save, name, file):
+    published = file(20)
+    model = load(save(published), name, img_size=224, num_classes=20)
     assert_all_arrived(model, published)
 
 
@@ -250,12 +299,13 @@ def test_another_class_count(save, in_file, in_model):
     assert model(image((1, 3, 64, 64))).shape == (1, in_model)
 
 
+@pytest.mark.parametrize('name, file', [('pvig_ti_224', pvig_file), ('vig_ti_224', vig_file)])
 @pytest.mark.parametrize('in_file, in_model', [(1000, 5), (20, 5), (20, 1000)])
-def test_another_class_count_of_pyramid_vig(save, in_file, in_model):
-    model = load(save(pvig_file(in_file)), 'pvig_ti_224', num_classes=in_model)
-    whole = load(save(pvig_file()), 'pvig_ti_224')
-    assert_equal(part(model, 'head.fc.'), part(fresh('pvig_ti_224', num_classes=in_model), 'head.fc.'))
-    kept = ('stem.', 'stages.', 'head.pre_logits.')
+def test_another_class_count_of_a_vig(save, name, file, in_file, in_model):
+    model = load(save(file(in_file)), name, num_classes=in_model)
+    whole = load(save(file()), name)
+    assert_equal(part(model, 'head.fc.'), part(fresh(name, num_classes=in_model), 'head.fc.'))
+    kept = ('stem.', 'stages.', 'blocks.', 'head.pre_logits.')
     assert_equal(part(model, kept), part(whole, kept))
 
 
@@ -263,15 +313,17 @@ def test_no_classes(save):
     published = gkgnet_file()
     model = load(save(published), num_classes=0)
     assert_equal(model, trunk(load(save(published))))
-    pvig = load(save(pvig_file()), 'pvig_ti_224', num_classes=0)
-    assert not part(pvig, 'head.fc.')
-    assert torch.equal(pvig.head.pre_logits.conv.weight, pvig_file()['prediction.0.weight'])
+    for name in ('pvig_ti_224', 'vig_ti_224'):
+        published, _ = published_for(name)
+        vig = load(save(published), name, num_classes=0)
+        assert not part(vig, 'head.fc.')
+        assert torch.equal(vig.head.pre_logits.conv.weight, published['prediction.0.weight'])
 
 
-@pytest.mark.parametrize('name', ['gkgnet_ti_224', 'pvig_ti_224'])
+@pytest.mark.parametrize('name', FAMILIES)
 @pytest.mark.parametrize('in_chans', [1, 4])
 def test_other_channels(save, name, in_chans):
-    published = gkgnet_file() if name.startswith('gkgnet') else pvig_file()
+    published, _ = published_for(name)
     model = load(save(published), name, in_chans=in_chans)
     rgb = load(save(published), name)
     first = 'stem.conv1.conv.weight'
@@ -283,7 +335,7 @@ def test_other_channels(save, name, in_chans):
     assert_equal(*({k: v for k, v in m.state_dict().items() if k != first} for m in (model, rgb)))
 
 
-@pytest.mark.parametrize('name', ['gkgnet_ti_224', 'pvig_ti_224'])
+@pytest.mark.parametrize('name', PYRAMIDS)
 @pytest.mark.parametrize('out_indices', [None, (0, 2)])
 def test_features_only(save, name, out_indices):
     path = save(gkgnet_file() if name.startswith('gkgnet') else pvig_file())
@@ -293,6 +345,15 @@ def test_features_only(save, name, out_indices):
         maps = load(path, name).forward_stages(x, 4)
         taken = [maps[i] for i in out_indices or range(4)]
         assert all(torch.equal(a, b) for a, b in zip(backbone(x), taken, strict=True))
+
+
+def test_features_only_of_a_vig(save):
+    path = save(vig_file())
+    backbone = load(path, 'vig_ti_224', features_only=True, out_indices=(0, 5))
+    x = image((1, 3, 64, 96))
+    with torch.no_grad():
+        expected = load(path, 'vig_ti_224').forward_intermediates(x, indices=[0, 5], intermediates_only=True)
+        assert all(torch.equal(a, b) for a, b in zip(backbone(x), expected, strict=True))
 
 
 # --- nothing is loaded by halves
@@ -314,7 +375,10 @@ TARGETS = [
 
 
 def published_for(name):
-    return (gkgnet_file(), 'backbone.') if name.startswith('gkgnet') else (pvig_file(), '')
+    """Tensors of a file, and what their names start with."""
+    if name.startswith('gkgnet'):
+        return gkgnet_file(), 'backbone.'
+    return vig_file() if name.startswith('vig') else pvig_file(), ''
 
 
 @pytest.mark.parametrize('name, num_classes', TARGETS)
@@ -344,6 +408,32 @@ def test_left_over_trunk_tensor(save, name, num_classes, key):
     published[prefix + key] = torch.zeros(3)
     with pytest.raises(ValueError, match=key):
         load(save(published), name, num_classes=num_classes)
+
+
+VIG_TENSORS = {
+    'stem.convs.9.weight': 'stem.conv2.conv.weight',
+    'pos_embed': 'stem.pos_embed',
+    'backbone.11.0.fc1.0.bias': 'blocks.11.grapher.fc1.conv.bias',
+    'prediction.0.weight': 'head.pre_logits.conv.weight',
+}
+
+
+@pytest.mark.parametrize('theirs, ours', VIG_TENSORS.items())
+@pytest.mark.parametrize('change', ['missing', 'shape'])
+def test_wrong_tensor_of_a_vig(save, theirs, ours, change):
+    published = vig_file()
+    tensor = published.pop(theirs)
+    if change == 'shape':
+        published[theirs] = torch.cat([tensor, tensor], dim=1 if theirs == 'pos_embed' else 0)
+    with pytest.raises(ValueError, match=ours):
+        load(save(published), 'vig_ti_224', num_classes=5)
+
+
+@pytest.mark.parametrize('key', ['backbone.12.0.fc1.0.weight', 'backbone.2.conv.0.weight', 'stem.convs.15.weight'])
+def test_left_over_tensor_of_a_vig(save, key):
+    published = {**vig_file(), key: torch.zeros(3)}
+    with pytest.raises(ValueError, match=f"'{key}' has no place in a model of 12 blocks: another variant"):
+        load(save(published), 'vig_ti_224', num_classes=5)
 
 
 @pytest.mark.parametrize('num_classes', [80, 5])
@@ -398,11 +488,11 @@ def test_hidden_layer_of_pyramid_vig_is_whole(save, num_classes):
         load(save(published), 'pvig_ti_224', num_classes=num_classes)
 
 
-@pytest.mark.parametrize('name', ['gkgnet_ti_224', 'pvig_ti_224'])
+@pytest.mark.parametrize('name', FAMILIES)
 @pytest.mark.parametrize('num_classes', [None, 5])
 def test_file_of_another_model(save, name, num_classes):
     other = timm.create_model('test_resnet')
-    with pytest.raises(ValueError, match='Not a checkpoint of GKGNet or Pyramid ViG'):
+    with pytest.raises(ValueError, match='Not a checkpoint of GKGNet, Pyramid ViG or ViG'):
         load(save(other.state_dict()), name, num_classes=num_classes)
 
 

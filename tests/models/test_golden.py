@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from filler import GOLDEN, fill, image, published_gkgnet, published_shapes
+from filler import GOLDEN, image, published_gkgnet, published_pvig
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -221,20 +221,36 @@ def test_gkgnet_train_published_layout(monkeypatch):
             assert error(actual.flatten()[: expected.numel()], expected.flatten()) < TOLERANCE, key
 
 
+def create_vig(name, case):
+    family, variant, _ = name.split('_')
+    options = dict(num_classes=case['num_classes'], dtype=torch.float64)
+    overlay = dict(state_dict=published_pvig(case['num_classes'], variant, case['seed'], family))
+    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options).eval()
+
+
 @pytest.mark.parametrize('variant', ['ti', 's', 'm', 'b'])
 def test_pvig_forward(variant):
     case, tensors, _ = load_case(f'pvig_{variant}_224')
-    shapes = published_shapes(f'pvig_{variant}_224')
-    state_dict = {name: fill(name, shape, case['seed']) for name, shape in shapes.items()}
-    model = timm.create_model(
-        f'pvig_{variant}_224',
-        pretrained=True,
-        pretrained_cfg_overlay=dict(state_dict=state_dict),
-        dtype=torch.float64,
-    ).eval()
+    model = create_vig(f'pvig_{variant}_224', case)
     with torch.no_grad():
         logits = model(image((case['batch'], 3, 224, 224), case['seed']).double())
     check(tensors, 'logits', logits)
+
+
+@pytest.mark.parametrize('name, last', [('vig_ti_224', 11), ('vig_s_224', 15)])
+def test_vig_forward(name, last):
+    case, tensors, _ = load_case(name)
+    model = create_vig(name, case)
+    stem = []  # golden without the position embedding
+    model.stem.conv3.register_forward_hook(lambda module, args, output: stem.append(output))
+    with torch.no_grad():
+        features, maps = model.forward_intermediates(
+            image((case['batch'], 3, 224, 224), case['seed']).double(), indices=[0, last]
+        )
+        check(tensors, 'logits', model.forward_head(features))
+    check(tensors, 'stem', stem[0])
+    check(tensors, 'block0', maps[0])
+    check(tensors, f'block{last}', maps[1])
 
 
 def test_gkgnet_float32_by_block():

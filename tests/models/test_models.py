@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from filler import NARROW
-from tiny import FAMILIES, TI, assert_close, create, images
+from tiny import FAMILIES, PYRAMIDS, TI, assert_close, create, images, width_of
 
 import timm
 from timm.data import resolve_data_config
@@ -17,6 +17,7 @@ from timm.utils import reparameterize_model
 
 import gkgnet_timm
 from gkgnet_timm.benchmark.dense_model import use_dense_graph
+from gkgnet_timm.weights.source import MODULES
 
 # --- architecture
 
@@ -31,6 +32,9 @@ from gkgnet_timm.benchmark.dense_model import use_dense_graph
         ('pvig_s_224', 27_251_912),
         ('pvig_m_224', 49_525_832),
         ('pvig_b_224', 92_980_328),
+        ('vig_ti_224', 7_184_744),
+        ('vig_s_224', 22_747_752),
+        ('vig_b_224', 86_841_832),
     ],
 )
 def test_parameter_count(name, count):
@@ -42,24 +46,29 @@ def test_registered_names():
     widths = ('', 'ti_', 'm_', 'b_')
     assert set(timm.list_models(module='gkgnet')) == {f'gkgnet_{w}{size}' for w in widths for size in (224, 448, 576)}
     assert set(timm.list_models(module='pvig')) == {f'pvig_{w}_224' for w in ('ti', 's', 'm', 'b')}
+    assert set(timm.list_models(module='vig')) == {f'vig_{w}_224' for w in ('ti', 's', 'b')}
 
 
-@pytest.mark.parametrize('name', timm.list_models(module=['gkgnet', 'pvig']))
+@pytest.mark.parametrize('name', timm.list_models(module=MODULES))
 def test_name_tells_size_and_family(name):
     model = timm.create_model(name, device='meta')
     size = int(name.rpartition('_')[2])
     cfg = model.pretrained_cfg
-    assert isinstance(model, gkgnet_timm.GkgNet if name.startswith('gkgnet') else gkgnet_timm.PyramidVig)
-    assert cfg['input_size'] == (3, size, size) and cfg['pool_size'] == (size // 32, size // 32)
-    assert model.stem.pos_embed.shape[2:] == (size // 4, size // 4)
+    family = dict(gkgnet=gkgnet_timm.GkgNet, pvig=gkgnet_timm.PyramidVig, vig=gkgnet_timm.Vig)[name.partition('_')[0]]
+    assert type(model) is family
+    first, last = (16, 16) if family is gkgnet_timm.Vig else (4, 32)
+    assert cfg['input_size'] == (3, size, size) and cfg['pool_size'] == (size // last, size // last)
+    assert model.stem.pos_embed.shape[2:] == (size // first, size // first)
 
 
 def test_published_preprocessing():
     gkgnet = resolve_data_config(model=timm.create_model('gkgnet_576', device='meta'))
     assert gkgnet['mean'] == (0.485, 0.456, 0.406) and gkgnet['std'] == (0.229, 0.224, 0.225)
     assert (gkgnet['crop_mode'], gkgnet['crop_pct'], gkgnet['interpolation']) == ('squash', 1.0, 'bicubic')
-    pvig = resolve_data_config(model=timm.create_model('pvig_s_224', device='meta'))
-    assert pvig['mean'] == pvig['std'] == (0.5, 0.5, 0.5)
+    for name in ('pvig_s_224', 'vig_s_224', 'pvig_b_224', 'vig_b_224'):
+        vig = resolve_data_config(model=timm.create_model(name, device='meta'))
+        assert vig['mean'] == vig['std'] == (0.5, 0.5, 0.5) and vig['interpolation'] == 'bicubic'
+        assert vig['crop_pct'] == (0.95 if '_b_' in name else 0.9)
 
 
 def test_published_label_names():
@@ -84,7 +93,7 @@ def test_trunk_is_a_pyramid_vig(num_groups):
 def test_default_groups():
     x = images(1, 64)
     with torch.no_grad():
-        for name, groups, others in (('gkgnet_ti_224', 2, 1), ('pvig_ti_224', 1, 2)):
+        for name, groups, others in (('gkgnet_ti_224', 2, 1), ('pvig_ti_224', 1, 2), ('vig_ti_224', 1, 2)):
             out = create(name)(x)
             assert torch.equal(out, create(name, num_groups=groups)(x))
             assert not torch.allclose(out, create(name, num_groups=others)(x))
@@ -101,6 +110,8 @@ def test_default_groups():
         ('pvig_ti_224', 64, {}),
         ('pvig_ti_224', (128, 64), dict(num_groups=2)),
         ('pvig_ti_224', 224, {}),
+        ('vig_ti_224', 224, {}),
+        ('vig_ti_224', (80, 96), dict(num_groups=2, k=5)),
     ],
 )
 def test_model_against_the_dense_graph(name, img_size, options):
@@ -109,8 +120,9 @@ def test_model_against_the_dense_graph(name, img_size, options):
     oracle = use_dense_graph(copy.deepcopy(model))
     x = images(2, height, width)
     with torch.no_grad():
-        assert_close(model(x), oracle(x))
-        for ours, dense in zip(model.forward_stages(x, 4), oracle.forward_stages(x, 4)):
+        (out, maps), (expected, expected_maps) = (m.forward_intermediates(x, indices=4) for m in (model, oracle))
+        assert_close(model.forward_head(out), oracle.forward_head(expected))
+        for ours, dense in zip(maps, expected_maps, strict=True):
             assert_close(ours, dense)
 
 
@@ -197,6 +209,36 @@ def test_dilation_by_depth():
         assert [b.grapher.graph_conv.dilation for s in model.stages for b in s.blocks] == expected
 
 
+def test_neighbors_of_a_vig():
+    """int(linspace(k, 2 k, blocks)[i]) for block i, and min(i // 4 + 1, 196 // (2 k)) as their dilation."""
+    expected = {
+        12: [9, 9, 10, 11, 12, 13, 13, 14, 15, 16, 17, 18],
+        16: [9, 9, 10, 10, 11, 12, 12, 13, 13, 14, 15, 15, 16, 16, 17, 18],
+        1: [9],
+    }
+    for depth, neighbors in expected.items():
+        model = timm.create_model('vig_ti_224', device='meta', depth=depth)
+        convs = [block.grapher.graph_conv for block in model.blocks]
+        assert [conv.k for conv in convs] == neighbors
+        assert [conv.dilation for conv in convs] == [i // 4 + 1 for i in range(depth)]
+    for k, dilation in ((40, 2), (100, 1)):
+        model = timm.create_model('vig_ti_224', device='meta', k=k)
+        assert model.blocks[-1].grapher.graph_conv.k == 2 * k
+        assert model.blocks[-1].grapher.graph_conv.dilation == dilation
+
+
+def test_neighbors_of_a_vig_are_the_nearest_of_all_others():
+    model = create('vig_ti_224', 96)
+    chosen, nodes = [], []
+    model.blocks[-1].register_forward_hook(lambda module, args, output: chosen.append(output[1]))
+    model.blocks[-1].grapher.fc1.register_forward_hook(lambda module, args, output: nodes.append(output))
+    with torch.no_grad():
+        model(images(1, 96))
+    x = F.normalize(nodes[0].flatten(2)[0], dim=0)  # (C, N)
+    assert chosen[0].shape == (1, 1, 36, 18)
+    assert torch.equal(chosen[0][0, 0], (x.t() @ x).topk(35).indices[:, :35:2]), '36 nodes leave a dilation of 2'
+
+
 # --- precision and layouts
 
 
@@ -267,14 +309,15 @@ def test_unpooled_patches():
         assert model(images(2, 96, 64)).shape == (2, 6, NARROW[-1])
 
 
-def test_pyramid_vig_hidden_layer():
-    model = create('pvig_ti_224')
-    headless = create('pvig_ti_224', num_classes=0)
+@pytest.mark.parametrize('name, shape', [('pvig_ti_224', (2, NARROW[-1], 2, 2)), ('vig_ti_224', (2, 32, 4, 4))])
+def test_hidden_layer_of_a_vig(name, shape):
+    model = create(name)
+    headless = create(name, num_classes=0)
     x = images(2, 64)
     with torch.no_grad():
         features = model.forward_features(x)
         hidden = model.forward_head(features, pre_logits=True)
-        assert features.shape == (2, NARROW[-1], 2, 2)
+        assert features.shape == shape
         assert hidden.shape == (2, 1024) and model.head_hidden_size == 1024
         assert torch.equal(headless(x), hidden)
         assert torch.equal(model.get_classifier()(hidden), model(x))
@@ -322,7 +365,7 @@ def test_label_nodes_choose_patches_of_their_stage():
     assert torch.equal(graph.neighbors[1][0], similarity.topk(3).indices)
 
 
-@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('name', PYRAMIDS)
 def test_intermediates(name):
     model = create(name)
     x = images(2, 96, 64)
@@ -336,6 +379,59 @@ def test_intermediates(name):
     assert all(torch.equal(a, b) for a, b in zip(last_two, maps[2:], strict=True))
 
 
+def test_intermediates_of_a_vig():
+    """A map after every block."""
+    model = create('vig_ti_224')
+    x = images(2, 96, 80)
+    outputs = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda module, args, output: outputs.append(output[0]))
+    with torch.no_grad():
+        final, taken = model.forward_intermediates(x, indices=[0, 7])
+        assert torch.equal(final, outputs[-1]) and len(outputs) == 12
+        assert all(torch.equal(a, b) for a, b in zip(taken, [outputs[0], outputs[7]], strict=True))
+        assert taken[0].shape == (2, 32, 6, 5)
+        (early,) = model.forward_intermediates(x, indices=[2], stop_early=True, intermediates_only=True)
+        assert torch.equal(early, outputs[2]) and len(outputs) == 12 + 3
+        assert len(model.forward_intermediates(x, intermediates_only=True)) == 12
+
+
+def test_features_only_of_a_vig():
+    """The last blocks unless others are asked for, and nothing after the last one taken."""
+    x = images(1, 96, 160)
+    model = create('vig_ti_224')
+    for out_indices, taken in ((None, [9, 10, 11]), ((2, 5), [2, 5]), (2, [10, 11])):
+        kwargs = {} if out_indices is None else dict(out_indices=out_indices)
+        backbone = timm.create_model(
+            'vig_ti_224', features_only=True, img_size=64, dtype=torch.float64, **width_of('vig_ti_224'), **kwargs
+        ).eval()
+        assert backbone.feature_info.channels() == [32] * len(taken)
+        assert backbone.feature_info.reduction() == [16] * len(taken)
+        assert len(backbone.model.blocks) == taken[-1] + 1
+        assert not backbone.model.load_state_dict(model.state_dict(), strict=False).missing_keys
+        with torch.no_grad():
+            maps, expected = backbone(x), model.forward_intermediates(x, indices=taken, intermediates_only=True)
+        assert [tuple(m.shape[2:]) for m in maps] == [(6, 10)] * len(taken)
+        assert all(torch.equal(a, b) for a, b in zip(maps, expected, strict=True))
+
+
+@pytest.mark.parametrize('name, kept', [('gkgnet_ti_224', 2), ('pvig_ti_224', 2), ('vig_ti_224', 5)])
+def test_pruned_model_ends_with_a_map(name, kept):
+    model = create(name)
+    x = images(1, 64)
+    with torch.no_grad():
+        (expected,) = model.forward_intermediates(x, indices=[kept - 1], intermediates_only=True)
+        assert model.prune_intermediate_layers([0, kept - 1]) == [0, kept - 1]
+        assert len(model.layers_with_maps()) == kept and model.num_features == expected.shape[1]
+        out = model(x)
+        assert torch.equal(out.transpose(1, 2).view_as(expected) if out.ndim == 3 else out, expected)
+    whole = create(name)
+    names = set(whole.state_dict())
+    last = len(whole.layers_with_maps()) - 1
+    assert whole.prune_intermediate_layers([last], prune_head=False) == [last]
+    assert set(whole.state_dict()) == names, 'the head still fits'
+
+
 def test_maps_alone_leave_out_labels_and_later_stages():
     model = create()
     ran = []
@@ -347,7 +443,7 @@ def test_maps_alone_leave_out_labels_and_later_stages():
     assert ran == ['stages.0', 'stages.1']
 
 
-@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('name', PYRAMIDS)
 def test_features_only(name):
     backbone = timm.create_model(name, features_only=True, img_size=64, dims=NARROW, dtype=torch.float64).eval()
     assert backbone.feature_info.channels() == list(NARROW)
@@ -425,7 +521,7 @@ def test_reset_keeps_type_mode_and_pooling(name):
 
 @pytest.mark.parametrize('name', FAMILIES)
 def test_reset_changes_the_pooling(name):
-    """In a Pyramid ViG the hidden layer stands behind the pooling."""
+    """In Pyramid ViG and ViG the hidden layer stands behind the pooling."""
     model = create(name)
     x = images(2, 64)
     with torch.no_grad():
@@ -448,8 +544,9 @@ def test_get_classifier():
     assert model.get_classifier() == (model.head_label, model.head_patch, model.label_embed)
     model.reset_classifier(0)
     assert all(isinstance(module, nn.Identity) for module in model.get_classifier())
-    pvig = create('pvig_ti_224')
-    assert pvig.get_classifier() is pvig.head.fc
+    for name in ('pvig_ti_224', 'vig_ti_224'):
+        vig = create(name)
+        assert vig.get_classifier() is vig.head.fc
 
 
 @pytest.mark.parametrize('name', FAMILIES)
@@ -466,7 +563,7 @@ def test_classifier_names_of_the_cfg(name):
 
 @pytest.mark.parametrize('name', FAMILIES)
 def test_reparameterized_model_is_the_same(name):
-    model = create(name, depths=(1, 1, 2, 1))
+    model = create(name, **(dict(depth=3) if name.startswith('vig') else dict(depths=(1, 1, 2, 1))))
     folded = reparameterize_model(model)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules()), 'a copy is folded'

@@ -18,7 +18,7 @@ from timm.models import save_for_hf
 import gkgnet_timm  # noqa: F401
 from gkgnet_timm.class_names import COCO_CLASSES
 from gkgnet_timm.weights.load import create_model
-from gkgnet_timm.weights.source import GKGNET_FILE, VIG_FILES, installed_file
+from gkgnet_timm.weights.source import GKGNET_FILE, MODULES, VIG_FILES, installed_file
 
 REPO = 'gkgnet-timm/gkgnet_576.coco2014'
 SMALL = dict(img_size=64, dims=NARROW)
@@ -200,7 +200,7 @@ def test_damaged_downloads_from_a_url(hub, tmp_path, monkeypatch, fault):
         'page': (ValueError, 'web page'),
         'payload': (ValueError, 'asks for _?io.open, which is code and was not run'),
         'nan': (ValueError, "'pos_embed' has nan"),
-        'other': (ValueError, 'Not a checkpoint of GKGNet or Pyramid ViG'),
+        'other': (ValueError, 'Not a checkpoint of GKGNet, Pyramid ViG or ViG'),
     }[fault]
     with pytest.raises(kind, match=message):
         timm.create_model('pvig_ti_224', pretrained=True, pretrained_cfg_overlay=overlay, **SMALL)
@@ -252,13 +252,14 @@ def test_trunk_says_that_the_label_branch_is_untrained(tmp_path, caplog):
 
 
 def test_tags_are_honest():
-    for name in timm.list_models(module=['gkgnet', 'pvig']):
+    for name in timm.list_models(module=MODULES):
         default = timm.get_pretrained_cfg(name)
         assert default.tag == ('coco2014' if name == 'gkgnet_576' else 'in1k')
-    for tag in timm.list_pretrained('gkgnet*') + timm.list_pretrained('pvig*'):
+    for tag in timm.list_models(pretrained=True, module=MODULES):
         cfg = timm.get_pretrained_cfg(tag)
         if cfg.tag == 'in1k':
             assert not cfg.hf_hub_id and cfg.url in VIG_FILES.values() and cfg.license == 'apache-2.0'
+            assert cfg.architecture.startswith('gkgnet') or cfg.url == VIG_FILES[cfg.architecture]
         else:
             assert tag == 'gkgnet_576.coco2014' and cfg.license == 'other'
             assert cfg.url == GKGNET_FILE and not cfg.hf_hub_id, 'nobody owns the name of an organisation there yet'

@@ -1,34 +1,42 @@
 """Input sizes, the relative position tables that depend on them, and input that is refused."""
 
 import copy
+import itertools
 import math
 
 import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from filler import NARROW
-from tiny import FAMILIES, assert_close, assert_tables_fresh, create, images, position_modules
+from filler import NARROW, NARROW_VIG
+from tiny import FAMILIES, PYRAMIDS, assert_close, assert_tables_fresh, create, images, position_modules, width_of
 
 import timm
 from timm.models import get_model_args, get_model_input_config
 
+from gkgnet_timm import Vig
 from gkgnet_timm.layers.position import relative_position_tables
 
 # --- input sizes
 
 
-def resampled(state_dict, height, width):
-    embed = F.interpolate(state_dict['stem.pos_embed'], (height // 4, width // 4), mode='bicubic', antialias=True)
+def resampled(model, height, width):
+    stride = 16 if isinstance(model, Vig) else 4
+    state_dict = model.state_dict()
+    size = (height // stride, width // stride)
+    embed = F.interpolate(state_dict['stem.pos_embed'], size, mode='bicubic', antialias=True)
     return {**state_dict, 'stem.pos_embed': embed}
 
 
-@pytest.mark.parametrize('name', FAMILIES)
-@pytest.mark.parametrize('height, width', [(96, 64), (32, 96), (128, 128)])
+@pytest.mark.parametrize(
+    'name, height, width',
+    [*itertools.product(FAMILIES, [96], [64]), *itertools.product(FAMILIES, [32], [96])]
+    + [*itertools.product(PYRAMIDS, [128], [128]), ('vig_ti_224', 80, 48)],
+)
 def test_other_size_at_call_time(name, height, width):
     model = create(name)
     expected = create(name, (height, width))
-    expected.load_state_dict(resampled(model.state_dict(), height, width))
+    expected.load_state_dict(resampled(model, height, width))
     x = images(2, height, width)
     own = images(2, 64)
     with torch.no_grad():
@@ -41,13 +49,14 @@ def test_other_size_at_call_time(name, height, width):
 def test_set_input_size(name):
     model = create(name)
     expected = create(name, (96, 64))
-    expected.load_state_dict(resampled(model.state_dict(), 96, 64))
+    expected.load_state_dict(resampled(model, 96, 64))
     model.set_input_size((96, 64))
     x = images(2, 96, 64)
     with torch.no_grad():
         assert_close(model(x), expected(x), 1e-12)
     assert_tables_fresh(model)
-    assert model.state_dict()['stem.pos_embed'].shape == (1, NARROW[0], 24, 16)
+    shape = (1, NARROW_VIG, 6, 4) if name.startswith('vig') else (1, NARROW[0], 24, 16)
+    assert model.state_dict()['stem.pos_embed'].shape == shape
     assert model.stem.pos_embed.requires_grad
 
 
@@ -74,10 +83,11 @@ def test_resized_model_is_rebuilt_from_its_arguments(name):
 
 @pytest.mark.parametrize('name', FAMILIES)
 def test_smallest_images(name):
-    """The last stage has a single node, which is its own and only neighbour."""
-    x = images(2, 32)
+    """The last map has a single node, which is its own and only neighbour."""
+    size = 16 if name.startswith('vig') else 32
+    x = images(2, size)
     with torch.no_grad():
-        out = create(name, 32)(x)
+        out = create(name, size)(x)
         assert out.shape == (2, 5) and out.isfinite().all()
         assert create(name, 224)(x).isfinite().all()
 
@@ -94,7 +104,8 @@ def test_padding_is_zeros_at_bottom_and_right(name):
     model = create(name, dynamic_img_pad=True)
     x = images(2, 50, 70)
     with torch.no_grad():
-        assert torch.equal(model(x), model(F.pad(x, (0, 96 - 70, 0, 64 - 50))))
+        right = 80 if name.startswith('vig') else 96
+        assert torch.equal(model(x), model(F.pad(x, (0, right - 70, 0, 64 - 50))))
         assert model(images(1, 20, 10)).shape == (1, 5)
 
 
@@ -124,7 +135,6 @@ def test_fixed_size():
 @pytest.mark.parametrize(
     'kwargs, words',
     [
-        (dict(img_size=100), ['100', '96 or 128']),
         (dict(img_size=(64, 20)), ['20', ' 32']),
         (dict(img_size=0), ['0']),
         (dict(img_size=(64, 64, 64)), ['(64, 64, 64)']),
@@ -134,14 +144,37 @@ def test_fixed_size():
         (dict(k=0), ['k must', '0']),
         (dict(k=-3), ['k must', '-3']),
         (dict(num_groups=0), ['num_groups', '0']),
-        (dict(num_groups=7), ['num_groups=7', '(48, 96, 240, 384)']),
-        (dict(num_groups=32), ['num_groups=32', '(48, 96, 240, 384)']),
         (dict(global_pool='median'), ['global_pool', 'median', 'avgmax']),
         (dict(global_pool=''), ['global_pool', 'num_classes=0']),
     ],
 )
 @pytest.mark.parametrize('name', FAMILIES)
 def test_bad_arguments(name, kwargs, words):
+    with pytest.raises(ValueError) as error:
+        timm.create_model(name, device='meta', **kwargs)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'name, kwargs, words',
+    [
+        *((name, dict(img_size=100), ['100', '96 or 128']) for name in PYRAMIDS),
+        ('vig_ti_224', dict(img_size=100), ['100', 'multiple of 16', '96 or 112']),
+        *(
+            (name, dict(num_groups=groups), [f'num_groups={groups}', '(48, 96, 240, 384)'])
+            for name in PYRAMIDS
+            for groups in (7, 32)
+        ),
+        ('vig_ti_224', dict(num_groups=7), ['num_groups=7', '(192,)']),
+        ('vig_ti_224', dict(embed_dim=36), ['multiples of 8', '(36,)']),
+        ('vig_ti_224', dict(embed_dim=0), ['embed_dim', '0']),
+        ('vig_ti_224', dict(depth=0), ['depth', '0']),
+        ('vig_ti_224', dict(depth=101), ['depth must be at most 100', '101']),
+        ('vig_ti_224', dict(depth=100, embed_dim=8192), ['billion parameters']),
+    ],
+)
+def test_bad_sizes_and_channels(name, kwargs, words):
     with pytest.raises(ValueError) as error:
         timm.create_model(name, device='meta', **kwargs)
     for word in words:
@@ -167,8 +200,8 @@ def test_unknown_argument(name):
         ((3, 64, 64), ['3 dimensions']),
         ((1, 1, 3, 64, 64), ['5 dimensions']),
         ((1, 4, 64, 64), ['3 channels', 'got 4']),
-        ((1, 3, 100, 64), ['100 x 64', '96 or 128']),
-        ((1, 3, 64, 100), ['64 x 100', '96 or 128']),
+        ((1, 3, 100, 64), ['100 x 64', '96 or 1']),
+        ((1, 3, 64, 100), ['64 x 100', '96 or 1']),
         ((1, 3, 20, 64), ['20 x 64', '32']),
     ],
 )
@@ -184,7 +217,7 @@ def test_bad_images(name, shape, words):
 @pytest.mark.parametrize('name', FAMILIES)
 def test_bad_resize_changes_nothing(name):
     model = create(name)
-    with pytest.raises(ValueError, match='96 or 128'):
+    with pytest.raises(ValueError, match='96 or 112' if name.startswith('vig') else '96 or 128'):
         model.set_input_size(100)
     assert model.stem.img_size == (64, 64)
     with torch.no_grad():
@@ -204,7 +237,7 @@ def test_bad_reset_changes_nothing(name, args):
 # --- relative position tables
 
 
-@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('name', PYRAMIDS)
 def test_tables_are_no_weights(name):
     model = create(name)
     tables = {key for key, _ in model.named_buffers() if key.endswith(('row_table', 'col_table'))}
@@ -249,10 +282,10 @@ def test_tables_survive_half_precision():
 @pytest.mark.parametrize('by_argument', [True, False])
 def test_meta_device(name, by_argument):
     if by_argument:
-        model = timm.create_model(name, img_size=64, dims=NARROW, num_classes=5, device='meta')
+        model = timm.create_model(name, img_size=64, num_classes=5, **width_of(name), device='meta')
     else:
         with torch.device('meta'):
-            model = timm.create_model(name, img_size=64, dims=NARROW, num_classes=5)
+            model = timm.create_model(name, img_size=64, num_classes=5, **width_of(name))
     assert all(t.is_meta for t in (*model.parameters(), *model.buffers()))
     model.to_empty(device='cpu')
     with torch.no_grad():

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn as nn
 from filler import fill_model
-from tiny import FAMILIES, assert_close, create, images
+from tiny import FAMILIES, PYRAMIDS, assert_close, create, images
 
 import timm
 from timm.layers import DropPath, create_feature_extractor, get_graph_node_names
@@ -120,8 +120,8 @@ def test_single_image_trains_like_a_batch_of_copies(name, height, width, memory_
     Strides of a single image fit more than one memory format, and on the CPU the backward passes of BatchNorm and of
     grouped convolutions go wrong where one tensor is taken for another format than the next.
     """
-    # the hidden layer of a Pyramid ViG cannot be normalised over one pooled image
-    unpooled = dict(num_classes=0, global_pool='') if name.startswith('pvig') else {}
+    # the hidden layer of Pyramid ViG and ViG cannot be normalised over one pooled image
+    unpooled = {} if name.startswith('gkgnet') else dict(num_classes=0, global_pool='')
     model = create(name, (height, width), **unpooled).to(memory_format=memory_format).train()
     twin = copy.deepcopy(model)
     x = images(1, height, width).contiguous(memory_format=memory_format)
@@ -148,7 +148,7 @@ def test_weight_decay_as_published(name):
 
 
 @pytest.mark.parametrize('coarse', [True, False])
-@pytest.mark.parametrize('name', FAMILIES)
+@pytest.mark.parametrize('name', PYRAMIDS)
 def test_layers_in_order(name, coarse):
     model = create(name)
     layer = group_parameters(model, model.group_matcher(coarse), reverse=True)
@@ -174,6 +174,16 @@ def test_layers_in_order(name, coarse):
             assert stage == 3 or labels[1] < span(f'stages.{stage + 1}.')[0]
 
 
+@pytest.mark.parametrize('coarse', [True, False])
+def test_layers_of_a_vig_in_order(coarse):
+    model = create('vig_ti_224')
+    layer = group_parameters(model, model.group_matcher(coarse), reverse=True)
+    assert layer.keys() == dict(model.named_parameters()).keys()
+    for key, group in layer.items():
+        part = key.split('.')
+        assert group == (0 if part[0] == 'stem' else 13 if part[0] == 'head' else int(part[1]) + 1), key
+
+
 def test_blocks_are_layers_of_their_own():
     model = create()
     layer = group_parameters(model, model.group_matcher(), reverse=True)
@@ -190,10 +200,10 @@ def drop_rate(module):
     return module.drop_prob if isinstance(module, DropPath) else 0.0
 
 
-@pytest.mark.parametrize('name', ['gkgnet_ti_224', 'gkgnet_m_224', 'pvig_b_224'])
+@pytest.mark.parametrize('name', ['gkgnet_ti_224', 'gkgnet_m_224', 'pvig_b_224', 'vig_s_224'])
 def test_drop_path_rates(name):
     model = timm.create_model(name, drop_path_rate=0.1, device='meta')
-    blocks = [block for stage in model.stages for block in stage.blocks]
+    blocks = [block for stage in getattr(model, 'stages', [model]) for block in stage.blocks]
     expected = [0.1 * j / (len(blocks) - 1) for j in range(len(blocks))]
     for part in ('grapher', 'ffn'):
         assert [drop_rate(getattr(b, part).drop_path) for b in blocks] == pytest.approx(expected)
@@ -209,7 +219,7 @@ def test_drop_path_rates_of_label_stages():
     assert rates == pytest.approx([0, 0.2 / 11, 0.4 / 11, 1 / 11])
 
 
-@pytest.mark.parametrize('name', ['gkgnet_ti_224', 'pvig_ti_224'])
+@pytest.mark.parametrize('name', FAMILIES)
 def test_initialisation(name):
     torch.manual_seed(0)
     model = timm.create_model(name)

@@ -42,10 +42,11 @@ def published_shapes(name):
 
 # A trunk as deep as Ti and S at a sixth of the width of Ti, for tests in which width plays no part.
 NARROW = (8, 16, 40, 64)
+NARROW_VIG = 32
 
 
 def narrow(shapes):
-    """Shapes of a published checkpoint of width Ti for a trunk of channels NARROW."""
+    """Shapes of a published checkpoint of width Ti for a trunk of channels NARROW, or NARROW_VIG."""
     return {
         name: tuple(size // 6 if axis < 2 and size % 6 == 0 else size for axis, size in enumerate(shape))
         for name, shape in shapes.items()
@@ -68,9 +69,9 @@ def published_gkgnet(img_size, num_classes, variant='ti', seed=0, label_depth=1)
     return {name: fill(name, shape, seed) for name, shape in shapes.items()}
 
 
-def published_pvig(num_classes=1000, variant='ti', seed=0):
-    """A filled state dict in the published format of Pyramid ViG, of any width or of channels NARROW."""
-    shapes = published_shapes(f'pvig_{"ti" if variant == "narrow" else variant}_224')
+def published_pvig(num_classes=1000, variant='ti', seed=0, family='pvig'):
+    """A filled state dict in the published format of Pyramid ViG or ViG, of any width or a sixth of that of Ti."""
+    shapes = published_shapes(f'{family}_{"ti" if variant == "narrow" else variant}_224')
     if variant == 'narrow':
         shapes = narrow(shapes)
     for name in ('prediction.4.weight', 'prediction.4.bias'):

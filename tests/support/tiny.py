@@ -10,12 +10,18 @@ import timm
 from gkgnet_timm.layers.position import RelativePosition, relative_position_tables
 
 TI = (48, 96, 240, 384)
-FAMILIES = ['gkgnet_ti_224', 'pvig_ti_224']
+PYRAMIDS = ['gkgnet_ti_224', 'pvig_ti_224']
+FAMILIES = [*PYRAMIDS, 'vig_ti_224']
+
+
+def width_of(name, dims=NARROW):
+    """Arguments for a model of some width: a ViG has four times the channels of the first stage of a pyramid."""
+    return dict(embed_dim=4 * dims[0]) if name.startswith('vig') else dict(dims=dims)
 
 
 def create(name='gkgnet_ti_224', img_size=64, num_classes=5, dims=NARROW, dtype=torch.float64, **kwargs):
-    model = timm.create_model(name, img_size=img_size, num_classes=num_classes, dims=dims, dtype=dtype, **kwargs)
-    return fill_model(model).eval()
+    kwargs = dict(width_of(name, dims), img_size=img_size, num_classes=num_classes, dtype=dtype, **kwargs)
+    return fill_model(timm.create_model(name, **kwargs)).eval()
 
 
 def images(batch, height, width=None, channels=3, seed=0):
@@ -61,7 +67,7 @@ def position_modules(model):
 def assert_tables_fresh(model):
     """Every table is exactly what would be computed for its grid and type now."""
     tables = position_modules(model)
-    assert tables
+    assert len(tables) == len(getattr(model, 'stages', ()))
     for module in tables:
         row_table, col_table = relative_position_tables(
             *module.grid_size, module.dim, module.reduction, dtype=module.row_table.dtype

@@ -248,6 +248,7 @@ def test_errors_are_one_line(trained, tmp_path, monkeypatch, capsys):
         ([str(trained), '--model', 'gkgnet_576'], 'leave out --model'),
         ([str(trained), '--class-order', 'names.txt'], 'in the order of its outputs'),
         (['trunk.pth', '--model', 'gkgnet_ti_224', *small], 'trunk.pth.*--model pvig_'),
+        (['trunk.pth', '--model', 'vig_ti_224'], 'trunk.pth.*has no place in a model of 12 blocks'),
         (['payload.pth', '--model', 'gkgnet_ti_224', *small], 'payload.pth.* code and was not run'),
         (['nan.pth', '--model', 'gkgnet_ti_224', *small], "label_.*nan"),
         (['cut.pth', '--model', 'gkgnet_ti_224', *small], "cut.pth.*damaged or not a checkpoint"),

@@ -91,9 +91,11 @@ def test_no_network_and_none_allowed(tmp_path):
     check_offline(*run_python(both, home=tmp_path, HF_HUB_OFFLINE=1).stdout.splitlines())
 
 
-def check_offline(gkgnet, pvig):
+def check_offline(gkgnet, *others):
     assert 'HF_HUB_OFFLINE or GKGNET_TIMM_OFFLINE forbids' in gkgnet and 'with a browser' in gkgnet
-    assert 'pvig_ti_224.in1k are not here' in pvig and 'by other means, then once' in pvig
+    for name, said in zip(('pvig_ti_224', 'vig_ti_224'), others):
+        assert f' {name}.in1k are not here' in said and 'by other means, then once' in said
+        assert said.endswith(f'--model {name}.')
 
 
 def test_our_own_switch(tmp_path, monkeypatch):
@@ -101,7 +103,7 @@ def test_our_own_switch(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'torch'))
     monkeypatch.setenv('GKGNET_TIMM_OFFLINE', '1')
     said = []
-    for name in ('gkgnet_576', 'pvig_ti_224'):
+    for name in ('gkgnet_576', 'pvig_ti_224', 'vig_ti_224'):
         with pytest.raises(OSError) as error:
             timm.create_model(name, pretrained=True)
         said.append(str(error.value))
@@ -219,6 +221,7 @@ def test_a_cache_that_cannot_be_written(drive, tmp_path, monkeypatch):
 
 def test_names_of_weights():
     assert tag_of('gkgnet_576').tag == 'coco2014' and tag_of('pvig_s_224.in1k').architecture == 'pvig_s_224'
+    assert tag_of('vig_s_224') == tag_of('vig_s_224.in1k') == timm.get_pretrained_cfg('vig_s_224')
     assert tag_of('gkgnet_448').architecture == tag_of('gkgnet_576.in1k').architecture == 'pvig_s_224'  # the trunk
     for name in ('gkgnet_577', 'gkgnet_448.coco2014', 'resnet50', ''):
         with pytest.raises(ValueError, match=f"called '{name}', but gkgnet_224.in1k, .*gkgnet_576.coco2014"):
@@ -261,16 +264,20 @@ def test_the_command(drive, small, tmp_path, capsys):
     refuse('--class-order is for weights install', 'verify', '--class-order', 'order.txt')
 
 
-def test_a_trunk_from_its_address(tmp_path, monkeypatch):
-    """Narrow, from a file in place of GitHub, and refused as what it is not."""
+@pytest.mark.parametrize('family, file', [('pvig', 'pvig_ti_78.5.pth.tar'), ('vig', 'vig_ti_74.5.pth')])
+def test_a_vig_from_its_address(family, file, tmp_path, monkeypatch):
+    """From a file in place of GitHub, and refused as what it is not."""
+    name = f'{family}_ti_224'
     monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path / 'cache'))
-    torch.save(published_pvig(1000, 'ti'), tmp_path / 'pvig_ti_78.5.pth.tar')
-    cfg = dataclasses.replace(tag_of('pvig_ti_224'), url=(tmp_path / 'pvig_ti_78.5.pth.tar').as_uri())
+    torch.save(published_pvig(1000, 'ti', family=family), tmp_path / file)
+    assert tag_of(name).url.endswith(f'/{file}')
+    cfg = dataclasses.replace(tag_of(name), url=(tmp_path / file).as_uri())
     target = install_published(cfg)
+    assert target.parent.name == f'{family}_ti_{file[len(family) + 4 :][:4]}'
     assert weights_in(tmp_path / 'cache') == ['model.safetensors'] and verify(cfg)['written']
-    assert timm.create_model('pvig_ti_224', pretrained=True).pretrained_cfg['file'] == str(target)
+    assert timm.create_model(name, pretrained=True).pretrained_cfg['file'] == str(target)
     assert remove(cfg) == target.parent
-    (tmp_path / 'pvig_ti_78.5.pth.tar').write_text('<html>')
+    (tmp_path / file).write_text('<html>')
     with pytest.raises(ValueError, match='sent is a web page'):
         install_published(cfg)
     assert weights_in(tmp_path / 'cache') == []

@@ -73,6 +73,8 @@ def logits(model):
 def save(folder, name='gkgnet_ti_224', num_classes=3, seed=0, label_names=NAMES, **config):
     torch.manual_seed(seed)
     kwargs = dict(TINY, label_k=3) if name.startswith('gkgnet') else TINY
+    if name.startswith('vig'):
+        kwargs = dict(img_size=32, embed_dim=32, depth=2)
     model = timm.create_model(name, num_classes=num_classes, **kwargs)
     if label_names:
         config['label_names'] = label_names
@@ -202,6 +204,7 @@ def test_dry_run_from_python(folder):
         ('gkgnet_ti_224', 3, NAMES, lambda scores: {n: s for n, s in zip(NAMES, scores.tolist()) if s >= 0.5}),
         ('pvig_ti_224', 2, None, lambda scores: scores),
         ('pvig_ti_224', 1000, None, lambda scores: scores.topk(5)),
+        ('vig_ti_224', 1000, None, lambda scores: scores.topk(5)),
     ],
 )
 def test_usage_lines_of_the_card_run(name, num_classes, names, expected, tmp_path, monkeypatch, capsys):
@@ -281,9 +284,11 @@ def test_card_of_each_licence_and_family(tmp_path):
     data = ModelCard(model_card(read_config(tmp_path / 'gkgnet'))).data
     assert data.to_dict()['license_link'] == 'https://example.org/a_b'
 
-    save(tmp_path / 'vig', 'pvig_ti_224', 1000, label_names=None)
-    config = read_config(tmp_path / 'vig')
-    card = model_card(config)
+    for name, family in (('vig_ti_224', 'ViG'), ('pvig_ti_224', 'Pyramid ViG')):
+        save(tmp_path / 'vig', name, 1000, label_names=None)
+        config = read_config(tmp_path / 'vig')
+        card = model_card(config)
+        assert f'- Architecture: `{name}` ({family})' in card and name.partition('_')[0] in ModelCard(card).data.tags
     assert '2206.00272' in blocks(card)[1]['bibtex'] and 'multi-label' not in card
     card = model_card({**config, 'training': dict(epochs=1)})
     assert 'multi-label' in ModelCard(card).data.tags and 'sigmoid' in blocks(card)[1]['python']

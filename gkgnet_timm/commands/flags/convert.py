@@ -12,7 +12,7 @@ def create_parser() -> argparse.ArgumentParser:
         description='Convert weights of any origin to a folder that timm and the Hub take: config.json, '
         'model.safetensors, README.md.',
     )
-    parser.add_argument('checkpoint', metavar='FILE', help='published GKGNet or Pyramid ViG checkpoint, or one of ours')
+    parser.add_argument('checkpoint', metavar='FILE', help='published GKGNet or ViG checkpoint, or one of ours')
     parser.add_argument('--output', required=True, metavar='DIR', help='folder for the three files')
     parser.add_argument('--model', metavar='NAME', help='model of the weights; train_multilabel.py stores it itself')
     parser.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')
