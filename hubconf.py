@@ -7,4 +7,5 @@ from gkgnet_timm.weights.source import MODULES as _MODULES
 
 dependencies = ['torch', 'torchvision', 'timm', 'huggingface_hub', 'safetensors']
 
-globals().update({name: _timm.model_entrypoint(name) for name in _timm.list_models(module=_MODULES)})
+_names = _timm.list_models(module=[*_MODULES, 'gkgnet_backbone'])
+globals().update({name: _timm.model_entrypoint(name) for name in _names})

@@ -151,12 +151,16 @@ def create_model(
         ValueError: If timm has no such model, or the weights do not exist or do not fit.
     """
     check_arguments(model_kwargs)
-    ours = is_model_in_modules(_architecture(name), MODULES)
+    architecture = _architecture(name)
+    ours = is_model_in_modules(architecture, MODULES)
     if sys.stderr is not None and sys.stderr.isatty():
         set_pretrained_download_progress()  # without a terminal it would print, too
     kwargs = dict(model_kwargs, num_classes=num_classes, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
+    decides_size = ours or is_model_in_modules(architecture, ['gkgnet_backbone'])  # when it is made
     if ours:
-        kwargs.update(pos_embed_init=pos_embed_init, img_size=img_size)
+        kwargs['pos_embed_init'] = pos_embed_init
+    if decides_size:
+        kwargs['img_size'] = img_size
     source = ''
     if pretrained_path is not None:
         path = find_weights(pretrained_path)
@@ -174,7 +178,7 @@ def create_model(
         raise ValueError(f'Model {name!r}{source}: {one_line(error)}') from error
     for cfg in (model.pretrained_cfg, model.default_cfg):
         cfg.pop('state_dict', None)
-    if img_size and not ours and hasattr(model, 'set_input_size'):
+    if img_size and not decides_size and hasattr(model, 'set_input_size'):
         model.set_input_size(img_size)
     return model
 
@@ -331,7 +335,7 @@ def load_model(
             raise ValueError(f'Checkpoint {path!r} has {len(trained.class_names)} classes, not {num_classes}.')
         return _load_trained(path, trained, name, img_size, trained.takes_average(use_ema), model_kwargs).eval()
     kwargs = dict(model_kwargs, pretrained=pretrained, pretrained_path=path, use_ema=use_ema, num_classes=num_classes)
-    if path and num_classes and not is_model_in_modules(_architecture(name), MODULES):
+    if path and num_classes and not is_model_in_modules(_architecture(name), [*MODULES, 'gkgnet_backbone']):
         # what timm registered for its own weights does not hold for a file; our models look at the file
         kwargs['pretrained_cfg_overlay'] = dict(num_classes=num_classes)
     model = create_model(name, img_size=img_size, **kwargs)
