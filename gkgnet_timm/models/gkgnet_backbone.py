@@ -29,6 +29,7 @@ from ._scripted import ScriptedMaps, scripted_kind
 
 __all__ = ['GkgNetBackbone']
 
+_WIDEST = 640  # label nodes of the published model
 _logger = logging.getLogger(__name__)
 
 
@@ -44,8 +45,8 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         global_pool: Pooling of the backbone's head, None for its own, '' for none (without classifier).
         out_indices: Maps that label nodes look at, as `forward_intermediates` of the backbone counts them. By default
             the last one of each stride from 4 on, of a plain ViT the last four.
-        label_dim: Largest width of label nodes. Wider maps are projected to it for them, and those whose channels the
-            groups do not divide to the next smaller width.
+        label_dim: Width of label nodes, to which maps are projected for them. By default the channels of each map, at
+            most those of the published model, 640, and down to what the groups divide.
         label_k: Neighbours of every label node.
         num_groups: Channel groups with a graph each. 1 is the graph of ViG.
         label_depth: Label blocks at the last map; the others have one each.
@@ -71,7 +72,7 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         num_classes: int = 80,
         global_pool: Optional[str] = None,
         out_indices: Optional[Tuple[int, ...]] = None,
-        label_dim: int = 640,
+        label_dim: Optional[int] = None,
         label_k: int = 9,
         num_groups: int = 2,
         label_depth: int = 1,
@@ -85,7 +86,7 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
     ):
         dd = {'device': device, 'dtype': dtype}
         super().__init__()
-        check_positive(in_chans=in_chans, label_dim=label_dim, num_groups=num_groups)
+        check_positive(in_chans=in_chans, num_groups=num_groups, label_dim=_WIDEST if label_dim is None else label_dim)
         check_options(
             drop_rate=drop_rate,
             drop_path_rate=drop_path_rate,
@@ -96,8 +97,8 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         if num_classes > 0 and global_pool == '':
             raise ValueError("global_pool='' leaves no pooled features to classify, it needs num_classes=0.")
         unit = math.lcm(2, num_groups)  # of the width of label nodes
-        if label_dim < unit:
-            raise ValueError(f'label_dim must be at least {unit} for num_groups={num_groups}, got {label_dim}.')
+        if label_dim is not None and label_dim % unit:
+            raise ValueError(f'label_dim must be a multiple of {unit} for num_groups={num_groups}, got {label_dim}.')
         self.in_chans = in_chans
         self.backbone, taps = create_backbone(
             backbone,
@@ -122,7 +123,7 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         if kind := scripted_kind(self.backbone):
             setattr(self, f'is_{kind}', True)
         self.head_drop = nn.Dropout(drop_rate)
-        dims = [max(min(dim, label_dim) // unit, 1) * unit for dim in taps.dims]
+        dims = [label_dim or max(min(dim, _WIDEST) // unit, 1) * unit for dim in taps.dims]
         rates = calculate_drop_path_rates(drop_path_rate, len(dims))
         self._build_label_branch(
             num_classes, taps.dims, dims, taps.pooled_dim, label_k, num_groups, label_depth, rates, **dd

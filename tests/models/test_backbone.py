@@ -166,7 +166,7 @@ def test_chosen_maps_and_widths():
     own = create().patch_dims
     assert model.out_indices == [2, 4]
     assert model.patch_dims == (own[1], own[3])
-    assert model.label_dims == tuple(min(dim, 40) for dim in model.patch_dims) != model.patch_dims
+    assert model.label_dims == (40, 40) != model.patch_dims
     assert [type(stage.patch_proj).__name__ for stage in model.label_stages][-1] == 'ConvBnAct'
     assert model(images(model)).shape == (2, 5)
     assert create('test_convnext', num_groups=5).label_dims[0] % 10 == 0
@@ -179,7 +179,7 @@ def test_what_cannot_be():
     assert 'drop_path_rate' in messages(backbone='vgg11', drop_path_rate=0.1)
     assert 'has 5 maps, 0 to 4' in messages(out_indices=(1, 5))
     assert 'must rise' in messages(out_indices=(2, 1)) and 'numbers of maps' in messages(out_indices=3)
-    assert 'at least 6 for num_groups=3' in messages(label_dim=5, num_groups=3)
+    assert 'a multiple of 6 for num_groups=3' in messages(label_dim=8, num_groups=3)
     assert 'num_classes=0' in messages(global_pool='')
     assert 'label_k must be a positive integer' in messages(label_k=0)
     assert messages(backbone='gemma4_vit_167m').startswith('gemma4_vit_167m cannot be a backbone: ')
