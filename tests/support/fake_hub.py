@@ -431,7 +431,8 @@ def run_python(
 @functools.lru_cache(maxsize=None)
 def _warm_process() -> str:
     """Start `warm.py`, for as long as this process lives, and return its socket."""
-    path = os.path.join(tempfile.mkdtemp(), 'socket')  # in a short path: the system limits it
+    folder = tempfile.TemporaryDirectory()  # the system limits the length of the path of a socket
+    path = os.path.join(folder.name, 'socket')
     variables = {name: value for name, value in os.environ.items() if not OURS.match(name)} | {'OMP_NUM_THREADS': '1'}
     process = subprocess.Popen(
         [sys.executable, str(SUPPORT / 'warm.py'), path],
@@ -440,6 +441,7 @@ def _warm_process() -> str:
         env=variables,
         text=True,
     )
+    atexit.register(folder.cleanup)
     atexit.register(process.stdin.close)
     assert process.stdout.readline() == 'ready\n'
     return path
