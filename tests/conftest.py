@@ -38,6 +38,14 @@ def small_demo(tmp_path_factory):
         yield demo_root({'train': 19, 'val': 11})
 
 
+@pytest.fixture(scope='module')
+def no_curves():
+    """Runs leave an empty `curves.png`: to draw it takes half the time of a short run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('gkgnet_timm.training.run.draw_curves', lambda summary, path, *args: Path(path).touch())
+        yield
+
+
 @pytest.fixture(scope='session')
 def server(tmp_path_factory):
     """Forks processes that have imported the package."""

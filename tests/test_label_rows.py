@@ -23,6 +23,8 @@ from gkgnet_timm.inference.predictor import class_names_of
 from gkgnet_timm.label_rows import init_labels_by_name
 from gkgnet_timm.training.build import create_datasets, create_task
 
+pytestmark = pytest.mark.usefixtures('no_curves')
+
 NAMES = ['person', 'dining table', 'cat', 'dog', 'tv']
 NEW = ['zebra', 'dog', 'diningtable', 'bird', 'Cat', 'TV_', 'fish']  # 1, 2, 4, 5 are known as 3, 1, 2, 4
 PLACES = {1: 3, 2: 1, 4: 2, 5: 4}

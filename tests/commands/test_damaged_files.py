@@ -19,6 +19,8 @@ import timm
 from gkgnet_timm.evaluation.scores_file import save_scores
 from gkgnet_timm.training.config import TrainConfig
 
+pytestmark = pytest.mark.usefixtures('no_curves')
+
 NAMES = ['cat', 'dog', 'eel']
 KWARGS = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), k=3, label_k=3)
 

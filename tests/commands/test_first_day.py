@@ -72,6 +72,7 @@ def test_the_first_day(in_folder):
             commands += 1
     assert commands == len(re.findall(r'^\$ ', PAGE, re.M)) > 10
     images = in_folder / 'output' / 'train' / 'day'
-    assert (images / 'train_batch.png').is_file() and (images / 'curves.png').is_file()
+    for name in ('train_batch.png', 'curves.png'):
+        assert (images / name).read_bytes().startswith(b'\x89PNG')
     rows = (in_folder / 'elsewhere' / 'labels.csv').read_text().splitlines()
     assert len(rows) == 301 and rows[0] == 'file,labels,scores,error'

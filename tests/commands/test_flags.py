@@ -15,6 +15,8 @@ from gkgnet_timm.commands.train import parse_flags
 from gkgnet_timm.runtime import command_line
 from gkgnet_timm.weights.preprocessing import resolve_preprocessing
 
+pytestmark = pytest.mark.usefixtures('no_curves')
+
 
 def parser_of(name):
     return importlib.import_module(f'gkgnet_timm.commands.flags.{name.replace("-", "_")}').create_parser()

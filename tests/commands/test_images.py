@@ -21,6 +21,8 @@ from gkgnet_timm.evaluation.evaluate import evaluate_dataset
 from gkgnet_timm.runtime import FileWarning
 from gkgnet_timm.training.epoch import TrainingError
 
+pytestmark = pytest.mark.usefixtures('no_curves')
+
 SPLITS = ['--dataset', 'csv', '--data-dir', '.', '--train-split', 'train.csv', '--val-split', 'val.csv']
 MODEL = ['--model', 'gkgnet_ti_224', *NARROW_MODEL]
 FLAGS = [*SPLITS, '--img-size', '32', '-b', '4', '--epochs', '1', '-j', '0', '--device', 'cpu', '--output', 'out']

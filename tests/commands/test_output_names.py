@@ -13,6 +13,8 @@ from gkgnet_timm.commands.validate import main as validate
 from gkgnet_timm.label_rows import init_labels_by_name
 from gkgnet_timm.weights.load import load_model
 
+pytestmark = pytest.mark.usefixtures('no_curves')
+
 NAMES = ['red', 'green', 'blue', 'striped']
 ORDER = [2, 0, 3, 1]  # class of each output
 

@@ -14,6 +14,8 @@ from gkgnet_timm.commands.train import parse_flags
 from gkgnet_timm.commands.validate import main as validate
 from gkgnet_timm.runtime import locate, moved
 
+pytestmark = pytest.mark.usefixtures('no_curves')
+
 MODEL = [flag for flag in TINY if flag not in ('-c', 'demo')] + ['--model', 'gkgnet_ti_224', '--epochs', '1']
 
 

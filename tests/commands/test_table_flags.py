@@ -19,6 +19,8 @@ from gkgnet_timm.inference.device import Process
 from gkgnet_timm.training.build import create_datasets
 from gkgnet_timm.training.config import TrainConfig
 
+pytestmark = pytest.mark.usefixtures('no_curves')
+
 PARTS = ['--train-where', 'part=train', '--val-where', 'part=val']
 
 

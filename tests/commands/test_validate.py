@@ -30,6 +30,8 @@ from gkgnet_timm.evaluation.scores_file import load_scores, save_scores
 from gkgnet_timm.weights.load import load_model
 from gkgnet_timm.weights.thresholds import load_threshold
 
+pytestmark = pytest.mark.usefixtures('no_curves')
+
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory, small_demo):

@@ -15,6 +15,8 @@ from runs import NARROW_MODEL
 
 from gkgnet_timm.__main__ import main
 
+pytestmark = pytest.mark.usefixtures('no_curves')
+
 PAGE = (ROOT / 'docs' / 'your-data.md').read_text(encoding='utf-8')
 SECTIONS = dict(part.split('\n', 1) for part in re.split(r'^##+ ', PAGE, flags=re.M)[1:])
 BLOCK = re.compile(r'(?:^<!-- file: (\S+) -->\n)?(?:^```\w*\n(.*?)^```\n|((?:^ {4}[^\n]+\n)+))', re.S | re.M)

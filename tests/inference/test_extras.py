@@ -14,6 +14,8 @@ from gkgnet_timm.commands.train import main as train
 from gkgnet_timm.commands.validate import main as validate
 from gkgnet_timm.inference.predictor import class_names_of, image_outputs
 
+pytestmark = pytest.mark.usefixtures('no_curves')
+
 ON_CPU = ['-j', '0', '--device', 'cpu']
 
 

@@ -38,6 +38,8 @@ from gkgnet_timm.runtime import locked
 from gkgnet_timm.weights import load as factory
 from gkgnet_timm.weights.load import load_model
 
+pytestmark = pytest.mark.usefixtures('no_curves')
+
 NARROW = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), k=3, label_k=3)
 FLAGS = ['--img-size', '32', '--model-kwargs', *(f'{key}={value}' for key, value in NARROW.items())]
 

@@ -9,13 +9,16 @@ huggingface_hub reads its settings when it is imported, so whatever talks to thi
 A process takes seconds to import timm, so let one do many steps. It can also import this module and run the Hub itself.
 """
 
+import atexit
 import base64
+import functools
 import hashlib
 import http.server
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +35,7 @@ ROOT = SUPPORT.parents[1]
 CHUNK = 1 << 20
 RESOLVE = re.compile(r'/([^/]+/[^/]+)/resolve/([^/]+)/(.+)')
 API = re.compile(r'/api/models/([^/]+/[^/]+)(?:/(revision|preupload|commit)/([^/]+))?')
+OURS = re.compile(r'(HF_|HUGGING|TIMM_|GKGNET_|TORCH|PYTHON)|\w+_PROXY$|XDG_CACHE_HOME$', re.IGNORECASE)
 BATCH = re.compile(r'/([^/]+/[^/]+)\.git/info/lfs/objects/batch')
 
 # Runs at the start of every child process and of those it starts.
@@ -385,7 +389,7 @@ def run_python(
         home: Folder of all caches, made where it does not exist.
         endpoint: Of a `FakeHub`. Without one, the client looks for the real Hub and does not reach it, for which it
             takes half a minute where it has nothing cached; HF_HUB_OFFLINE=1 is quick.
-        timeout: Seconds until a TimeoutExpired.
+        timeout: Seconds until a TimeoutError.
         cwd: Working directory, `home` unless given.
         env: More environment variables, None to have none of that name.
     """
@@ -397,8 +401,7 @@ def run_python(
         with tempfile.NamedTemporaryFile('w', dir=home, prefix='script_', suffix='.py', delete=False) as file:
             file.write(textwrap.dedent(code))
         code = Path(file.name)
-    ours = re.compile(r'(HF_|HUGGING|TIMM_|GKGNET_|TORCH|PYTHON)|\w+_PROXY$|XDG_CACHE_HOME$', re.IGNORECASE)
-    variables = {name: value for name, value in os.environ.items() if not ours.match(name)}
+    variables = {name: value for name, value in os.environ.items() if not OURS.match(name)}
     variables.update(
         HF_HOME=str(home / 'huggingface'),
         TORCH_HOME=str(home / 'torch'),
@@ -414,5 +417,31 @@ def run_python(
         variables.pop(name, None)
         if value is not None:
             variables[name] = str(value)
-    command = [sys.executable, str(Path(code).absolute()), *map(str, args)]
-    return subprocess.run(command, cwd=cwd or home, env=variables, capture_output=True, text=True, timeout=timeout)
+    command = [str(Path(code).absolute()), *map(str, args)]
+    streams = [f'{code}.stdout', f'{code}.stderr']
+    with socket.socket(socket.AF_UNIX) as connection, connection.makefile('rw') as stream:
+        connection.settimeout(timeout)
+        connection.connect(_warm_process())
+        stream.write(json.dumps([command, str(cwd or home), variables, GUARD, *streams]) + '\n')
+        stream.flush()
+        status = int(stream.readline())
+    return subprocess.CompletedProcess(command, status, *(Path(path).read_text() for path in streams))
+
+
+@functools.lru_cache(maxsize=None)
+def _warm_process() -> str:
+    """Start `warm.py`, for as long as this process lives, and return its socket."""
+    folder = tempfile.TemporaryDirectory()  # the system limits the length of the path of a socket
+    path = os.path.join(folder.name, 'socket')
+    variables = {name: value for name, value in os.environ.items() if not OURS.match(name)} | {'OMP_NUM_THREADS': '1'}
+    process = subprocess.Popen(
+        [sys.executable, str(SUPPORT / 'warm.py'), path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=variables,
+        text=True,
+    )
+    atexit.register(folder.cleanup)
+    atexit.register(process.stdin.close)
+    assert process.stdout.readline() == 'ready\n'
+    return path

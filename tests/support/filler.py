@@ -1,5 +1,6 @@
 """Deterministic weights by name, so that a golden case needs no stored weights."""
 
+import functools
 import json
 import math
 import random
@@ -10,9 +11,16 @@ import numpy as np
 import torch
 
 GOLDEN = Path(__file__).parents[1] / 'golden'
+SMALL = 1 << 14  # numbers of a tensor that is kept: those of narrow models
 
 
 def fill(name, shape, seed=0):
+    if math.prod(shape) > SMALL:
+        return _draw(name, shape, seed)
+    return _draw_once(name, tuple(shape), seed).clone()
+
+
+def _draw(name, shape, seed):
     rng = np.random.RandomState((zlib.crc32(name.encode()) ^ seed) & 0xFFFFFFFF)
     leaf = name.rsplit('.', 1)[-1]
     if leaf == 'num_batches_tracked':
@@ -28,6 +36,9 @@ def fill(name, shape, seed=0):
         elif not name.endswith('label_lt.weight'):
             value = value / math.sqrt(np.prod(shape[1:]))
     return torch.from_numpy(np.asarray(value, dtype=np.float32))
+
+
+_draw_once = functools.lru_cache(maxsize=None)(_draw)  # narrow models are filled hundreds of times
 
 
 def image(shape, seed=0):

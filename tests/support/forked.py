@@ -20,6 +20,9 @@ def fork(function, stdout=None, stderr=None):
         code = 0
     except SystemExit as stopped:
         code = stopped.code or 0
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+            code = 1
     except BaseException:
         traceback.print_exc()
     finally:

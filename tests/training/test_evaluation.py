@@ -16,7 +16,7 @@ from gkgnet_timm.training.checkpoint import SafeSaver
 from gkgnet_timm.training.evaluate import EpochResult
 from gkgnet_timm.weights.file import read_training
 
-pytestmark = pytest.mark.usefixtures('small_demo')
+pytestmark = pytest.mark.usefixtures('small_demo', 'no_curves')
 
 
 def plan(monkeypatch, figures):

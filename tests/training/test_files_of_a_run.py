@@ -10,7 +10,7 @@ from runs import TINY, read_summary
 from gkgnet_timm.commands.train import main as train
 from gkgnet_timm.weights.file import read_training
 
-pytestmark = pytest.mark.usefixtures('small_demo')
+pytestmark = pytest.mark.usefixtures('small_demo', 'no_curves')
 
 
 def to_earlier_layout(folder):

@@ -14,6 +14,8 @@ from gkgnet_timm.training import build, run
 from gkgnet_timm.training.config import TrainConfig
 from gkgnet_timm.training.freeze import set_frozen
 
+pytestmark = pytest.mark.usefixtures('no_curves')
+
 HEADS = {
     'gkgnet_ti_224': ('label_', 'head_'),
     'pvig_ti_224': ('head.fc.',),

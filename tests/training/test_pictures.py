@@ -9,6 +9,8 @@ from runs import TINY
 from gkgnet_timm.commands.train import main as train
 from gkgnet_timm.training import pictures
 
+pytestmark = pytest.mark.usefixtures('no_curves')
+
 NAMES = ['dog', 'überlange Straßenbahn der Wiener Linien', '猫', 'd', 'e', 'f']
 
 

@@ -28,7 +28,7 @@ from gkgnet_timm.data.loader import TrainCollate
 from gkgnet_timm.data.transforms import create_train_transform
 from gkgnet_timm.inference.predictor import predict_images
 
-pytestmark = pytest.mark.usefixtures('small_demo')
+pytestmark = pytest.mark.usefixtures('small_demo', 'no_curves')
 
 
 def as_on_windows(monkeypatch, folder):

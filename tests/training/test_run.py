@@ -20,7 +20,7 @@ from gkgnet_timm.training.epoch import TrainingError
 from gkgnet_timm.training.evaluate import EpochResult
 from gkgnet_timm.training.logs import RunLog
 
-pytestmark = pytest.mark.usefixtures('small_demo')
+pytestmark = pytest.mark.usefixtures('small_demo', 'no_curves')
 
 
 def test_best_checkpoint_is_that_of_the_lowest_loss(tmp_path, capsys):

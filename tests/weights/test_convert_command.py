@@ -23,6 +23,8 @@ from gkgnet_timm.commands.train import main as train
 from gkgnet_timm.models.pvig import VARIANTS
 from gkgnet_timm.weights.convert import Converted, convert
 
+pytestmark = pytest.mark.usefixtures('no_curves')
+
 SMALL = ['dims=(8,16,40,64)', 'img_size=64']
 LOGITS = """
 import json, sys, torch, timm

@@ -12,7 +12,7 @@ from gkgnet_timm.commands.validate import main as validate
 from gkgnet_timm.data import open_split
 from gkgnet_timm.weights.source import find_checkpoint, find_weights
 
-pytestmark = pytest.mark.usefixtures('small_demo')
+pytestmark = pytest.mark.usefixtures('small_demo', 'no_curves')
 ON_CPU = ['-j', '0', '--device', 'cpu']
 
 
