@@ -87,10 +87,9 @@ class GkgNet(LabelBranch, PyramidVigTrunk):
 
     @torch.jit.ignore
     def _init_weights(self, module: nn.Module, name: str = '') -> None:
+        super()._init_weights(module, name)
         if name in ('head_label', 'head_patch'):
             init_label_branch(module, name)
-        else:
-            super()._init_weights(module, name)
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
