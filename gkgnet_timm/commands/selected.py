@@ -91,7 +91,7 @@ def run_options(args: argparse.Namespace) -> Dict[str, Any]:
 
 def load_selected(args: argparse.Namespace, num_classes: Optional[int], use_ema: Optional[bool]) -> nn.Module:
     """Load the model of the flags, see `load_model`."""
-    check_arguments(args.model_kwargs)
+    check_arguments(args.model, args.model_kwargs)
     kwargs = dict(args.model_kwargs)
     size_of_model = kwargs.pop('img_size', None)
     return load_model(

@@ -123,7 +123,7 @@ def create_loaders(
 
 
 def _model_options(config: TrainConfig) -> Dict[str, Any]:
-    check_arguments(config.model_kwargs)
+    check_arguments(config.model, config.model_kwargs)
     flags = dict(img_size=config.img_size, in_chans=config.in_chans)
     flags.update(drop_rate=config.drop, drop_path_rate=config.drop_path)
     options = {**config.model_kwargs, **{name: value for name, value in flags.items() if value is not None}}

@@ -183,7 +183,8 @@ def convert(
         tensors = [f'{len(net.state_dict())} tensors taken']
         stored = trained.config
         config['training'] = public({key: stored[key] for key in RECIPE if stored.get(key) not in (None, False, 0)})
-        if stored.get('pretrained') and not stored.get('pretrained_path'):
+        started = stored.get('pretrained') or stored['model_kwargs'].get('pretrained_backbone')
+        if started and not (stored.get('pretrained_path') or stored.get('initial_checkpoint')):
             known = dict(license=net.pretrained_cfg.get('license'))  # of the weights that the training started from
     else:
         cfg = get_pretrained_cfg(model)

@@ -20,7 +20,7 @@ from ..runtime import UserError, one_line, read_json
 from .content import check_raw, reading_once
 from .file import TrainedWith, load_weights, read_training
 from .folder import CONFIG, WEIGHTS, read_model_config
-from .source import MODULES, find_weights
+from .source import BACKBONE_MODULE, MODULES, find_weights
 from .thresholds import check_thresholds
 
 __all__ = [
@@ -95,10 +95,18 @@ def check_name(name: str) -> None:
     _architecture(name)
 
 
-def check_arguments(model_kwargs: Dict[str, Any]) -> None:
-    """Raise a ValueError that names the first argument that is none of a model, but decided elsewhere."""
+def _is_on_backbone(architecture: str) -> bool:
+    return is_model_in_modules(architecture, [BACKBONE_MODULE])
+
+
+def check_arguments(name: Optional[str], model_kwargs: Dict[str, Any]) -> None:
+    """Raise a ValueError that names the first argument that is none of this model, but decided elsewhere.
+
+    Without a name, that of a checkpoint, some are left to `create_model`.
+    """
     for key in model_kwargs:
-        if key in _NOT_OF_A_MODEL:
+        is_of_backbone = key == 'out_indices' and (not name or _is_on_backbone(_architecture(name)))
+        if key in _NOT_OF_A_MODEL and not is_of_backbone:
             raise ValueError(f'Argument {key!r} of a model (--model-kwargs): {_NOT_OF_A_MODEL[key]}.')
 
 
@@ -150,13 +158,13 @@ def create_model(
         FileNotFoundError: If `pretrained_path` does not exist.
         ValueError: If timm has no such model, or the weights do not exist or do not fit.
     """
-    check_arguments(model_kwargs)
+    check_arguments(name, model_kwargs)
     architecture = _architecture(name)
     ours = is_model_in_modules(architecture, MODULES)
     if sys.stderr is not None and sys.stderr.isatty():
         set_pretrained_download_progress()  # without a terminal it would print, too
     kwargs = dict(model_kwargs, num_classes=num_classes, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
-    decides_size = ours or is_model_in_modules(architecture, ['gkgnet_backbone'])  # when it is made
+    decides_size = ours or _is_on_backbone(architecture)  # when it is made
     if ours:
         kwargs['pos_embed_init'] = pos_embed_init
     if decides_size:
@@ -335,7 +343,7 @@ def load_model(
             raise ValueError(f'Checkpoint {path!r} has {len(trained.class_names)} classes, not {num_classes}.')
         return _load_trained(path, trained, name, img_size, trained.takes_average(use_ema), model_kwargs).eval()
     kwargs = dict(model_kwargs, pretrained=pretrained, pretrained_path=path, use_ema=use_ema, num_classes=num_classes)
-    if path and num_classes and not is_model_in_modules(_architecture(name), [*MODULES, 'gkgnet_backbone']):
+    if path and num_classes and not is_model_in_modules(_architecture(name), [*MODULES, BACKBONE_MODULE]):
         # what timm registered for its own weights does not hold for a file; our models look at the file
         kwargs['pretrained_cfg_overlay'] = dict(num_classes=num_classes)
     model = create_model(name, img_size=img_size, **kwargs)

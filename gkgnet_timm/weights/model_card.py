@@ -77,12 +77,17 @@ def _is_single_label(config: Dict[str, Any]) -> bool:
     return is_vig and str(config['pretrained_cfg'].get('tag')).startswith('in1k') and 'training' not in config
 
 
+def _is_published_gkgnet(config: Dict[str, Any]) -> bool:
+    """Say whether weights may be those of the authors: not if the trunk is a model of timm."""
+    return bool(re.fullmatch(r'gkgnet_((ti|m|b)_)?\d+', config['architecture']))
+
+
 def _label_names(config: Dict[str, Any]) -> List[str]:
     return list(map(str, config.get('label_names') or config['pretrained_cfg'].get('label_names') or ()))
 
 
 def _header(config: Dict[str, Any], name: str, results: Optional[Dict[str, Any]]) -> str:
-    cfg, is_gkgnet = config['pretrained_cfg'], config['architecture'].startswith('gkgnet')
+    cfg, is_gkgnet = config['pretrained_cfg'], _is_published_gkgnet(config)
     known = dict(license=_line(cfg['license'])) if cfg.get('license') else {}
     if known.get('license') == 'other':
         licence, link = NON_COMMERCIAL if is_gkgnet else (None, None)
@@ -220,7 +225,7 @@ def model_card(config: Dict[str, Any], repo_id: Optional[str] = None, results: O
         'Evaluation': _metrics(results) if results else '',
         'Preprocessing': _preprocessing(cfg),
         'Weights': _training(config),
-        'Licence': _licence(cfg, config['architecture'].startswith('gkgnet')),
+        'Licence': _licence(cfg, _is_published_gkgnet(config)),
         'Citation': _block(bibtex, 'bibtex') if bibtex else '',
     }
     body = [f'# {_text(name)}', intro, '\n'.join(facts)]

@@ -12,8 +12,8 @@ from timm.models import PretrainedCfg, parse_model_name
 from ..runtime import cache_dir
 from .folder import CONFIG, WEIGHTS
 
-__all__ = ['GKGNET_FILE', 'GOOGLE_DRIVE', 'MODULES', 'NotDownloaded', 'VIG_FILES', 'check_online', 'drive_endpoint']
-__all__ += ['find_checkpoint', 'find_weights', 'installed_file', 'is_offline', 'remedy']
+__all__ = ['BACKBONE_MODULE', 'GKGNET_FILE', 'GOOGLE_DRIVE', 'MODULES', 'NotDownloaded', 'VIG_FILES', 'check_online']
+__all__ += ['drive_endpoint', 'find_checkpoint', 'find_weights', 'installed_file', 'is_offline', 'remedy']
 
 GOOGLE_DRIVE = 'https://drive.google.com'
 GKGNET_FILE = f'{GOOGLE_DRIVE}/file/d/1TB_UqqFvpQ2bvy_qau0aKP6GoK9Xlix_/view'  # of the authors
@@ -28,6 +28,7 @@ VIG_FILES = {  # by the model that they are of
     'vig_b_224': f'{_VIG_RELEASES}/vig/vig_b_82.6.pth',
 }
 MODULES = ['gkgnet', 'pvig', 'vig']  # of the registered models, as timm.list_models takes them
+BACKBONE_MODULE = 'gkgnet_backbone'  # of those on models of timm, which have no published weights of their own
 _OF_RUN = ('model_best.pth.tar', 'last.pth.tar')
 
 

@@ -1,6 +1,8 @@
 """Frozen trunks: weights and statistics stay, for a while or to the end."""
 
+import csv
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +14,8 @@ import timm
 from gkgnet_timm.commands.train import main as train
 from gkgnet_timm.training import build, run
 from gkgnet_timm.training.config import TrainConfig
-from gkgnet_timm.training.freeze import set_frozen
+from gkgnet_timm.training.freeze import scale_trunk_rate, set_frozen
+from gkgnet_timm.training.schedule import create_schedule
 
 pytestmark = pytest.mark.usefixtures('no_curves')
 
@@ -108,3 +111,43 @@ def test_trunk_is_released_in_two_processes(server, small_demo, tmp_path):
     first, second = (torch.load(tmp_path / f'{rank}.pth') for rank in range(2))
     assert not torch.equal(start['stem.conv1.conv.weight'], first['stem.conv1.conv.weight'])
     assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize('opt', ['adamw', 'lookahead_sgd', 'muon'])
+@pytest.mark.parametrize('layer_decay', [None, 0.5])
+def test_rate_of_the_trunk(opt, layer_decay):
+    """Each parameter is in one group, with the decay it had, and those of the trunk at a share of the rate."""
+    model = timm.create_model('gkgnet_backbone', backbone='test_resnet', num_classes=3)
+    config = TrainConfig(
+        dataset='demo', data_dir='.', model='gkgnet_backbone', opt=opt, lr=0.1, layer_decay=layer_decay
+    )
+    rates = []
+    for scale in (1, 0.25):
+        optimizer = build.create_optimizer(config, model)
+        if scale != 1:
+            scale_trunk_rate(optimizer, model, scale)
+        scheduler, _ = create_schedule(replace(config, warmup_epochs=0, sched='constant'), optimizer, 1)
+        scheduler.step_update(1)
+        groups = [(p, group) for group in optimizer.param_groups for p in group['params']]
+        assert len(groups) == len(list(model.parameters()))
+        rates.append({p: (group['lr'], group['weight_decay']) for p, group in groups})
+        model(torch.randn(2, 3, 64, 64)).sum().backward()
+        optimizer.step()
+    for name, parameter in model.named_parameters():
+        share = 0.25 if name.startswith('backbone.') else 1
+        (before, decay), (after, decay_after) = rates[0][parameter], rates[1][parameter]
+        assert after == pytest.approx(before * share) and decay == decay_after, name
+    assert max(rate for rate, _ in rates[1].values()) == pytest.approx(0.1)
+
+
+def test_rate_of_the_trunk_of_a_run(small_demo, tmp_path, monkeypatch):
+    """It hardly moves at a small share of the rate, the label branch does; the log shows the rate of the latter."""
+    start, end = start_and_end(tmp_path, ['--data-dir', str(small_demo), '--backbone-lr-scale', '1e-4'], monkeypatch)
+    moved = {True: 0.0, False: 0.0}
+    for name, value in start.items():
+        if name.endswith('weight'):
+            is_head = name.startswith(('label_', 'head_'))
+            moved[is_head] = max(moved[is_head], (value - end[name]).abs().max().item())
+    assert moved[False] < 1e-4 < 1e-2 < moved[True]
+    with (tmp_path / 'run' / 'summary.csv').open() as file:
+        assert max(float(row['lr']) for row in csv.DictReader(file)) > 1e-3
