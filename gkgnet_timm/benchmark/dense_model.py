@@ -10,7 +10,6 @@ from ..graph.eager import interleave
 from ..graph.layout import to_map, to_nodes
 from ..layers.block import GraphConv
 from ..layers.position import RelativePosition
-from ..models import VigTrunk
 from ..models.pvig import Stage
 
 __all__ = ['use_dense_graph']
@@ -41,8 +40,8 @@ class DenseGraphConv(GraphConv):
         return self.conv(to_map(x, H, W))
 
 
-def use_dense_graph(model: VigTrunk) -> VigTrunk:
-    """Turn a model into its own oracle, in place. It then takes images of its own size only."""
+def use_dense_graph(model: nn.Module) -> nn.Module:
+    """Turn a model into its own oracle, in place. A trunk of ours then takes images of its own size only."""
     for module in model.modules():
         if isinstance(module, Stage):
             module.relative_position = DenseRelativePosition(module.relative_position)

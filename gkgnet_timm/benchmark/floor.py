@@ -10,7 +10,6 @@ import torch.nn as nn
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from ..models import VigTrunk
 from .case import create_timm_model
 from .dense_model import use_dense_graph
 
@@ -64,8 +63,7 @@ def run_on_shapes(model: nn.Module, img_size: int, *counters: FlopCounterMode, i
     batch_size = 2  # BatchNorm in training refuses a single value
     with FakeTensorMode(allow_non_fake_inputs=True), contextlib.ExitStack() as stack:
         model.to_empty(device='cpu')
-        if isinstance(model, VigTrunk):
-            use_dense_graph(model)
+        use_dense_graph(model)
         for counter in counters:
             stack.enter_context(counter)
         logits = model(torch.empty(batch_size, 3, img_size, img_size))

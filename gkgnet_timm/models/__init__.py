@@ -1,8 +1,7 @@
 from ._label_graph import LabelGraph
-from ._trunk import VigTrunk
 from .gkgnet import GkgNet
 from .gkgnet_backbone import GkgNetBackbone
 from .pvig import PyramidVig
 from .vig import Vig
 
-__all__ = ['GkgNet', 'GkgNetBackbone', 'LabelGraph', 'PyramidVig', 'Vig', 'VigTrunk']
+__all__ = ['GkgNet', 'GkgNetBackbone', 'LabelGraph', 'PyramidVig', 'Vig']

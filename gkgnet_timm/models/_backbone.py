@@ -157,9 +157,10 @@ def _try_backbone(
     size = own_size = tuple(cfg['input_size'][1:])
     if img_size is not None:
         size = tuple(to_2tuple(img_size))
-        if {'img_size', '**'} & known:
+        is_fixed = bool(cfg.get('fixed_input_size'))
+        if 'img_size' in known or (is_fixed and '**' in known):
             options['img_size'] = img_size
-        elif cfg.get('fixed_input_size') and size != own_size:
+        elif is_fixed and size != own_size:
             raise ValueError(f'Backbone {name} takes images of {own_size} alone, not of {size}.')
     probe = _create(name, **options, device='meta')
     images = torch.empty(2, options['in_chans'], *size, device='meta')

@@ -120,13 +120,14 @@ def test_every_parameter_trains(name, checkpointing):
     assert [key for key, p in model.named_parameters() if p.grad is None] == []
 
 
-FAMILIES = ['cait_xxs24_224', 'efficientvim_m1', 'hiera_tiny_224', 'levit_128', 'swinv2_tiny_window8_256', 'vgg11']
+FAMILIES = ['cait_xxs24_224', 'hiera_tiny_224', 'levit_128', 'regnety_002', 'swinv2_tiny_window8_256', 'vgg11']
 
 
 @pytest.mark.parametrize('name', FAMILIES)
 def test_families_of_other_forms(name):
-    model = timm.create_model('gkgnet_backbone', backbone=name, num_classes=3, device='meta').train()
-    x = images(model, dtype=torch.float32).to('meta')
+    size = timm.get_pretrained_cfg(name).input_size[-1]
+    model = timm.create_model('gkgnet_backbone', backbone=name, num_classes=3, img_size=2 * size, device='meta').train()
+    x = torch.empty(2, 3, 2 * size, 2 * size, device='meta')
     model(x).sum().backward()
     assert [key for key, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
     assert model.forward_graph(x).logits.shape == (2, 3)
@@ -289,3 +290,23 @@ def test_options_of_the_backbone_are_passed_on(monkeypatch):
     kept = {key: options[key] for key in ('in_chans', 'drop_path_rate', 'global_pool', 'img_size', 'num_classes')}
     assert kept == dict(in_chans=1, drop_path_rate=0.2, global_pool='avg', img_size=64, num_classes=0)
     assert all(str(call[1].get('device')) == 'meta' for call in calls[1:-1])
+
+
+@pytest.mark.parametrize('name', ['test_resnet', 'test_vit', 'test_efficientnet'])
+def test_compiled_and_scripted(name):
+    """Without graph breaks; the scripted model has maps of its own where TorchScript cannot compile those of timm."""
+    model = create(name)
+    x = images(model)
+    with torch.no_grad():
+        expected = model(x)
+        assert_close(torch.compile(model, backend='eager', fullgraph=True)(x), expected)
+        assert_close(torch.jit.script(model)(x), expected)
+
+
+def test_autocast_and_bfloat16():
+    model = create('test_convnext', dtype=torch.float32).train()
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        loss = model(images(model, dtype=torch.float32)).square().mean()
+    loss.backward()
+    assert all(p.grad.isfinite().all() and p.dtype == torch.float32 for p in model.parameters())
+    assert model.to(torch.bfloat16).eval()(images(model, dtype=torch.bfloat16)).dtype == torch.bfloat16
