@@ -53,6 +53,14 @@ Multiply-adds are those of convolutions and matrix products, the kNN product inc
 convolutions and linear layers, as in timm's tables. `resnet101` is the trunk of Query2Label without its decoder; the
 head of ML-Decoder is timm's.
 
+## The label graph on models of timm
+
+{backbones}
+
+Millions of parameters and billions of multiply-adds of backbones at 448 px, and what a label graph of 80 classes adds to
+them: with label nodes as wide as each map (at most 640), and with `label_dim=256`. Each one was built, trained for two
+steps and asked for its graph, by `python results/backbones.py`.
+
 ## Time
 
 {measured}
@@ -162,6 +170,26 @@ def make_page() -> str:
             parameters='M parameters',
             multiply_adds='G multiply-adds',
             activations='M activations',
+        ),
+        backbones=table(
+            [
+                dict(
+                    backbone=f'`{row["backbone"]}`',
+                    **{key: f'{int(row[key]) / 1e6:.1f}' for key in row if key.startswith('parameters')},
+                    **{key: f'{int(row[key]) / 1e9:.1f}' for key in row if key.startswith('multiply_adds')},
+                    **{key: f'{float(row[key]):.1%}' for key in row if key.startswith('share')},
+                )
+                for row in read('backbones')
+            ],
+            backbone='backbone',
+            parameters='M parameters',
+            multiply_adds='G multiply-adds',
+            parameters_own='+ M parameters',
+            multiply_adds_own='+ G multiply-adds',
+            share_own='share',
+            parameters_256='256: + M parameters',
+            multiply_adds_256='+ G multiply-adds',
+            share_256='share',
         ),
         measured=measured_time(measured),
     )

@@ -4,12 +4,15 @@ import csv
 import runpy
 
 import pytest
+import torch
 from conftest import ROOT
+from torch.utils.flop_counter import FlopCounterMode
 
 import timm
 
 from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.benchmark.cost import OTHERS, OTHERS_SIZE, count_cost
+from gkgnet_timm.benchmark.floor import run_on_shapes
 from gkgnet_timm.commands.weights import main as weights
 from gkgnet_timm.weights.source import MODULES, installed_file
 from gkgnet_timm.weights.table import GIGA_MULTIPLY_ADDS, PUBLISHED, weights_table
@@ -65,6 +68,23 @@ def test_cost_is_written(tmp_path, capsys):
 def test_a_model_that_cannot_be_counted():
     with pytest.raises(ValueError, match="'test_vit' cannot be counted at 63 px"):
         count_cost('test_vit', 63, 3)
+
+
+def test_cost_of_a_label_graph_on_a_backbone():
+    """By the paper: every node is compared with every patch of a map, and passes 12 C^2 weights of a label block."""
+    counts = []
+    for num_classes in (0, 7):
+        with torch.device('meta'):
+            model = timm.create_model('gkgnet_backbone', backbone='test_resnet', num_classes=num_classes)
+        counter = FlopCounterMode(display=False)
+        images = run_on_shapes(model, 64, counter)
+        counts.append(counter.get_total_flops() // 2 // images)
+    dims = model.label_dims
+    expected = 7 * model.pooled_dim
+    for i, (dim, info) in enumerate(zip(dims, model.feature_info)):
+        patches = (64 // info['reduction']) ** 2
+        expected += 7 * (patches * dim + 12 * dim**2 + (dims[i - 1] * dim if i else 0))
+    assert counts[1] - counts[0] == expected
 
 
 def test_page_is_that_of_the_figures():
