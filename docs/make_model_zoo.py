@@ -57,9 +57,9 @@ head of ML-Decoder is timm's.
 
 {backbones}
 
-Millions of parameters and billions of multiply-adds of backbones at 448 px, and what a label graph of 80 classes adds to
-them: with label nodes as wide as each map (at most 640), and with `label_dim=256`. Each one was built, trained for two
-steps and asked for its graph, by `python results/backbones.py`.
+Millions of parameters and billions of multiply-adds of backbones at 448 px, and what a label graph of 80 classes adds:
+with label nodes as wide as each map (at most 640), and with `label_dim=256`. Each one was built, trained for two steps
+and asked for its graph, by `python results/backbones.py`.
 
 ## Time
 
