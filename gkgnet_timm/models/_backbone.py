@@ -32,14 +32,12 @@ class Taps(NamedTuple):
         dims: Their channels.
         norm: Whether they pass the norm of the backbone, as those of a plain ViT, whose maps are those of blocks.
         pooled_dim: Width of what its head pools.
-        unused: Parameters that neither maps nor pooled features depend on.
     """
 
     indices: Tuple[int, ...]
     dims: Tuple[int, ...]
     norm: bool
     pooled_dim: int
-    unused: Tuple[str, ...]
 
 
 def _check_name(name: str) -> None:
@@ -99,16 +97,8 @@ def find_taps(
         raise ValueError(f'{name} cannot be a backbone: its maps are not (batch, channels, height, width).')
     if pools and pooled.ndim != 2:
         raise ValueError(f'{name} cannot be a backbone: its head gives {tuple(pooled.shape)}, not one row an image.')
-    parameters = {key: value for key, value in backbone.named_parameters() if value.requires_grad}
-    total = pooled.sum() + sum(m.sum() for m in maps)
-    grads = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-    return Taps(
-        tuple(indices),
-        tuple(m.shape[1] for m in maps),
-        norm,
-        pooled.shape[1] if pools else backbone.num_features,
-        tuple(key for key, grad in zip(parameters, grads) if grad is None),
-    )
+    dims = tuple(m.shape[1] for m in maps)
+    return Taps(tuple(indices), dims, norm, pooled.shape[1] if pools else backbone.head_hidden_size)
 
 
 def _arguments(backbone: nn.Module) -> Set[str]:
@@ -130,8 +120,7 @@ def _create(name: str, **options: Any) -> nn.Module:
         raise ValueError(f'Backbone {name}: {one_line(error, 300)}') from error
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@torch.no_grad()
 def _try_backbone(
     name: str,
     img_size: Union[int, Tuple[int, int], None],
@@ -146,18 +135,22 @@ def _try_backbone(
         img_size: Side or (height, width) for models that are made for a size, None for that of the weights.
         out_indices: Maps to take, None for `default_indices`.
         options: Arguments that every model has.
-        may_have: Arguments to give to models that have them.
+        may_have: Arguments for models that have them, and that models of any size do not need.
 
     Raises:
         ValueError: If it cannot be made, or cannot be a backbone.
     """
     probe = _create(name, **options, device='meta')
     known, cfg = _arguments(probe), probe.pretrained_cfg
-    options = options | {key: value for key, value in may_have.items() if key in known}
+    is_fixed = bool(cfg.get('fixed_input_size'))
+    for key, value in may_have.items():
+        if key in known:
+            options = {**options, key: value}
+        elif is_fixed:
+            raise ValueError(f'Backbone {name} is made for one image size and has no {key}: leave it out.')
     size = own_size = tuple(cfg['input_size'][1:])
     if img_size is not None:
         size = tuple(to_2tuple(img_size))
-        is_fixed = bool(cfg.get('fixed_input_size'))
         if 'img_size' in known or (is_fixed and '**' in known):
             options['img_size'] = img_size
         elif is_fixed and size != own_size:
@@ -212,9 +205,6 @@ def create_backbone(
     dynamic = {key: value for key, value in dynamic.items() if value}
     options, taps = _try_backbone(name, img_size, out_indices, options, dynamic)
     backbone = _create(name, pretrained=pretrained, cache_dir=cache_dir, **options, device=device, dtype=dtype)
-    for unused in taps.unused:
-        module, _, leaf = unused.rpartition('.')
-        backbone.get_submodule(module).register_parameter(leaf, None)
     return backbone, taps
 
 
@@ -254,15 +244,13 @@ def prefix_groups(matcher: Matcher, prefix: str) -> Matcher:
     }
 
 
-def filter_backbone(
-    state_dict: Dict[str, torch.Tensor], backbone: nn.Module, unused: Sequence[str]
-) -> Dict[str, torch.Tensor]:
-    """The tensors of a file for a backbone, by timm's filter for files of such models, without what was removed."""
+def filter_backbone(state_dict: Dict[str, torch.Tensor], backbone: nn.Module) -> Dict[str, torch.Tensor]:
+    """The tensors of a file for a backbone, by timm's filter for files of such models, without the classifier."""
     module = sys.modules[type(backbone).__module__]
     if filter_fn := getattr(module, 'checkpoint_filter_fn', None):
         state_dict = filter_fn(state_dict, backbone)
     classifier = backbone.pretrained_cfg.get('classifier') or ()
     classifier = (classifier,) if isinstance(classifier, str) else classifier
-    removed = (*(f'{name}.' for name in classifier), *unused)
+    removed = tuple(f'{name}.' for name in classifier)
     expected = backbone.state_dict()
     return {key: value for key, value in state_dict.items() if key in expected or not key.startswith(removed)}

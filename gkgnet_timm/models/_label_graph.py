@@ -123,6 +123,12 @@ class LabelBranch:
         self._build_label_stages(device=device, dtype=dtype)
         self._build_classifier(device=device, dtype=dtype)
 
+    def _keep_maps(self, count: int, pooled_dim: int) -> None:
+        """Let a label branch that is built from here on look at the first maps alone."""
+        for name in ('label_dims', 'patch_dims', 'label_drop_path_rates'):
+            setattr(self, name, getattr(self, name)[:count])
+        self.pooled_dim = pooled_dim
+
     def _build_label_stages(self, device=None, dtype=None) -> None:
         self.label_stages = nn.ModuleList()
         if self.num_classes == 0:

@@ -125,6 +125,7 @@ class GkgNet(LabelBranch, PyramidVigTrunk):
     def remove_head(self) -> None:
         """Remove the label branch."""
         self.reset_classifier(0, '')
+        self._keep_maps(len(self.stages), self.num_features)
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Logits (B, L) of final graph nodes, or the pooled patches (B, C)."""

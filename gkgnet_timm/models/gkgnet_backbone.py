@@ -16,12 +16,13 @@ from typing import Any, Dict, List, Optional, Set, Tuple, Union
 import torch
 import torch.nn as nn
 
-from timm.layers import calculate_drop_path_rates
+from timm.layers import calculate_drop_path_rates, to_2tuple
 from timm.models import generate_default_cfgs, named_apply, register_model, resolve_pretrained_cfg
 
+from ..runtime import one_line
 from ._backbone import Matcher, backbone_cfg, create_backbone, filter_backbone, prefix_groups
-from ._checks import check_classifier, check_options, check_positive
-from ._compat import feature_take_indices, get_model_traits, update_model_input_size
+from ._checks import check_classifier, check_options, check_positive, check_size
+from ._compat import feature_take_indices, get_global_pool, get_model_traits, update_model_input_size
 from ._convert import check_tensors, complete, unwrap
 from ._label_graph import LABEL_CLASSIFIER, LabelBranch, init_label_branch
 from ._pretrained import build_model
@@ -31,6 +32,13 @@ __all__ = ['GkgNetBackbone']
 
 _WIDEST = 640  # label nodes of the published model
 _logger = logging.getLogger(__name__)
+
+
+def _check_head(num_classes: int, global_pool: Optional[str]) -> None:
+    """Raise a ValueError for no class count, or classes without pooled features. Poolings are those of the backbone."""
+    if global_pool is not None and not isinstance(global_pool, str):
+        raise ValueError(f'global_pool must be the name of a pooling, got {global_pool!r:.80}.')
+    check_classifier(num_classes, '' if global_pool == '' else 'avg')
 
 
 class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
@@ -94,8 +102,9 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
             dynamic_img_pad=dynamic_img_pad,
             pretrained_backbone=pretrained_backbone,
         )
-        if num_classes > 0 and global_pool == '':
-            raise ValueError("global_pool='' leaves no pooled features to classify, it needs num_classes=0.")
+        _check_head(num_classes, global_pool)
+        if img_size is not None:
+            check_positive(**{f'img_size[{i}]': side for i, side in enumerate(to_2tuple(img_size))})
         unit = math.lcm(2, num_groups)  # of the width of label nodes
         if label_dim is not None and label_dim % unit:
             raise ValueError(f'label_dim must be a multiple of {unit} for num_groups={num_groups}, got {label_dim}.')
@@ -114,16 +123,24 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
             **dd,
         )
         self.out_indices: List[int] = list(taps.indices)
-        self.norm_maps, self.unused_backbone = taps.norm, taps.unused
+        self.norm_maps = taps.norm
         infos = [dict(info) for info in self.backbone.feature_info]
-        self.feature_info = [dict(infos[i], module=f'backbone.{infos[i]["module"]}') for i in taps.indices]
+        self.feature_info = [
+            dict(infos[i], num_chs=dim, module=f'backbone.{infos[i]["module"]}')
+            for i, dim in zip(taps.indices, taps.dims)
+        ]
+        self.global_pool = get_global_pool(self.backbone) if global_pool is None else global_pool
         self.num_features = self.backbone.num_features
         self.head_hidden_size = taps.pooled_dim
         self._traits = {'fixed_input_size': get_model_traits(self.backbone)['fixed_input_size']}
         if kind := scripted_kind(self.backbone):
             setattr(self, f'is_{kind}', True)
         self.head_drop = nn.Dropout(drop_rate)
-        dims = [label_dim or max(min(dim, _WIDEST) // unit, 1) * unit for dim in taps.dims]
+        dims = [label_dim or min(dim, _WIDEST) // unit * unit for dim in taps.dims]
+        if 0 in dims:
+            raise ValueError(f'num_groups={num_groups}: a map has {min(taps.dims)} channels, give a label_dim.')
+        check_positive(label_depth=label_depth)
+        check_size([1] * (len(dims) - 1) + [label_depth], dims)
         rates = calculate_drop_path_rates(drop_path_rate, len(dims))
         self._build_label_branch(
             num_classes, taps.dims, dims, taps.pooled_dim, label_k, num_groups, label_depth, rates, **dd
@@ -162,8 +179,15 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade activations for a second forward pass in training, in label blocks and where the backbone can."""
-        self.backbone.set_grad_checkpointing(enable)
+        """Trade activations for a second forward pass in training.
+
+        Raises:
+            ValueError: If the backbone cannot.
+        """
+        try:
+            self.backbone.set_grad_checkpointing(enable)
+        except AssertionError as error:  # as timm says it
+            raise ValueError(f'{type(self.backbone).__name__}: {error} (--grad-checkpointing).') from error
         self.grad_checkpointing = enable
         for stage in self.label_stages:
             stage.grad_checkpointing = enable
@@ -177,7 +201,7 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         """
         if hasattr(self.backbone, 'set_input_size'):
             self.backbone.set_input_size(img_size=img_size)
-        elif self._traits['fixed_input_size']:
+        elif self._traits['fixed_input_size'] and tuple(to_2tuple(img_size)) != self._traits.get('img_size'):
             raise ValueError(f'{type(self.backbone).__name__} cannot change its image size: create it with img_size.')
         update_model_input_size(self, img_size)
 
@@ -185,11 +209,21 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         """Replace the label embedding and score layers by fresh ones for a different class count.
 
         The label blocks are kept; 0 classes removes the whole label branch. The pooling stays unless one is given.
+
+        Raises:
+            ValueError: For a pooling that the backbone does not have, or that gives features of another width.
         """
-        check_classifier(num_classes, 'avg' if global_pool is None else global_pool)
-        if global_pool is not None:
+        _check_head(num_classes, self.global_pool if global_pool is None else global_pool)
+        if global_pool is not None and global_pool != self.global_pool:
+            if any('cat' in str(pool) for pool in (global_pool, self.global_pool)):
+                raise ValueError(
+                    f'Pooled features get another width: create the model with global_pool={global_pool!r}.'
+                )
+            try:
+                self.backbone.reset_classifier(0, global_pool)
+            except Exception as error:  # whatever timm raises for names of poolings
+                raise ValueError(f'global_pool={global_pool!r} of this backbone: {one_line(error)}') from error
             self.global_pool = global_pool
-            self.backbone.reset_classifier(0, global_pool)
         self._reset_labels(num_classes)
 
     def _forward_maps(self, x: torch.Tensor) -> Tuple[torch.Tensor, List[torch.Tensor]]:
@@ -268,10 +302,12 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         """Drop what follows the last map taken, and the label branch unless `prune_head` is False and it still fits."""
         take_indices, max_index = feature_take_indices(len(self.out_indices), indices)
         if prune_head or max_index < len(self.out_indices) - 1:
+            prune_norm = prune_norm and not self.norm_maps  # maps pass it
             self.backbone.prune_intermediate_layers([self.out_indices[max_index]], prune_norm, True)
             self.out_indices = self.out_indices[: max_index + 1]
             self.num_features = self.head_hidden_size = self.feature_info[max_index]['num_chs']
             self.reset_classifier(0, '')
+            self._keep_maps(max_index + 1, self.num_features)
         return take_indices
 
 
@@ -288,9 +324,7 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: GkgNetBackbone) -> D
         state_dict = {key: value for key, value in state_dict.items() if not key.startswith(prefix)}
     else:
         trunk, state_dict = state_dict, {}
-    state_dict.update(
-        {prefix + key: value for key, value in filter_backbone(trunk, model.backbone, model.unused_backbone).items()}
-    )
+    state_dict.update({prefix + key: value for key, value in filter_backbone(trunk, model.backbone).items()})
     state_dict = complete(state_dict, model, ('label_', 'head_'))
     return check_tensors(state_dict, model, LABEL_CLASSIFIER)
 

@@ -137,7 +137,7 @@ class TrainConfig:
     )
     freeze_epochs: Optional[int] = option(None, 'train all from then on', 'N', limits=(1, inf))
     backbone_lr_scale: float = option(
-        1.0, 'learning rate of the trunk, as a share of that of the rest', 'SHARE', limits=(0, 100)
+        1.0, 'learning rate of the trunk, as a share of that of the rest', 'SHARE', limits=(1e-9, 100)
     )
     grad_checkpointing: bool = option(False, 'less memory, more time')
     torchcompile: Optional[str] = option(None, 'compile the model', 'BACKEND', nargs='?', const='inductor')
@@ -255,6 +255,8 @@ class TrainConfig:
         if not 0 < self.scale[0] <= self.scale[1] or not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f'--scale and --ratio run from small to large, got {self.scale} and {self.ratio}.')
         self._check_evaluation()
+        if self.freeze == 'trunk' and self.freeze_epochs is None and self.backbone_lr_scale != 1:
+            raise ValueError('--freeze trunk leaves --backbone-lr-scale without effect: give one of them.')
         if self.pretrained_path and self.initial_checkpoint:
             raise ValueError('--pretrained-path and --initial-checkpoint are weights to start from: give one of them.')
         # a resumed run may start elsewhere

@@ -145,7 +145,7 @@ def train_one_epoch(
         done = epoch * updates + update + 1
         if not bad:
             task.update_ema(step=done)
-        lr = max(group['lr'] for group in optimizer.param_groups)  # that of the classifier
+        lr = max(group['lr'] for group in optimizer.param_groups)
         scheduler.step_update(done)
         if progress is not None:
             progress.update(update, images_of_update, average.avg, lr)

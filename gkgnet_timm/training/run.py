@@ -139,7 +139,8 @@ def _train(config: TrainConfig, resume: Optional[str], process: Process, output:
         progress = Progress(epochs, first_epoch, updates, config.log_interval)
         parameters = sum(p.numel() for p in model.parameters()) / 1e6
         print(f'{config.model}, {parameters:.1f} M parameters, {data_config["input_size"][-1]} px, to {output}')
-        if config.freeze == 'trunk' and not (config.pretrained or config.pretrained_path or resume):
+        starts = (config.pretrained, config.pretrained_path, config.initial_checkpoint, resume)
+        if config.freeze == 'trunk' and not any((*starts, config.model_kwargs.get('pretrained_backbone'))):
             print('Warning: --freeze trunk keeps weights that were never trained, give --pretrained.')
         if resume:
             print(f'Resumed after epoch {first_epoch} of {resume}.')

@@ -310,3 +310,63 @@ def test_autocast_and_bfloat16():
     loss.backward()
     assert all(p.grad.isfinite().all() and p.dtype == torch.float32 for p in model.parameters())
     assert model.to(torch.bfloat16).eval()(images(model, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_features_only_of_a_vit_are_the_maps_that_label_nodes_see():
+    model = create('test_vit', dtype=torch.float32)
+    maps = timm.create_model('gkgnet_backbone', backbone='test_vit', features_only=True)
+    assert not maps.model.load_state_dict(model.state_dict(), strict=False).missing_keys
+    x = images(model, dtype=torch.float32)
+    for actual, expected in zip(maps.eval()(x), model.forward_graph(x).patch_maps):
+        assert_close(actual, expected, 0)
+    neck = create('samvit_base_patch16', device='meta', dtype=None)  # its norm changes the width
+    assert {info['num_chs'] for info in neck.feature_info} == set(neck.patch_dims) == {256}
+
+
+@pytest.mark.parametrize('name', ['gkgnet_backbone', 'gkgnet_ti_224'])
+def test_label_branch_after_pruning(name):
+    kwargs = dict(backbone='test_resnet') if name == 'gkgnet_backbone' else {}
+    model = timm.create_model(name, num_classes=5, img_size=64, **kwargs)
+    model.prune_intermediate_layers([0])
+    model.reset_classifier(3, 'avg')
+    assert model.eval()(torch.randn(1, 3, 64, 64)).shape == (1, 3) and len(model.label_stages) == 1
+
+
+def test_pooling_that_is_reset():
+    model = create('test_vit')
+    x = images(model)
+    for pool in ('avg', 'token', None):
+        model.reset_classifier(7, pool)
+        assert model(x).shape == (2, 7)
+    model.reset_classifier(0, '')
+    for kwargs, message in (
+        (dict(num_classes=7), 'num_classes=0'),
+        (dict(num_classes=0, global_pool='catavgmax'), 'another width'),
+        (dict(num_classes=0, global_pool='nope'), "global_pool='nope'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.reset_classifier(**kwargs)
+    unpooled = create('mobilenetv3_small_050', num_classes=0, global_pool='', dtype=torch.float32)
+    unpooled.reset_classifier(4, 'avg')
+    assert unpooled(torch.randn(1, 3, 64, 64)).shape == (1, 4)
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(num_classes=-1), 'num_classes must be'),
+        (dict(num_classes=True), 'num_classes must be'),
+        (dict(img_size='x'), 'img_size'),
+        (dict(img_size=10**9), 'img_size'),
+        (dict(label_dim=8192, label_depth=100), 'billion parameters'),
+        (dict(num_groups=8000), 'give a label_dim'),
+        (dict(backbone='cait_xxs24_224', dynamic_img_size=True), 'has no dynamic_img_size'),
+    ],
+)
+def test_values_of_a_hostile_config(options, message):
+    assert message in messages(**options, device='meta')
+
+
+def test_backbone_without_checkpointing():
+    with pytest.raises(ValueError, match='VGG: gradient checkpointing not supported'):
+        create('vgg11', device='meta', dtype=None).set_grad_checkpointing()

