@@ -52,7 +52,8 @@ def _check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     ours = timm.list_models(module=MODULES)
     for name in args.models or []:
         if name not in ours:
-            raise ValueError(f'Unknown model {name!r}, expected some of {", ".join(ours)}.')
+            advice = ', with another trunk: give it as --compare' if timm.is_model(name) else ''
+            raise ValueError(f'Unknown model {name!r}{advice}, expected some of {", ".join(ours)}.')
     for name in args.compare:
         if not timm.is_model(name):
             raise ValueError(f'Unknown model {name!r} in --compare, timm.list_models() has all names.')

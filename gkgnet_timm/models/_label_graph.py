@@ -14,9 +14,16 @@ from ..layers.checkpoint import checkpoint_block
 from ..layers.conv import ConvBnAct
 from ._checks import check_positive
 
-__all__ = ['LABEL_CLASSIFIER', 'LabelBranch', 'LabelGraph', 'LabelStage', 'init_label_branch']
+__all__ = ['LABEL_CFG', 'LABEL_CLASSIFIER', 'LabelBranch', 'LabelGraph', 'LabelStage', 'init_label_branch']
 
 LABEL_CLASSIFIER = ('head_label', 'head_patch', 'label_embed')  # the modules with a row for each class
+LABEL_CFG = dict(  # of every model with a label graph
+    classifier=LABEL_CLASSIFIER,
+    crop_pct=1.0,
+    crop_mode='squash',
+    paper_ids='arXiv:2308.14378',
+    paper_name='GKGNet: Group K-Nearest Neighbor based Graph Convolutional Network for Multi-Label Image Recognition',
+)
 
 
 class LabelGraph(NamedTuple):

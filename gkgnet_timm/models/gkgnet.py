@@ -23,7 +23,7 @@ from ..graph.layout import to_nodes
 from ..weights.source import GKGNET_FILE, VIG_FILES
 from ._checks import check_classifier, check_options
 from ._convert import check_tensors, complete, convert_keys
-from ._label_graph import LABEL_CLASSIFIER, LabelBranch, init_label_branch
+from ._label_graph import LABEL_CFG, LABEL_CLASSIFIER, LabelBranch, init_label_branch
 from ._pretrained import build_model, on_hub
 from .pvig import VARIANTS, PyramidVigTrunk
 
@@ -158,18 +158,12 @@ def _cfg(url: str = '', img_size: int = 224, **kwargs: Any) -> Dict[str, Any]:
         'input_size': (3, img_size, img_size),
         'pool_size': (img_size // 32, img_size // 32),
         'min_input_size': (3, 224, 224),  # the smallest at which every block has enough candidates
-        'crop_pct': 1.0,
-        'crop_mode': 'squash',
         'interpolation': 'bicubic',
         'mean': IMAGENET_DEFAULT_MEAN,
         'std': IMAGENET_DEFAULT_STD,
         'first_conv': 'stem.conv1.conv',
-        'classifier': LABEL_CLASSIFIER,
         'license': 'apache-2.0',
-        'paper_ids': 'arXiv:2308.14378',
-        'paper_name': (
-            'GKGNet: Group K-Nearest Neighbor based Graph Convolutional Network for Multi-Label Image Recognition'
-        ),
+        **LABEL_CFG,
         **kwargs,
     }
 

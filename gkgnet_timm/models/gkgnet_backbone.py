@@ -24,7 +24,7 @@ from ._backbone import Matcher, backbone_cfg, create_backbone, filter_backbone, 
 from ._checks import check_classifier, check_options, check_positive, check_size
 from ._compat import feature_take_indices, get_global_pool, get_model_traits, update_model_input_size
 from ._convert import check_tensors, complete, unwrap
-from ._label_graph import LABEL_CLASSIFIER, LabelBranch, init_label_branch
+from ._label_graph import LABEL_CFG, LABEL_CLASSIFIER, LabelBranch, init_label_branch
 from ._pretrained import build_model
 from ._scripted import ScriptedMaps, scripted_kind
 
@@ -326,22 +326,15 @@ def checkpoint_filter_fn(state_dict: Dict[str, Any], model: GkgNetBackbone) -> D
         trunk, state_dict = state_dict, {}
     state_dict.update({prefix + key: value for key, value in filter_backbone(trunk, model.backbone).items()})
     state_dict = complete(state_dict, model, ('label_', 'head_'))
-    return check_tensors(state_dict, model, LABEL_CLASSIFIER)
+    try:
+        return check_tensors(state_dict, model, LABEL_CLASSIFIER)
+    except ValueError as error:
+        name = model.backbone.pretrained_cfg['architecture']
+        raise ValueError(f'Not of a label graph on {name} (backbone=): {error}') from error
 
 
 def _cfg(backbone: str) -> Dict[str, Any]:
-    return {
-        'url': '',
-        'num_classes': 80,
-        'crop_pct': 1.0,
-        'crop_mode': 'squash',
-        'classifier': LABEL_CLASSIFIER,
-        'paper_ids': 'arXiv:2308.14378',
-        'paper_name': (
-            'GKGNet: Group K-Nearest Neighbor based Graph Convolutional Network for Multi-Label Image Recognition'
-        ),
-        **backbone_cfg(backbone),
-    }
+    return {'url': '', 'num_classes': 80, **LABEL_CFG, **backbone_cfg(backbone)}
 
 
 BACKBONES = {

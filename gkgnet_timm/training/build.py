@@ -20,7 +20,7 @@ from ..data.readers.table import TABLE_OPTIONS
 from ..data.splits import hold_out, open_split
 from ..inference.device import Process
 from ..runtime import blame, read_json
-from ..weights.load import check_arguments, check_forward, check_name, create_model, create_model_by_labels
+from ..weights.load import check_arguments, check_forward, create_model, create_model_by_labels
 from ..weights.source import find_weights
 from .checkpoint import TrainTask
 from .config import TrainConfig
@@ -188,7 +188,6 @@ def check_start(config: TrainConfig, is_resumed: bool = False) -> None:
         FileNotFoundError: If weights to start from do not exist.
         ValueError: If anything else cannot work. Names the flag.
     """
-    check_name(config.model)
     source = None if is_resumed else config.pretrained_path or config.initial_checkpoint
     path = source and find_weights(source)
     for flag, package in (('log_wandb', 'wandb'), ('log_tensorboard', 'tensorboard')):

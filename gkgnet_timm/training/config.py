@@ -247,7 +247,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.unknown_labels is None and self.dataset != 'csv':  # a table decides by itself
             self.unknown_labels = 'positive' if self.dataset == 'voc' else 'ignore'
-        self.loss = self.loss or ('gkgnet' if self.model.rpartition(':')[2].startswith('gkgnet') else 'bce')
         if self.validation_batch_size is None:
             self.validation_batch_size = self.batch_size
         check_ranges(self, RANGES)

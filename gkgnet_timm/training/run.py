@@ -22,6 +22,7 @@ from ..evaluation.evaluate import SAME_SPLIT
 from ..inference.device import Process, autocast_context, start_process
 from ..runtime import blame, command_line, replacing
 from ..weights.file import read_training
+from ..weights.load import architecture_of
 from ..weights.preprocessing import resolve_preprocessing
 from .build import check_last_batch, check_start, create_datasets, create_loaders, create_optimizer, create_task
 from .checkpoint import SafeSaver, TrainTask, open_run, resume_run
@@ -35,7 +36,7 @@ from .pictures import draw_batch
 from .progress import Progress
 from .schedule import create_schedule
 
-__all__ = ['train']
+__all__ = ['choose_loss', 'train']
 
 EXPLODED = 3  # times the first loss: more than batches differ
 
@@ -58,6 +59,7 @@ def train(config: TrainConfig, resume: Optional[str] = None) -> Dict[str, float]
         TrainingError: If the loss or the scores stop being finite.
     """
     _check(config, resume)
+    config = choose_loss(config)
     process = start_process(config.device)
     config = _name_run(config, process)
     output = Path(config.output, config.experiment)
@@ -185,6 +187,12 @@ def _train(config: TrainConfig, resume: Optional[str], process: Process, output:
     if process.is_distributed:
         torch.distributed.destroy_process_group()
     return result.metrics if result else {}
+
+
+def choose_loss(config: TrainConfig) -> TrainConfig:
+    """The published loss for label graphs, whatever folder or repository they are in, else that of timm."""
+    default = 'gkgnet' if architecture_of(config.model).startswith('gkgnet') else 'bce'
+    return replace(config, loss=config.loss or default)
 
 
 def _check(config: TrainConfig, resume: Optional[str]) -> None:

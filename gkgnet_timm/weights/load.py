@@ -24,9 +24,9 @@ from .source import BACKBONE_MODULE, MODULES, find_weights
 from .thresholds import check_thresholds
 
 __all__ = [
+    'architecture_of',
     'check_arguments',
     'check_forward',
-    'check_name',
     'create_model',
     'create_model_by_labels',
     'load_model',
@@ -77,8 +77,12 @@ def _config_path(source: str, place: str) -> Path:
     return Path(hf_hub_download(repo, CONFIG, revision=revision or None))
 
 
-def _architecture(name: str) -> str:
-    """Return the name that timm has registered for a model that may also be on the Hub or in a folder."""
+def architecture_of(name: str) -> str:
+    """Return the name that timm has registered for a model that may also be on the Hub or in a folder.
+
+    Raises:
+        ValueError: If there is no such model. Names similar ones.
+    """
     source, place = parse_model_name(name)
     if source:
         architecture = read_model_config(_config_path(source, place))['architecture']
@@ -88,11 +92,6 @@ def _architecture(name: str) -> str:
         similar = ', '.join(difflib.get_close_matches(architecture, timm.list_models()))
         raise ValueError(f'Unknown model {architecture!r}, similar: {similar or "none, see timm.list_models()"}.')
     return architecture
-
-
-def check_name(name: str) -> None:
-    """Raise a ValueError that names similar ones if there is no such model."""
-    _architecture(name)
 
 
 def _is_on_backbone(architecture: str) -> bool:
@@ -105,24 +104,43 @@ def check_arguments(name: Optional[str], model_kwargs: Dict[str, Any]) -> None:
     Without a name, that of a checkpoint, some are left to `create_model`.
     """
     for key in model_kwargs:
-        is_of_backbone = key == 'out_indices' and (not name or _is_on_backbone(_architecture(name)))
+        is_of_backbone = key == 'out_indices' and (not name or _is_on_backbone(architecture_of(name)))
         if key in _NOT_OF_A_MODEL and not is_of_backbone:
             raise ValueError(f'Argument {key!r} of a model (--model-kwargs): {_NOT_OF_A_MODEL[key]}.')
 
 
-def check_forward(model: nn.Module) -> None:
-    """Raise a ValueError if a model does not give a score for each of its classes: arguments of it are wrong."""
-    size = resolve_input_data_config(model)['input_size']
+def check_forward(model: nn.Module, img_size: Union[int, Tuple[int, int], None] = None) -> None:
+    """Raise a ValueError if a model does not give a score for each of its classes: arguments of it are wrong.
+
+    Args:
+        model: Any model.
+        img_size: Side or (height, width) that it was set to, if that is what may be wrong.
+    """
+    what = f'Image size {img_size} (--img-size)' if img_size else 'Arguments of the model (--model-kwargs)'
+    size = resolve_input_data_config(model, args=dict(img_size=img_size))['input_size']
     was_training = model.training
     try:
         with torch.inference_mode():
             scores = model.eval()(next(model.parameters()).new_zeros(1, *size))
     except Exception as error:  # whatever operations raise for shapes that do not fit
-        raise ValueError(f'Arguments of the model (--model-kwargs) make one that fails: {one_line(error)}') from error
+        raise ValueError(f'{what}: the model fails: {one_line(error)}') from error
     finally:
         model.train(was_training)
     if not isinstance(scores, torch.Tensor) or scores.shape != (1, model.num_classes):
-        raise ValueError('Arguments of the model (--model-kwargs) make one that does not give a score for each class.')
+        raise ValueError(f'{what}: the model does not give a score for each class.')
+
+
+def _set_size(model: nn.Module, img_size: Union[int, Tuple[int, int]]) -> None:
+    """Set the image size of a model that is made for one, and see that it runs."""
+    if not hasattr(model, 'set_input_size'):
+        return
+    try:
+        model.set_input_size(img_size)
+    except UserError:
+        raise
+    except Exception as error:  # whatever models raise for sizes that they cannot have
+        raise ValueError(f'Image size {img_size} (--img-size): {one_line(error)}') from error
+    check_forward(model, img_size)
 
 
 @reading_once()
@@ -159,7 +177,7 @@ def create_model(
         ValueError: If timm has no such model, or the weights do not exist or do not fit.
     """
     check_arguments(name, model_kwargs)
-    architecture = _architecture(name)
+    architecture = architecture_of(name)
     ours = is_model_in_modules(architecture, MODULES)
     if sys.stderr is not None and sys.stderr.isatty():
         set_pretrained_download_progress()  # without a terminal it would print, too
@@ -186,8 +204,8 @@ def create_model(
         raise ValueError(f'Model {name!r}{source}: {one_line(error)}') from error
     for cfg in (model.pretrained_cfg, model.default_cfg):
         cfg.pop('state_dict', None)
-    if img_size and not decides_size and hasattr(model, 'set_input_size'):
-        model.set_input_size(img_size)
+    if img_size and not decides_size:
+        _set_size(model, img_size)
     return model
 
 
@@ -245,8 +263,8 @@ def _load_trained(
         raise ValueError(f'Checkpoint {path!r} does not fit {name!r}: {one_line(error, 200)}') from error
     if model_kwargs:
         check_forward(model)
-    if img_size and img_size != config['img_size'] and hasattr(model, 'set_input_size'):
-        model.set_input_size(img_size)
+    if img_size and img_size != config['img_size']:
+        _set_size(model, img_size)
     preprocessing = {name: config.get(name) for name in ('mean', 'std', 'crop_pct')}
     _set_cfg(model, img_size or kwargs.get('img_size'), trained.class_names, **preprocessing)
     if 'bit_depth' in config:  # older checkpoints do not say how images were read
@@ -260,7 +278,7 @@ def _name_of_folder(path: str, name: Optional[str]) -> str:
     architecture = read_model_config(folder / CONFIG)['architecture']
     if Path(path).name != WEIGHTS:
         raise ValueError(f'Weights {path!r} are beside a {CONFIG} of {WEIGHTS}: name the file so, or move it.')
-    if name and _architecture(name) != architecture:
+    if name and architecture_of(name) != architecture:
         raise ValueError(f'Weights {path!r} are of {architecture}, not of {name!r}: leave out --model.')
     return f'local-dir:{folder}'
 
@@ -343,7 +361,7 @@ def load_model(
             raise ValueError(f'Checkpoint {path!r} has {len(trained.class_names)} classes, not {num_classes}.')
         return _load_trained(path, trained, name, img_size, trained.takes_average(use_ema), model_kwargs).eval()
     kwargs = dict(model_kwargs, pretrained=pretrained, pretrained_path=path, use_ema=use_ema, num_classes=num_classes)
-    if path and num_classes and not is_model_in_modules(_architecture(name), [*MODULES, BACKBONE_MODULE]):
+    if path and num_classes and not is_model_in_modules(architecture_of(name), [*MODULES, BACKBONE_MODULE]):
         # what timm registered for its own weights does not hold for a file; our models look at the file
         kwargs['pretrained_cfg_overlay'] = dict(num_classes=num_classes)
     model = create_model(name, img_size=img_size, **kwargs)

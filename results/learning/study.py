@@ -2,6 +2,7 @@
 
     python results/learning/study.py weights lite0.safetensors
     python results/learning/study.py run VOCDEVKIT lite0.safetensors --arms linear label --seeds 0 1 2
+    python results/learning/study.py run VOCDEVKIT lite0.safetensors --arms linear --flags='--lr 3e-2' --part val
 
 See results/learning.md for what is compared, and where data and weights come from.
 """
@@ -9,10 +10,11 @@ See results/learning.md for what is compared, and where data and weights come fr
 import argparse
 import csv
 import json
+import os
 import resource
+import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,7 @@ SCRATCH = {'gkgnet_ti-scratch': '--model gkgnet_ti_224', 'pvig_ti-scratch': '--m
 def lite0_ml_decoder(pretrained=False, **kwargs):
     """EfficientNet-Lite0 whose classifier is the attention of class queries that timm has."""
     model = add_ml_decoder_head(timm.create_model('efficientnet_lite0', pretrained=pretrained, **kwargs))
+    (model.classifier.decoder,) = model.classifier.decoder.layers  # PyTorch's decoder wants more
     model.get_classifier = lambda: model.classifier
     return model
 
@@ -80,25 +83,26 @@ def child(argv):
     """Train in a process of its own, which knows the models of this file, and print what it took."""
     from gkgnet_timm.commands.train import main
 
-    start = time.perf_counter()
     main(argv)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps(dict(seconds=time.perf_counter() - start, megabytes=peak)))
+    usage = resource.getrusage(resource.RUSAGE_SELF)  # of one thread, so seconds do not depend on other runs
+    print(json.dumps(dict(seconds=usage.ru_utime + usage.ru_stime, megabytes=usage.ru_maxrss / 1024)))
 
 
-def run(arm, seed, part, devkit, weights, output):
-    """Train an arm, evaluate its last weights, and add a row to runs.csv."""
+def run(arm, seed, part, devkit, weights, output, more=()):
+    """Train an arm on one core, evaluate its last weights, and add a row to runs.csv."""
     from gkgnet_timm.commands.validate import main as validate
 
     name, _, mode = arm.partition('-frozen')
     flags = (SCRATCH.get(name) or ARMS[name]).split()
     if name not in SCRATCH:
         flags = ['--pretrained-path', weights, *(FROZEN if arm.endswith('-frozen') else TUNED), *flags]
+    flags = [*flags, *more]
     splits = dict(val=('2012/train', '2012/val'), test=('2012/trainval', '2012/test'))[part]
-    experiment = f'{arm}-{part}-{seed}'
+    experiment = '-'.join((arm, part, str(seed), *more)).replace('--', '').replace('/', '_')
     argv = [*COMMON, *flags, '--dataset', 'voc', '--data-dir', devkit, '--train-split', splits[0], '--no-val']
     argv += ['--seed', str(seed), '-j', '0', '--output', output, '--experiment', experiment]
-    done = subprocess.run([sys.executable, __file__, 'child', *argv], stdout=subprocess.PIPE, text=True, check=True)
+    command, env = [sys.executable, __file__, 'child', *argv], dict(os.environ, OMP_NUM_THREADS='1')
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
     cost = json.loads(done.stdout.splitlines()[-1])
     scores = Path(output, experiment, 'scores.npz')
     checkpoint = str(Path(output, experiment, 'last.pth.tar'))
@@ -126,6 +130,7 @@ def main():
     trial.add_argument('--arms', nargs='+', required=True, help=f'of {", ".join((*ARMS, *SCRATCH))}, -frozen after it')
     trial.add_argument('--seeds', nargs='+', type=int, default=[0])
     trial.add_argument('--part', choices=('val', 'test'), default='val', help='to evaluate on')
+    trial.add_argument('--flags', default='', help='more of train_multilabel.py, over those of the arm')
     trial.add_argument('--output', default='output/learning')
     args = parser.parse_args()
     if args.command == 'weights':
@@ -133,7 +138,7 @@ def main():
         return
     for seed in args.seeds:
         for arm in args.arms:
-            run(arm, seed, args.part, args.devkit, args.weights, args.output)
+            run(arm, seed, args.part, args.devkit, args.weights, args.output, shlex.split(args.flags))
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ import timm
 
 from gkgnet_timm.__main__ import main
 from gkgnet_timm.models import _backbone
+from gkgnet_timm.training.config import TrainConfig
+from gkgnet_timm.training.run import choose_loss
 
 MODEL = '--model gkgnet_backbone --model-kwargs backbone=test_convnext label_dim=16 --img-size 64'.split()
 TRAIN = ['train', '--dataset', 'demo', *MODEL, *'-b 8 --epochs 1 -j 0 --device cpu'.split()]
@@ -54,6 +57,9 @@ def test_from_a_folder_of_convert(trained, small_demo, tmp_path, capsys):
         main(['predict', str(tmp_path / 'photo.png'), '--checkpoint', str(source), '--output', str(out), '-j', '0'])
         rows.append(list(csv.reader(out.open())))
     assert np.array_equal(*results) and rows[0] == rows[1] and len(rows[0]) == 2
+    config = TrainConfig('demo', model=f'local-dir:{folder}')
+    assert choose_loss(config).loss == 'gkgnet' and choose_loss(replace(config, loss='asl')).loss == 'asl'
+    assert choose_loss(TrainConfig('demo', model='test_resnet')).loss == 'bce'
 
 
 def test_runs_are_resumed_and_read_without_weights_of_the_backbone(trained, monkeypatch, tmp_path, capsys):
@@ -91,3 +97,14 @@ def test_errors_are_one_line(small_demo, capsys):
         check_one_line([*TRAIN, '--drop-path', '0.1', '--model-kwargs', *kwargs], message, capsys)
     flags = ['--freeze', 'trunk', '--backbone-lr-scale', '0.1']
     check_one_line([*TRAIN, *flags], 'give one of them', capsys)
+
+
+@pytest.mark.parametrize('kwargs', [[], ['--model', 'gkgnet_backbone', '--model-kwargs', 'backbone=test_vit']])
+def test_size_that_a_transformer_cannot_have(small_demo, tmp_path, capsys, kwargs):
+    flags = ['train', '--dataset', 'demo', '--model', 'test_vit', *kwargs, *'-b 8 --epochs 1 -j 0'.split()]
+    flags += ['--output', str(tmp_path), '--experiment', 'run']
+    check_one_line([*flags, '--img-size', '65'], '65.*divisible by patch size', capsys)
+    main([*flags, '--img-size', '64'])
+    checkpoint = str(tmp_path / 'run' / 'last.pth.tar')
+    for command in (['validate', '--dataset', 'demo'], ['predict', str(tmp_path)]):
+        check_one_line([*command, '--checkpoint', checkpoint, '--img-size', '65'], 'Image size 65', capsys)
