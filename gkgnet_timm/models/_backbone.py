@@ -17,7 +17,7 @@ from timm.models import PretrainedCfg, get_pretrained_cfg, parse_model_name
 from ..runtime import one_line
 from ..weights.file import HTTPError
 
-__all__ = ['backbone_cfg', 'create_backbone', 'filter_backbone', 'prefix_groups']
+__all__ = ['backbone_cfg', 'check_pooling', 'create_backbone', 'filter_backbone', 'prefix_groups']
 
 _OF_INPUT = ('input_size', 'min_input_size', 'fixed_input_size', 'pool_size', 'interpolation', 'mean', 'std')
 _NUM_TAPS = 4
@@ -30,7 +30,8 @@ class Taps(NamedTuple):
     Attributes:
         indices: The maps taken, as `forward_intermediates` counts them.
         dims: Their channels.
-        norm: Whether they pass the norm of the backbone, as those of a plain ViT, whose maps are those of blocks.
+        norm: Whether they pass the norm of the backbone, as those of a plain ViT, whose maps are those of blocks. BEiT
+            and others norm what is pooled alone, and have none for maps.
         pooled_dim: Width of what its head pools.
     """
 
@@ -135,7 +136,7 @@ def _try_backbone(
         img_size: Side or (height, width) for models that are made for a size, None for that of the weights.
         out_indices: Maps to take, None for `default_indices`.
         options: Arguments that every model has.
-        may_have: Arguments for models that have them, and that models of any size do not need.
+        may_have: Arguments for models that have them. Others, unless made for one size, do not need what is true.
 
     Raises:
         ValueError: If it cannot be made, or cannot be a backbone.
@@ -144,9 +145,9 @@ def _try_backbone(
     known, cfg = _arguments(probe), probe.pretrained_cfg
     is_fixed = bool(cfg.get('fixed_input_size'))
     for key, value in may_have.items():
-        if key in known:
+        if key in known or (value and is_fixed and '**' in known):
             options = {**options, key: value}
-        elif is_fixed:
+        elif value and is_fixed:
             raise ValueError(f'Backbone {name} is made for one image size and has no {key}: leave it out.')
     size = own_size = tuple(cfg['input_size'][1:])
     if img_size is not None:
@@ -168,9 +169,9 @@ def create_backbone(
     img_size: Union[int, Tuple[int, int], None] = None,
     global_pool: Optional[str] = None,
     out_indices: Optional[Sequence[int]] = None,
-    drop_path_rate: float = 0.0,
-    dynamic_img_size: bool = False,
-    dynamic_img_pad: bool = False,
+    drop_path_rate: Optional[float] = None,
+    dynamic_img_size: Optional[bool] = None,
+    dynamic_img_pad: Optional[bool] = None,
     cache_dir: Union[str, Path, None] = None,
     device=None,
     dtype=None,
@@ -184,9 +185,9 @@ def create_backbone(
         img_size: Side or (height, width) for models that are made for a size, None for that of the weights.
         global_pool: Pooling of its head, None for its own.
         out_indices: Maps to take, as `forward_intermediates` counts them; None for `default_indices`.
-        drop_path_rate: Stochastic depth.
-        dynamic_img_size: Take images of any size, for models that have this argument.
-        dynamic_img_pad: Pad images, for models that have this argument.
+        drop_path_rate: Stochastic depth, None for its own.
+        dynamic_img_size: Take images of any size, for models that have this argument; None for its own.
+        dynamic_img_pad: Pad images, likewise.
         cache_dir: Folder of downloaded weights.
         device: Device of parameters and buffers.
         dtype: Type of parameters and buffers.
@@ -199,13 +200,20 @@ def create_backbone(
     options = dict(in_chans=in_chans)
     if global_pool is not None:
         options['global_pool'] = global_pool
-    if drop_path_rate:
-        options['drop_path_rate'] = drop_path_rate
-    dynamic = dict(dynamic_img_size=dynamic_img_size, dynamic_img_pad=dynamic_img_pad)
-    dynamic = {key: value for key, value in dynamic.items() if value}
-    options, taps = _try_backbone(name, img_size, out_indices, options, dynamic)
+    may_have = dict(dynamic_img_size=dynamic_img_size, dynamic_img_pad=dynamic_img_pad)
+    (options if drop_path_rate else may_have)['drop_path_rate'] = drop_path_rate
+    options, may_have = ({k: v for k, v in group.items() if v is not None} for group in (options, may_have))
+    options, taps = _try_backbone(name, img_size, out_indices, options, may_have)
     backbone = _create(name, pretrained=pretrained, cache_dir=cache_dir, **options, device=device, dtype=dtype)
     return backbone, taps
+
+
+def check_pooling(backbone: nn.Module, old: str, new: str) -> None:
+    """Raise a ValueError if a backbone made with another pooling has other tensors: its file could not be loaded."""
+    name = backbone.pretrained_cfg['architecture']
+    old_keys, new_keys = (_create(name, global_pool=pool, device='meta').state_dict().keys() for pool in (old, new))
+    if old_keys != new_keys:
+        raise ValueError(f'Another norm goes with it: create the model with global_pool={new!r}.')
 
 
 def backbone_cfg(name: str) -> Dict[str, Any]:

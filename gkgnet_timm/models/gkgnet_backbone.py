@@ -20,7 +20,7 @@ from timm.layers import calculate_drop_path_rates, to_2tuple
 from timm.models import generate_default_cfgs, named_apply, register_model, resolve_pretrained_cfg
 
 from ..runtime import one_line
-from ._backbone import Matcher, backbone_cfg, create_backbone, filter_backbone, prefix_groups
+from ._backbone import Matcher, backbone_cfg, check_pooling, create_backbone, filter_backbone, prefix_groups
 from ._checks import check_classifier, check_options, check_positive, check_size
 from ._compat import feature_take_indices, get_global_pool, get_model_traits, update_model_input_size
 from ._convert import check_tensors, complete, unwrap
@@ -59,9 +59,10 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         num_groups: Channel groups with a graph each. 1 is the graph of ViG.
         label_depth: Label blocks at the last map; the others have one each.
         drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the backbone; in label blocks it rises from 0 by map.
-        dynamic_img_size: Take images of any size, for backbones that have this argument.
-        dynamic_img_pad: Pad images, for backbones that have this argument.
+        drop_path_rate: Stochastic depth of the backbone; in label blocks it rises from 0 by map. None for that of the
+            backbone, and none in label blocks.
+        dynamic_img_size: Take images of any size, for backbones that have this argument; None for their own.
+        dynamic_img_pad: Pad images, likewise.
         cache_dir: Folder of downloaded weights of the backbone.
         device: Device of parameters and buffers.
         dtype: Type of parameters and buffers.
@@ -85,9 +86,9 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         num_groups: int = 2,
         label_depth: int = 1,
         drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        dynamic_img_size: bool = False,
-        dynamic_img_pad: bool = False,
+        drop_path_rate: Optional[float] = None,
+        dynamic_img_size: Optional[bool] = None,
+        dynamic_img_pad: Optional[bool] = None,
         cache_dir: Union[str, Path, None] = None,
         device=None,
         dtype=None,
@@ -95,13 +96,11 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         dd = {'device': device, 'dtype': dtype}
         super().__init__()
         check_positive(in_chans=in_chans, num_groups=num_groups, label_dim=_WIDEST if label_dim is None else label_dim)
-        check_options(
-            drop_rate=drop_rate,
-            drop_path_rate=drop_path_rate,
-            dynamic_img_size=dynamic_img_size,
-            dynamic_img_pad=dynamic_img_pad,
-            pretrained_backbone=pretrained_backbone,
+        options = dict(
+            drop_path_rate=drop_path_rate, dynamic_img_size=dynamic_img_size, dynamic_img_pad=dynamic_img_pad
         )
+        given = {name: value for name, value in options.items() if value is not None}
+        check_options(drop_rate=drop_rate, pretrained_backbone=pretrained_backbone, **given)
         _check_head(num_classes, global_pool)
         if img_size is not None:
             check_positive(**{f'img_size[{i}]': side for i, side in enumerate(to_2tuple(img_size))})
@@ -116,10 +115,8 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
             img_size=img_size,
             global_pool=global_pool,
             out_indices=out_indices,
-            drop_path_rate=drop_path_rate,
-            dynamic_img_size=dynamic_img_size,
-            dynamic_img_pad=dynamic_img_pad,
             cache_dir=cache_dir,
+            **options,
             **dd,
         )
         self.out_indices: List[int] = list(taps.indices)
@@ -141,7 +138,7 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
             raise ValueError(f'num_groups={num_groups}: a map has {min(taps.dims)} channels, give a label_dim.')
         check_positive(label_depth=label_depth)
         check_size([1] * (len(dims) - 1) + [label_depth], dims)
-        rates = calculate_drop_path_rates(drop_path_rate, len(dims))
+        rates = calculate_drop_path_rates(drop_path_rate or 0.0, len(dims))
         self._build_label_branch(
             num_classes, taps.dims, dims, taps.pooled_dim, label_k, num_groups, label_depth, rates, **dd
         )
@@ -211,7 +208,7 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         The label blocks are kept; 0 classes removes the whole label branch. The pooling stays unless one is given.
 
         Raises:
-            ValueError: For a pooling that the backbone does not have, or that gives features of another width.
+            ValueError: For a pooling that the backbone does not have, or with which it has other layers.
         """
         _check_head(num_classes, self.global_pool if global_pool is None else global_pool)
         if global_pool is not None and global_pool != self.global_pool:
@@ -220,6 +217,7 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
                     f'Pooled features get another width: create the model with global_pool={global_pool!r}.'
                 )
             try:
+                check_pooling(self.backbone, self.global_pool, global_pool)
                 self.backbone.reset_classifier(0, global_pool)
             except Exception as error:  # whatever timm raises for names of poolings
                 raise ValueError(f'global_pool={global_pool!r} of this backbone: {one_line(error)}') from error
@@ -306,7 +304,8 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
             self.backbone.prune_intermediate_layers([self.out_indices[max_index]], prune_norm, True)
             self.out_indices = self.out_indices[: max_index + 1]
             self.num_features = self.head_hidden_size = self.feature_info[max_index]['num_chs']
-            self.reset_classifier(0, '')
+            self.global_pool = ''  # of a backbone without a head
+            self._reset_labels(0)
             self._keep_maps(max_index + 1, self.num_features)
         return take_indices
 

@@ -254,8 +254,10 @@ class TrainConfig:
         if not 0 < self.scale[0] <= self.scale[1] or not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f'--scale and --ratio run from small to large, got {self.scale} and {self.ratio}.')
         self._check_evaluation()
-        if self.freeze == 'trunk' and self.freeze_epochs is None and self.backbone_lr_scale != 1:
-            raise ValueError('--freeze trunk leaves --backbone-lr-scale without effect: give one of them.')
+        if self.is_frozen(self.epochs - 1) and self.backbone_lr_scale != 1:
+            raise ValueError(
+                'A trunk that is frozen to the end leaves --backbone-lr-scale without effect: leave it out.'
+            )
         if self.pretrained_path and self.initial_checkpoint:
             raise ValueError('--pretrained-path and --initial-checkpoint are weights to start from: give one of them.')
         # a resumed run may start elsewhere

@@ -28,23 +28,20 @@ FOLDER = Path(__file__).parent
 RUNS = FOLDER / 'runs.csv'
 FEWEST = 10  # positive images of a class, for its AP to count
 FIELDS = ('arm', 'part', 'seed', 'mAP', 'mAP_all', 'classes', 'seconds', 'megabytes', 'flags')
-COMMON = '--img-size 128 -b 32 --epochs 5 --channels-last --lr 1e-3'.split()
-TUNED = ['--backbone-lr-scale', '0.2']
-FROZEN = ['--freeze', 'trunk']
+COMMON = '--img-size 128 -b 32 --epochs 5 --channels-last'.split()
 LABEL = '--model gkgnet_efficientnet_lite0'
-ARMS = {  # flags beyond COMMON; of a fine-tuned trunk unless its name ends with -frozen
-    'linear': '--model efficientnet_lite0',
-    'linear-fast': '--model efficientnet_lite0 --lr 1e-2 --backbone-lr-scale 0.02',
-    'linear-gkgnet': '--model efficientnet_lite0 --loss gkgnet',
-    'ml-decoder': '--model lite0_ml_decoder',
-    'label': LABEL,
-    'label-bce': f'{LABEL} --loss bce',
-    'label-last': f'{LABEL} --model-kwargs out_indices=(4,)',
-    'label-ungrouped': f'{LABEL} --model-kwargs num_groups=1',
-    'label-128': f'{LABEL} --model-kwargs label_dim=128',
-    'label-256': f'{LABEL} --model-kwargs label_dim=256',
+ARMS = {  # flags beyond COMMON, learning rates of the head and of the trunk (None: it has no weights to start from)
+    'linear': ('--model efficientnet_lite0', 1e-2, 5e-4),
+    'linear-gkgnet': ('--model efficientnet_lite0 --loss gkgnet', 1e-2, 5e-4),
+    'ml-decoder': ('--model lite0_ml_decoder', 1e-3, 5e-4),
+    'label': (LABEL, 1e-3, 5e-4),
+    'label-bce': (f'{LABEL} --loss bce', 1e-3, 5e-4),
+    'label-last': (f'{LABEL} --model-kwargs out_indices=(4,)', 1e-3, 5e-4),
+    'label-ungrouped': (f'{LABEL} --model-kwargs num_groups=1', 1e-3, 5e-4),
+    'label-128': (f'{LABEL} --model-kwargs label_dim=128', 1e-3, 5e-4),
+    'pvig_ti-scratch': ('--model pvig_ti_224', 1e-3, None),
+    'gkgnet_ti-scratch': ('--model gkgnet_ti_224', 1e-3, None),
 }
-SCRATCH = {'gkgnet_ti-scratch': '--model gkgnet_ti_224', 'pvig_ti-scratch': '--model pvig_ti_224'}
 
 
 @register_model
@@ -92,11 +89,13 @@ def run(arm, seed, part, devkit, weights, output, more=()):
     """Train an arm on one core, evaluate its last weights, and add a row to runs.csv."""
     from gkgnet_timm.commands.validate import main as validate
 
-    name, _, mode = arm.partition('-frozen')
-    flags = (SCRATCH.get(name) or ARMS[name]).split()
-    if name not in SCRATCH:
-        flags = ['--pretrained-path', weights, *(FROZEN if arm.endswith('-frozen') else TUNED), *flags]
-    flags = [*flags, *more]
+    name = arm.removesuffix('-frozen')
+    flags, rate, trunk_rate = ARMS[name]
+    flags = [*flags.split(), '--lr', str(rate)]
+    if trunk_rate:
+        trunk = ['--backbone-lr-scale', f'{trunk_rate / rate:g}'] if name == arm else ['--freeze', 'trunk']
+        flags += ['--pretrained-path', weights, *trunk]
+    flags += more
     splits = dict(val=('2012/train', '2012/val'), test=('2012/trainval', '2012/test'))[part]
     experiment = '-'.join((arm, part, str(seed), *more)).replace('--', '').replace('/', '_')
     argv = [*COMMON, *flags, '--dataset', 'voc', '--data-dir', devkit, '--train-split', splits[0], '--no-val']
@@ -120,6 +119,44 @@ def run(arm, seed, part, devkit, weights, output, more=()):
     print(row)
 
 
+def trials(part):
+    """Runs of a part by arm and flags: their mAP, that over all classes with positives, seconds and megabytes."""
+    groups = {}
+    with RUNS.open(newline='') as file:
+        for row in csv.DictReader(file):
+            if row['part'] == part:
+                figures = [float(row[name]) for name in ('mAP', 'mAP_all', 'seconds', 'megabytes')]
+                groups.setdefault((row['arm'], row['flags']), []).append(figures)
+    return {key: np.array(values).T for key, values in groups.items()}
+
+
+def print_table(part):
+    """Print means of runs, and the standard deviation of their mAP, best first."""
+    print('| arm | flags | runs | mAP | mAP of all classes | s | MB |\n|---|---|---|---|---|---|---|')
+    for (arm, flags), (mean, mean_all, seconds, megabytes) in sorted(
+        trials(part).items(), key=lambda i: -i[1][0].mean()
+    ):
+        spread = f' ± {mean.std(ddof=1):.2f}' if len(mean) > 1 else ''
+        cells = [arm, f'`{flags}`', len(mean), f'{mean.mean():.2f}{spread}', f'{mean_all.mean():.2f}']
+        print('|', ' | '.join(map(str, [*cells, f'{seconds.mean():.0f}', f'{megabytes.mean():.0f}'])), '|')
+
+
+def draw(path):
+    """Draw the mAP of every run of the test part, and the mean of each arm."""
+    import matplotlib.pyplot as plt
+
+    runs = sorted(((arm, figures[0]) for (arm, _), figures in trials('test').items()), key=lambda item: item[1].mean())
+    plt.rcParams['svg.fonttype'] = 'none'
+    figure, axes = plt.subplots(figsize=(7, 0.35 * len(runs) + 1), layout='constrained')
+    for y, (_, values) in enumerate(runs):
+        axes.plot(values, [y] * len(values), 'o', color='tab:blue', alpha=0.5)
+        axes.plot(values.mean(), y, '|', color='black', markersize=14)
+    axes.set_yticks(range(len(runs)), [arm for arm, _ in runs])
+    axes.set_xlabel('mAP of the test part: runs, and their mean')
+    axes.grid(axis='x', alpha=0.3)
+    figure.savefig(path, metadata=dict(Date=None))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='command', required=True)
@@ -127,15 +164,21 @@ def main():
     trial = commands.add_parser('run', help='train arms')
     trial.add_argument('devkit')
     trial.add_argument('weights')
-    trial.add_argument('--arms', nargs='+', required=True, help=f'of {", ".join((*ARMS, *SCRATCH))}, -frozen after it')
+    trial.add_argument('--arms', nargs='+', required=True, help=f'of {", ".join(ARMS)}; -frozen after it')
     trial.add_argument('--seeds', nargs='+', type=int, default=[0])
     trial.add_argument('--part', choices=('val', 'test'), default='val', help='to evaluate on')
     trial.add_argument('--flags', default='', help='more of train_multilabel.py, over those of the arm')
     trial.add_argument('--output', default='output/learning')
+    table = commands.add_parser('table', help='means of the runs so far')
+    table.add_argument('--part', choices=('val', 'test'), default='test')
+    commands.add_parser('plot', help='the same as a picture').add_argument('path')
     args = parser.parse_args()
     if args.command == 'weights':
-        convert_weights(args.path)
-        return
+        return convert_weights(args.path)
+    if args.command == 'table':
+        return print_table(args.part)
+    if args.command == 'plot':
+        return draw(args.path)
     for seed in args.seeds:
         for arm in args.arms:
             run(arm, seed, args.part, args.devkit, args.weights, args.output, shlex.split(args.flags))

@@ -96,7 +96,7 @@ def test_errors_are_one_line(small_demo, capsys):
     ):
         check_one_line([*TRAIN, '--drop-path', '0.1', '--model-kwargs', *kwargs], message, capsys)
     flags = ['--freeze', 'trunk', '--backbone-lr-scale', '0.1']
-    check_one_line([*TRAIN, *flags], 'give one of them', capsys)
+    check_one_line([*TRAIN, *flags], 'frozen to the end', capsys)
 
 
 @pytest.mark.parametrize('kwargs', [[], ['--model', 'gkgnet_backbone', '--model-kwargs', 'backbone=test_vit']])

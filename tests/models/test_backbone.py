@@ -5,6 +5,7 @@ import torch
 from tiny import assert_close
 
 import timm
+from timm.layers import DropPath
 from timm.models import group_parameters
 from timm.models._manipulate import group_with_matcher
 from timm.optim import param_groups_layer_decay
@@ -194,7 +195,7 @@ def test_what_cannot_be():
 def test_cfg_is_that_of_the_backbone():
     model = create('vit_tiny_patch16_384.augreg_in21k_ft_in1k', device='meta', dtype=None)
     cfg = model.pretrained_cfg
-    assert cfg['input_size'] == (3, 384, 384) and cfg['mean'] == (0.5, 0.5, 0.5)
+    assert cfg['input_size'] == (3, 384, 384) and cfg['mean'] == cfg['std'] == (0.5, 0.5, 0.5)
     assert cfg['first_conv'] == 'backbone.patch_embed.proj' and cfg['license'] == 'apache-2.0'
     assert (cfg['crop_pct'], cfg['crop_mode']) == (1.0, 'squash')
     assert create('mobilenetv4_conv_small', device='meta', dtype=None).pretrained_cfg['interpolation'] == 'bicubic'
@@ -256,8 +257,15 @@ def test_weight_decay_of_the_backbone():
 
 def test_sizes():
     x = torch.randn(1, 3, 64, 96, dtype=torch.float64)
-    fixed = create('vit_tiny_patch16_224', device='meta', dtype=None)
+    meta = dict(device='meta', dtype=None)
+    fixed = create('vit_tiny_patch16_224', **meta)
     assert fixed._traits['fixed_input_size']
+    fixed.set_input_size((64, 96))
+    assert fixed.backbone.patch_embed.grid_size == (4, 6)
+    with pytest.raises(AssertionError, match='doesn.t match model'):
+        create('test_vit', dynamic_img_size=False, **meta)(x.to('meta'))
+    for name in ('vit_tiny_patch16_224', 'deit_tiny_distilled_patch16_224'):
+        assert create(name, dynamic_img_size=True, **meta)(x.to('meta', torch.float32)).shape == (1, 5)
     fixed = create('test_vit')
     fixed.set_input_size((64, 96))
     assert fixed(x).shape == (1, 5)
@@ -278,6 +286,29 @@ def test_features_only():
     shapes = [tuple(x.shape[2:]) for x in model(torch.randn(1, 3, 64, 64))]
     assert shapes == [(8, 8), (4, 4)]
     assert not [key for key in model.state_dict() if 'label' in key or 'layer4' in key]
+
+
+@pytest.mark.parametrize('name, kwargs', [('efficientvit_b0', {}), ('test_resnet', dict(global_pool='catavgmax'))])
+def test_pruned_backbone_of_a_pooling_that_cannot_be_off(name, kwargs):
+    model = create(name, **kwargs)
+    model.prune_intermediate_layers([0])
+    assert model(torch.randn(1, 3, 64, 64, dtype=torch.float64)).shape[0] == 1 and model.num_classes == 0
+    assert not model.label_stages
+
+
+def test_rates_of_dropping():
+    """None leaves a backbone its own stochastic depth, 0 switches it off."""
+    meta = dict(device='meta', dtype=None)
+    for rate, expected in ((None, 0.1), (0.0, 0.0), (0.3, 0.3)):
+        model = create('swin_tiny_patch4_window7_224', drop_path_rate=rate, **meta)
+        rates = [module.drop_prob for module in model.backbone.modules() if isinstance(module, DropPath)]
+        assert max([0.0, *rates]) == pytest.approx(expected)
+        assert model.label_drop_path_rates == pytest.approx([step / 3 * (rate or 0.0) for step in range(4)])
+    create('vgg11', drop_path_rate=0.0, **meta)  # has none
+    model = create(drop_rate=0.5).train()
+    features = model.forward_features(images(model))
+    model.head_patch.weight.data.zero_()
+    assert not torch.equal(model.forward_head(features), model.forward_head(features))  # of the label nodes
 
 
 def test_options_of_the_backbone_are_passed_on(monkeypatch):
@@ -333,9 +364,13 @@ def test_label_branch_after_pruning(name):
 
 
 def test_pooling_that_is_reset():
-    model = create('test_vit')
+    vit = create('test_vit')
+    vit.reset_classifier(7, 'max' if vit.global_pool == 'map' else 'token')
+    with pytest.raises(ValueError, match='avg.*Another norm goes with it: create the model'):
+        vit.reset_classifier(7, 'avg')  # a folder of it would be made with this norm
+    model = create('test_resnet')
     x = images(model)
-    for pool in ('avg', 'token', None):
+    for pool in ('max', 'avg', None):
         model.reset_classifier(7, pool)
         assert model(x).shape == (2, 7)
     model.reset_classifier(0, '')

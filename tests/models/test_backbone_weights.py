@@ -58,6 +58,10 @@ with FakeHub(root) as hub:
         assert all(torch.equal(value, trunk[key.removeprefix('backbone.')])
                    for key, value in state.items() if key.startswith('backbone.'))
     assert model._model_args['pretrained_backbone'] is True
+    try:
+        gkgnet_timm.load_model(name='gkgnet_backbone', pretrained=True, **options)
+    except ValueError as error:
+        print(error)
     model.label_embed.weight.data.fill_(2)
     save_for_hf(model, 'saved', safe_serialization=True)
     save_for_hf(model, root / 'org' / 'mine', safe_serialization=True)
@@ -82,11 +86,11 @@ def test_from_the_hub(tmp_path):
     save_for_hf(published, tmp_path / 'hub' / 'timm' / TAG, safe_serialization=True)
     done = run_python(HUB, tmp_path / 'hub', home=tmp_path / 'home', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    asked, args, refusal = done.stdout.splitlines()
+    fresh, asked, args, refusal = done.stdout.splitlines()
     assert json.loads(asked) == []
     assert json.loads(args)['backbone'] == 'test_resnet' and json.loads(args)['pretrained_backbone'] is True
     assert refusal.startswith(f'No weights of the backbone {TAG} (') and 'pretrained_backbone' in refusal
-    assert 'Only the backbone test_resnet is pretrained' in done.stderr
+    assert 'Only the backbone test_resnet is pretrained' in done.stderr and 'without a classifier' in fresh
 
 
 @pytest.mark.parametrize('name', ['gkgnet_backbone', 'gkgnet_efficientnet_lite0'])

@@ -64,6 +64,17 @@ def test_trunk_is_released_after_some_epochs(epochs, frozen, small_demo, tmp_pat
         assert torch.equal(start[key], end[key]) == frozen, key
 
 
+def test_trunk_is_released_in_a_run_that_is_resumed(small_demo, tmp_path):
+    flags = [*TINY, '--freeze', 'trunk', '--freeze-epochs', '1', '--output', str(tmp_path)]
+    train([*flags, '--epochs', '1', '--experiment', 'run'])
+    train([*flags, '--resume', str(tmp_path / 'run')])
+    first, last = (
+        torch.load(tmp_path / 'run' / f'{name}.pth.tar', weights_only=True)['state_dict']['stem.conv1.conv.weight']
+        for name in ('checkpoint-1', 'last')
+    )
+    assert not torch.equal(first, last)
+
+
 def test_trunk_that_was_never_trained_is_a_warning(small_demo, tmp_path, capsys):
     for flags, expected in (['--freeze', 'trunk'], 1), ([], 0):
         train([*TINY, *flags, '--epochs', '1', '--output', str(tmp_path)])
