@@ -16,6 +16,7 @@ from timm.models import PretrainedCfg, get_pretrained_cfg, parse_model_name
 
 from ..runtime import one_line
 from ..weights.file import HTTPError
+from ._pretrained import check_hub
 
 __all__ = ['backbone_cfg', 'check_pooling', 'create_backbone', 'filter_backbone', 'prefix_groups']
 
@@ -110,6 +111,8 @@ def _arguments(backbone: nn.Module) -> Set[str]:
 
 def _create(name: str, **options: Any) -> nn.Module:
     try:
+        if options.get('pretrained'):
+            check_hub(get_pretrained_cfg(name), options['cache_dir'])
         return timm.create_model(name, num_classes=0, **options)
     except (OSError, HTTPError) as error:
         problem = f'{type(error).__name__}: {one_line(error, 200)}'

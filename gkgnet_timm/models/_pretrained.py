@@ -5,12 +5,14 @@ sentence with its remedy, and a damaged download is removed from the cache.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple, TypeVar, Union
 
 import torch
 import torch.nn as nn
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError
 
 from timm.models import PretrainedCfg, build_model_with_cfg, resolve_pretrained_cfg
 
@@ -28,7 +30,7 @@ from ..weights.source import (
     remedy,
 )
 
-__all__ = ['build_model', 'on_hub']
+__all__ = ['build_model', 'check_hub', 'on_hub']
 
 _HUB_NAMES = ('model.safetensors', 'pytorch_model.bin')
 _SOURCES = {'file', 'state_dict', 'url', 'hf_hub_id'}
@@ -77,6 +79,19 @@ def _reason(error: Exception) -> str:
     return f'{type(error).__name__}: {one_line(error, 160)}'
 
 
+def _ask_hub(cfg: PretrainedCfg, timeout: float) -> None:
+    """Raise what the Hub answers if it does not have weights: one question, its own download tries for 20 seconds."""
+    repo, _, revision = cfg.hf_hub_id.partition('@')
+    get_hf_file_metadata(hf_hub_url(repo, _HUB_NAMES[0], revision=revision or None), timeout=timeout)
+
+
+def check_hub(cfg: PretrainedCfg, cache_dir: Union[str, Path, None]) -> None:
+    """Raise an OSError or HTTPError soon if weights are not in the cache, and the Hub cannot be reached."""
+    if cfg.hf_hub_id and not _downloaded_file(cfg, cache_dir):
+        with suppress(EntryNotFoundError):  # a file of another name
+            _ask_hub(cfg, timeout=10)
+
+
 def _from_authors(cfg: PretrainedCfg, cache_dir: Union[str, Path, None]) -> Optional[Path]:
     """Install the weights that their authors publish, unless the Hub has them: then return None.
 
@@ -88,10 +103,9 @@ def _from_authors(cfg: PretrainedCfg, cache_dir: Union[str, Path, None]) -> Opti
     if cfg.hf_hub_id:
         if _downloaded_file(cfg, cache_dir):
             return None
-        repo, _, revision = cfg.hf_hub_id.partition('@')
         try:
-            if not is_offline():  # one question: the Hub's own download tries for 20 seconds
-                get_hf_file_metadata(hf_hub_url(repo, _HUB_NAMES[0], revision=revision or None), timeout=1)
+            if not is_offline():
+                _ask_hub(cfg, timeout=1)
                 return None
         except (OSError, HTTPError) as error:
             tried.append(f'from Hugging Face repository {cfg.hf_hub_id!r} ({_reason(error)})')

@@ -66,11 +66,11 @@ def test_trunk_is_released_after_some_epochs(epochs, frozen, small_demo, tmp_pat
 
 def test_trunk_is_released_in_a_run_that_is_resumed(small_demo, tmp_path):
     flags = [*TINY, '--freeze', 'trunk', '--freeze-epochs', '1', '--output', str(tmp_path)]
-    train([*flags, '--epochs', '1', '--experiment', 'run'])
-    train([*flags, '--resume', str(tmp_path / 'run')])
+    train([*flags, '--epochs', '2', '--experiment', 'run'])
+    train([*flags, '--epochs', '3', '--resume', str(tmp_path / 'run')])
     first, last = (
         torch.load(tmp_path / 'run' / f'{name}.pth.tar', weights_only=True)['state_dict']['stem.conv1.conv.weight']
-        for name in ('checkpoint-1', 'last')
+        for name in ('checkpoint-2', 'last')
     )
     assert not torch.equal(first, last)
 
