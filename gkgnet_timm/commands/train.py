@@ -27,11 +27,13 @@ def parse_flags(argv: Optional[List[str]] = None) -> Tuple[TrainConfig, Optional
     parser = create_parser()
     given = parser.parse_args(argv)
     resume = given.resume
-    if not given.config and resume in (None, 'auto'):
-        given.dataset = choose_dataset(given.dataset, given.data_dir, (given.train_split, given.val_split))
+    flags_of_config = read_config(given.config, parser) if given.config else {}
+    if resume in (None, 'auto') and not flags_of_config.get('dataset'):
+        splits = (getattr(given, name) or flags_of_config.get(name) for name in ('train_split', 'val_split'))
+        given.dataset = choose_dataset(given.dataset, given.data_dir, splits)
         parser.set_defaults(dataset=given.dataset)
-    name = given.config or ('demo' if given.dataset in (None, 'demo') and resume in (None, 'auto') else None)
-    flags_of_config = read_config(name, parser) if name else {}
+        if not given.config and given.dataset in (None, 'demo'):
+            flags_of_config = read_config('demo', parser)
     if given.no_val or given.val_fraction:
         flags_of_config.update(dict.fromkeys(('val_split', 'val_images', 'val_num_samples')))
     parser.set_defaults(**flags_of_config)
@@ -68,7 +70,7 @@ def parse_flags(argv: Optional[List[str]] = None) -> Tuple[TrainConfig, Optional
             f'--resume continues in the folder of its checkpoint {resume!r}: leave out --output, --experiment.'
         )
     if flags['dataset'] is None:
-        raise ValueError(f'Neither --dataset nor config {name!r} says which data set to train on.')
+        raise ValueError(f'Neither --dataset nor config {given.config!r} says which data set to train on.')
     del flags['config'], flags['resume']
     return TrainConfig(**{flag: value for flag, value in flags.items() if value is not None}), resume
 

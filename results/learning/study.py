@@ -31,14 +31,14 @@ FIELDS = ('arm', 'part', 'seed', 'mAP', 'mAP_all', 'classes', 'seconds', 'megaby
 COMMON = '--img-size 128 -b 32 --epochs 5 --channels-last'.split()
 LABEL = '--model gkgnet_efficientnet_lite0'
 ARMS = {  # flags beyond COMMON, learning rates of the head and of the trunk (None: it has no weights to start from)
-    'linear': ('--model efficientnet_lite0', 1e-2, 5e-4),
-    'linear-gkgnet': ('--model efficientnet_lite0 --loss gkgnet', 1e-2, 5e-4),
-    'ml-decoder': ('--model lite0_ml_decoder', 1e-3, 5e-4),
-    'label': (LABEL, 1e-3, 5e-4),
-    'label-bce': (f'{LABEL} --loss bce', 1e-3, 5e-4),
-    'label-last': (f'{LABEL} --model-kwargs out_indices=(4,)', 1e-3, 5e-4),
-    'label-ungrouped': (f'{LABEL} --model-kwargs num_groups=1', 1e-3, 5e-4),
-    'label-128': (f'{LABEL} --model-kwargs label_dim=128', 1e-3, 5e-4),
+    'linear': ('--model efficientnet_lite0', 1e-2, 1e-3),
+    'linear-gkgnet': ('--model efficientnet_lite0 --loss gkgnet', 1e-2, 1e-3),
+    'ml-decoder': ('--model lite0_ml_decoder', 1e-3, 1e-3),
+    'label': (LABEL, 1e-3, 1e-3),
+    'label-bce': (f'{LABEL} --loss bce', 1e-3, 1e-3),
+    'label-last': (f'{LABEL} --model-kwargs out_indices=(4,)', 1e-3, 1e-3),
+    'label-ungrouped': (f'{LABEL} --model-kwargs num_groups=1', 1e-3, 1e-3),
+    'label-128': (f'{LABEL} --model-kwargs label_dim=128', 1e-3, 1e-3),
     'pvig_ti-scratch': ('--model pvig_ti_224', 1e-3, None),
     'gkgnet_ti-scratch': ('--model gkgnet_ti_224', 1e-3, None),
 }
