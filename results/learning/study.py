@@ -28,12 +28,12 @@ FOLDER = Path(__file__).parent
 RUNS = FOLDER / 'runs.csv'
 FEWEST = 10  # positive images of a class, for its AP to count
 FIELDS = ('arm', 'part', 'seed', 'mAP', 'mAP_all', 'classes', 'seconds', 'megabytes', 'flags')
-COMMON = '--img-size 128 -b 32 --epochs 5 --channels-last'.split()
+COMMON = '--img-size 128 -b 32 --epochs 5 --channels-last --scale 0.5 1'.split()
 LABEL = '--model gkgnet_efficientnet_lite0'
 ARMS = {  # flags beyond COMMON, learning rates of the head and of the trunk (None: it has no weights to start from)
     'linear': ('--model efficientnet_lite0', 1e-2, 1e-3),
     'linear-gkgnet': ('--model efficientnet_lite0 --loss gkgnet', 1e-2, 1e-3),
-    'ml-decoder': ('--model lite0_ml_decoder', 1e-3, 1e-3),
+    'ml-decoder': ('--model lite0_ml_decoder', 1e-3, 5e-4),
     'label': (LABEL, 1e-3, 1e-3),
     'label-bce': (f'{LABEL} --loss bce', 1e-3, 1e-3),
     'label-last': (f'{LABEL} --model-kwargs out_indices=(4,)', 1e-3, 1e-3),
@@ -130,15 +130,25 @@ def trials(part):
     return {key: np.array(values).T for key, values in groups.items()}
 
 
+def settings(flags):
+    """Learning rates of the head and of the trunk, and the share of the image that random crops have at least."""
+    words = [*COMMON, *flags.split()]
+    values = dict(zip(words, words[1:]))  # the last one counts
+    rate = float(values.get('--lr', 1e-3))
+    trunk_rate = 0.0 if '--freeze' in words else rate * float(values.get('--backbone-lr-scale', 1))
+    return rate, trunk_rate, float(values['--scale'])
+
+
 def print_table(part):
     """Print means of runs, and the standard deviation of their mAP, best first."""
-    print('| arm | flags | runs | mAP | mAP of all classes | s | MB |\n|---|---|---|---|---|---|---|')
-    for (arm, flags), (mean, mean_all, seconds, megabytes) in sorted(
-        trials(part).items(), key=lambda i: -i[1][0].mean()
-    ):
-        spread = f' ± {mean.std(ddof=1):.2f}' if len(mean) > 1 else ''
-        cells = [arm, f'`{flags}`', len(mean), f'{mean.mean():.2f}{spread}', f'{mean_all.mean():.2f}']
-        print('|', ' | '.join(map(str, [*cells, f'{seconds.mean():.0f}', f'{megabytes.mean():.0f}'])), '|')
+    columns = ['arm', 'rate of the head', 'of the trunk', 'crops from', 'runs', 'mAP', 'of all classes', 's', 'MB']
+    print(f'| {" | ".join(columns)} |\n{"|---" * len(columns)}|')
+    best_first = sorted(trials(part).items(), key=lambda item: -item[1][0].mean())
+    for (arm, flags), (mean, mean_all, seconds, megabytes) in best_first:
+        spread = f' ± {mean.std(ddof=1):.1f}' if len(mean) > 1 else ''
+        cells = [arm, *(f'{value:.2g}' for value in settings(flags)), len(mean), f'{mean.mean():.1f}{spread}']
+        cells += [f'{mean_all.mean():.1f}', f'{seconds.mean():.0f}', f'{megabytes.mean():.0f}']
+        print('|', ' | '.join(map(str, cells)), '|')
 
 
 def draw(path):

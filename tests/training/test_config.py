@@ -63,9 +63,22 @@ def test_crops_run_from_small_to_large(name):
 
 @pytest.mark.parametrize('name', packaged_configs())
 def test_packaged_configs(name):
-    config, _ = parse_flags(['-c', name, '--data-dir', 'x'])
-    for key, value in yaml.safe_load((CONFIGS / f'{name}.yaml').read_text()).items():
+    values = yaml.safe_load((CONFIGS / f'{name}.yaml').read_text())
+    config, _ = parse_flags(['-c', name, '--data-dir', 'x', *([] if 'dataset' in values else ['--dataset', 'csv'])])
+    for key, value in values.items():
         assert getattr(config, key) == (float(value) if key in ('lr', 'warmup_lr', 'opt_eps') else value), key
+
+
+def test_config_without_a_data_set(tmp_path):
+    """It is that of the flags, or of the splits, in the flags or in the config."""
+    assert parse_flags(['-c', 'finetune', '--data-dir', 'x', '--train-split', 'a.csv'])[0].dataset == 'csv'
+    assert parse_flags(['-c', 'finetune', '--dataset', 'demo'])[0].model == 'gkgnet_efficientnet_lite0'
+    (tmp_path / 'a.yaml').write_text('train_split: a.json\ndata_dir: x\n')
+    assert parse_flags(['-c', str(tmp_path / 'a.yaml')])[0].dataset == 'coco'
+    with pytest.raises(ValueError, match='of what form'):
+        parse_flags(['-c', 'finetune', '--data-dir', 'x'])
+    with pytest.raises(ValueError, match="Neither --dataset nor config 'finetune'"):
+        parse_flags(['-c', 'finetune'])
 
 
 def test_yaml_repeats_a_configuration(tmp_path):
