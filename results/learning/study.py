@@ -39,8 +39,8 @@ ARMS = {  # flags beyond COMMON, learning rates of the head and of the trunk (No
     'label-last': (f'{LABEL} --model-kwargs out_indices=(4,)', 1e-3, 1e-3),
     'label-ungrouped': (f'{LABEL} --model-kwargs num_groups=1', 1e-3, 1e-3),
     'label-128': (f'{LABEL} --model-kwargs label_dim=128', 1e-3, 1e-3),
-    'pvig_ti-scratch': ('--model pvig_ti_224', 1e-3, None),
-    'gkgnet_ti-scratch': ('--model gkgnet_ti_224', 1e-3, None),
+    'pvig_ti-scratch': ('--model pvig_ti_224 --amp', 1e-3, None),
+    'gkgnet_ti-scratch': ('--model gkgnet_ti_224 --amp', 1e-3, None),
 }
 
 
@@ -155,12 +155,14 @@ def draw(path):
     """Draw the mAP of every run of the test part, and the mean of each arm."""
     import matplotlib.pyplot as plt
 
-    runs = sorted(((arm, figures[0]) for (arm, _), figures in trials('test').items()), key=lambda item: item[1].mean())
-    plt.rcParams['svg.fonttype'] = 'none'
+    of_arms = [(arm, figures[0]) for (arm, flags), figures in trials('test').items() if '--scale' not in flags]
+    runs = sorted(of_arms, key=lambda item: item[1].mean())
+    plt.rcParams.update({'svg.fonttype': 'none', 'svg.hashsalt': 'learning'})  # text, and the same file each time
     figure, axes = plt.subplots(figsize=(7, 0.35 * len(runs) + 1), layout='constrained')
     for y, (_, values) in enumerate(runs):
         axes.plot(values, [y] * len(values), 'o', color='tab:blue', alpha=0.5)
         axes.plot(values.mean(), y, '|', color='black', markersize=14)
+    axes.set_ylim(-0.6, len(runs) - 0.4)
     axes.set_yticks(range(len(runs)), [arm for arm, _ in runs])
     axes.set_xlabel('mAP of the test part: runs, and their mean')
     axes.grid(axis='x', alpha=0.3)
