@@ -117,8 +117,8 @@ def _create(name: str, **options: Any) -> nn.Module:
     except (OSError, HTTPError) as error:
         problem = f'{type(error).__name__}: {one_line(error, 200)}'
         raise OSError(
-            f'No weights of the backbone {name} ({problem}). Without a network leave out pretrained and pretrained_backbone, or '
-            'give a file of them as the weights of the model (--pretrained-path FILE).'
+            f'No weights of the backbone {name} ({problem}). Without a network leave out pretrained and '
+            'pretrained_backbone, or give a file of them as the weights of the model (--pretrained-path FILE).'
         ) from error
     except Exception as error:  # no weights, arguments that do not fit, and whatever models raise
         raise ValueError(f'Backbone {name}: {one_line(error, 300)}') from error
