@@ -29,7 +29,7 @@ assert sum(p.numel() for p in model.get_classifier().parameters()) > 1e6
 def test_tables_of_the_page_are_those_of_the_runs(part, tmp_path):
     done = run_python(TABLE, part, home=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count('\n') > 8 and done.stdout in (RESULTS / 'learning.md').read_text(encoding='utf-8')
+    assert done.stdout.count('\n') > 5 and done.stdout in (RESULTS / 'learning.md').read_text(encoding='utf-8')
 
 
 def test_arms(tmp_path):
