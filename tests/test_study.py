@@ -1,4 +1,4 @@
-"""The study of heads: its page has the figures of its runs, and its arms are flags and models that exist."""
+"""The study of heads: its page has the figures of its runs, its arms exist, and finetune.yaml is the best of them."""
 
 from pathlib import Path
 
@@ -19,6 +19,11 @@ study = runpy.run_path({str(STUDY)!r})
 for flags, *_ in study['ARMS'].values():
     config, _ = parse_flags([*study['COMMON'], *flags.split(), '--dataset', 'voc', '--data-dir', 'VOCdevkit'])
     assert timm.is_model(config.model), config.model
+flags, rate, trunk_rate = study['ARMS']['label-last']
+flags = [*study['COMMON'], *flags.split(), '--lr', str(rate), '--loss', 'gkgnet', '--model-kwargs', 'out_indices=[-1]']
+best, _ = parse_flags([*flags, '--pretrained', '--dataset', 'voc', '--data-dir', 'VOCdevkit'])
+assert rate == trunk_rate
+assert best == parse_flags('-c finetune --dataset voc --data-dir VOCdevkit --img-size 128'.split())[0]
 model = timm.create_model('lite0_ml_decoder', num_classes=3)
 assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
 assert sum(p.numel() for p in model.get_classifier().parameters()) > 1e6

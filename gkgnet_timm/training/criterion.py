@@ -1,5 +1,6 @@
 """The loss of a training run."""
 
+from dataclasses import replace
 from typing import Optional, Tuple, Union
 
 import torch
@@ -8,9 +9,10 @@ import torch.nn as nn
 from timm.loss import create_classification_loss, resolve_class_weights
 
 from ..loss import GKGNetLoss, KnownLoss
+from ..weights.load import architecture_of
 from .config import TrainConfig
 
-__all__ = ['check_loss', 'create_criterion']
+__all__ = ['check_loss', 'choose_loss', 'create_criterion']
 
 _KNOBS = ('bce_sum', 'asl_gamma_pos', 'asl_gamma_neg', 'asl_clip', 'asl_reduction', 'poly_epsilon', 'poly_gamma')
 _KNOBS += ('poly_alpha', 'twoway_tp', 'twoway_tn', 'db_neg_scale', 'db_init_bias', 'db_focal_gamma')
@@ -37,6 +39,12 @@ def _class_weights(
     return weights
 
 
+def choose_loss(config: TrainConfig) -> TrainConfig:
+    """The published loss for label graphs, whatever folder or repository they are in, else that of timm."""
+    default = 'gkgnet' if architecture_of(config.model).startswith('gkgnet') else 'bce'
+    return replace(config, loss=config.loss or default)
+
+
 def check_loss(config: TrainConfig) -> None:
     """Raise a ValueError that names the first flag that the loss has no use for."""
     for name in ('smoothing', 'loss_class_weight', 'loss_pos_weight'):
@@ -60,6 +68,7 @@ def create_criterion(
     Raises:
         ValueError: If fields contradict each other.
     """
+    config = choose_loss(config)
     check_loss(config)
     if config.loss == 'gkgnet':
         return GKGNetLoss()

@@ -22,11 +22,11 @@ from ..evaluation.evaluate import SAME_SPLIT
 from ..inference.device import Process, autocast_context, start_process
 from ..runtime import blame, command_line, replacing
 from ..weights.file import read_training
-from ..weights.load import architecture_of
 from ..weights.preprocessing import resolve_preprocessing
 from .build import check_last_batch, check_start, create_datasets, create_loaders, create_optimizer, create_task
 from .checkpoint import SafeSaver, TrainTask, open_run, resume_run
 from .config import TrainConfig
+from .criterion import choose_loss
 from .curves import draw_curves
 from .epoch import train_one_epoch, updates_of
 from .evaluate import METRICS, evaluate_epoch
@@ -36,7 +36,7 @@ from .pictures import draw_batch
 from .progress import Progress
 from .schedule import create_schedule
 
-__all__ = ['choose_loss', 'train']
+__all__ = ['train']
 
 EXPLODED = 3  # times the first loss: more than batches differ
 
@@ -187,12 +187,6 @@ def _train(config: TrainConfig, resume: Optional[str], process: Process, output:
     if process.is_distributed:
         torch.distributed.destroy_process_group()
     return result.metrics if result else {}
-
-
-def choose_loss(config: TrainConfig) -> TrainConfig:
-    """The published loss for label graphs, whatever folder or repository they are in, else that of timm."""
-    default = 'gkgnet' if architecture_of(config.model).startswith('gkgnet') else 'bce'
-    return replace(config, loss=config.loss or default)
 
 
 def _check(config: TrainConfig, resume: Optional[str]) -> None:

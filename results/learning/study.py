@@ -184,6 +184,7 @@ def main():
     table = commands.add_parser('table', help='means of the runs so far')
     table.add_argument('--part', choices=('val', 'test'), default='test')
     commands.add_parser('plot', help='the same as a picture').add_argument('path')
+    commands.add_parser('figures', help='of a file of validate --scores-out').add_argument('path')
     args = parser.parse_args()
     if args.command == 'weights':
         return convert_weights(args.path)
@@ -191,6 +192,8 @@ def main():
         return print_table(args.part)
     if args.command == 'plot':
         return draw(args.path)
+    if args.command == 'figures':
+        return print('mAP {:.2f}, of all classes {:.2f}; {} classes'.format(*figures(args.path)))
     for seed in args.seeds:
         for arm in args.arms:
             run(arm, seed, args.part, args.devkit, args.weights, args.output, shlex.split(args.flags))

@@ -15,7 +15,7 @@ import timm
 from gkgnet_timm.__main__ import main
 from gkgnet_timm.models import _backbone
 from gkgnet_timm.training.config import TrainConfig
-from gkgnet_timm.training.run import choose_loss
+from gkgnet_timm.training.criterion import choose_loss
 
 MODEL = '--model gkgnet_backbone --model-kwargs backbone=test_convnext label_dim=16 --img-size 64'.split()
 TRAIN = ['train', '--dataset', 'demo', *MODEL, *'-b 8 --epochs 1 -j 0 --device cpu'.split()]
@@ -73,6 +73,7 @@ def test_runs_are_resumed_and_read_without_weights_of_the_backbone(trained, monk
 
     asked, original = [], timm.create_model
     monkeypatch.setattr(_backbone.timm, 'create_model', create)
+    monkeypatch.setattr(_backbone, 'check_hub', lambda cfg, cache_dir: None)
     flags = ['--model-kwargs', 'backbone=test_convnext', 'label_dim=16', 'pretrained_backbone=True']
     main([*TRAIN, *flags, '--output', str(tmp_path), '--experiment', 'run'])
     assert True in asked
