@@ -81,7 +81,7 @@ def child(argv):
     from gkgnet_timm.commands.train import main
 
     main(argv)
-    usage = resource.getrusage(resource.RUSAGE_SELF)  # of one thread, so seconds do not depend on other runs
+    usage = resource.getrusage(resource.RUSAGE_SELF)  # seconds of CPU, which other runs change less
     print(json.dumps(dict(seconds=usage.ru_utime + usage.ru_stime, megabytes=usage.ru_maxrss / 1024)))
 
 

@@ -6,13 +6,15 @@ import logging
 import pytest
 import torch
 from fake_hub import run_python
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import save_file
 
 import timm
 from timm.models import save_for_hf
 
 import gkgnet_timm  # noqa: F401
-from gkgnet_timm.models import _backbone
+from gkgnet_timm.models import _backbone, _pretrained
+from gkgnet_timm.models.gkgnet_backbone import GkgNetBackbone
 from gkgnet_timm.weights.load import create_model, load_model
 
 TAG = 'test_resnet.r160_in1k'
@@ -93,6 +95,30 @@ def test_from_the_hub(tmp_path):
     assert 'Only the backbone test_resnet is pretrained' in done.stderr and 'without a classifier' in fresh
 
 
+@pytest.mark.parametrize('answer', [ConnectionError('no network'), EntryNotFoundError('another name')])
+def test_hub_is_asked_once_before_it_downloads(monkeypatch, tmp_path, answer):
+    """Its client tries for a minute where there is no network. A file of another name is left to timm."""
+
+    def ask(*args, **kwargs):
+        raise answer
+
+    def create(name, pretrained=False, **kwargs):
+        asked.append(pretrained)
+        return original(name, **kwargs)
+
+    asked, original = [], timm.create_model
+    monkeypatch.setattr(_pretrained, 'get_hf_file_metadata', ask)
+    monkeypatch.setattr(_backbone.timm, 'create_model', create)
+    options = dict(backbone=TAG, pretrained_backbone=True, cache_dir=str(tmp_path))
+    if isinstance(answer, EntryNotFoundError):
+        GkgNetBackbone(**options)
+        assert True in asked
+    else:
+        with pytest.raises(OSError, match='No weights of the backbone .*no network'):
+            GkgNetBackbone(**options)
+        assert True not in asked
+
+
 @pytest.mark.parametrize('name', ['gkgnet_backbone', 'gkgnet_efficientnet_lite0'])
 def test_folder_is_the_same_model(name, tmp_path, no_download, caplog):
     backbone = {} if 'lite0' in name else dict(backbone='test_vit', img_size=64)
@@ -133,7 +159,7 @@ def test_file_of_a_backbone(suffix, tmp_path, no_download, caplog):
     assert 'label_, head_* start fresh' in caplog.text and model.pretrained_cfg['num_classes'] == 0
     with pytest.raises(ValueError, match='without a classifier'):
         load_model(path, name='gkgnet_backbone', num_classes=4, backbone='test_convnext')
-    with pytest.raises(ValueError, match='has no'):
+    with pytest.raises(ValueError, match='Not of a label graph on test_resnet .*has no'):
         create_model('gkgnet_backbone', pretrained_path=path, num_classes=4, backbone='test_resnet')
     trunk['stages.0.blocks.0.norm.weight'][0] = torch.nan
     torch.save(trunk, tmp_path / 'nan.pth')
