@@ -21,11 +21,13 @@ LATE = {  # what a function may import, and why not the module
     'iterstrat': 'not a dependency, for stratified splits only',
     'matplotlib': 'slow, and for plots only',
     'pillow_heif': 'an optional dependency, for files in HEIC format only',
+    'torch._higher_order_ops.scan': 'a prototype of PyTorch, for graphs of ONNX only',
     'torch.utils.tensorboard': 'needs tensorboard, for --log-tensorboard only',
     'wandb': 'not a dependency, for --log-wandb only',
 }
 
 PRIVATE = {  # private names of torch, and why there is no way around them
+    'torch._higher_order_ops.scan.scan': 'has no public name; exporters of PyTorch know it alone as a loop of slices',
     'torch._subclasses.FakeTensorMode': 'has no public name; the documentation of PyTorch imports it from there',
     'torch.nn.modules.batchnorm._BatchNorm': 'the base class of batch norms has no other name; timm imports it, too',
 }

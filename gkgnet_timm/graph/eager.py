@@ -1,4 +1,4 @@
-"""The graph operations in plain PyTorch, for any device and type. They can be scripted, traced and exported."""
+"""The graph operations in plain PyTorch, for any device and type. They can be scripted."""
 
 from typing import Optional, Tuple
 

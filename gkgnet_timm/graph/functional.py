@@ -5,9 +5,9 @@ B batch, N query nodes, M candidate nodes, C channels, G groups, k neighbours, H
 
 Papers: GKGNet, arXiv 2308.14378, section 3 (Group KNN, cross-level graph); Vision GNN, arXiv 2206.00272, section 3.
 
-This is the one place that decides what runs: an operator, which has a kernel for some devices, or plain PyTorch where a
-model is scripted, traced or exported. The obvious versions, which hold every distance and every gathered neighbour, are
-in `graph.dense`.
+This is the one place that decides what runs: an operator, which has a kernel for some devices, plain PyTorch where a
+model is scripted, or the few operators of `graph.recorded` where one is traced or exported. The obvious versions, which
+hold every distance and every gathered neighbour, are in `graph.dense`.
 """
 
 from typing import Optional, Tuple
@@ -16,7 +16,7 @@ import torch
 
 from timm.models import register_notrace_function
 
-from . import eager, operators
+from . import eager, operators, recorded
 from .selection import is_recorded
 
 __all__ = ['interleave_max_relative', 'knn_neighbors']
@@ -49,9 +49,10 @@ def knn_neighbors(
     """
     k, dilation = eager.limit_neighbors(k, dilation, y.shape[1])
     if not torch.jit.is_scripting():
-        if not is_recorded():
-            row_table, col_table = (None, None) if position is None else position
-            return operators.knn_neighbors(x.detach(), y.detach(), k, dilation, num_groups, row_table, col_table)
+        if is_recorded():
+            return recorded.search_neighbors(x, y, k, dilation, num_groups, position)
+        row_table, col_table = (None, None) if position is None else position
+        return operators.knn_neighbors(x.detach(), y.detach(), k, dilation, num_groups, row_table, col_table)
     return eager.search_neighbors(x, y, k, dilation, num_groups, position)
 
 
@@ -72,6 +73,7 @@ def interleave_max_relative(x: torch.Tensor, y: torch.Tensor, neighbors: torch.T
     """
     keep_winner = torch.is_grad_enabled() and y.requires_grad
     if not torch.jit.is_scripting():
-        if not is_recorded():
-            return operators.interleave_max_relative(x, y, neighbors, keep_winner)[0]
+        if is_recorded():
+            return recorded.interleave_max_relative(x, y, neighbors)
+        return operators.interleave_max_relative(x, y, neighbors, keep_winner)[0]
     return eager.interleave_max_relative(x, y, neighbors, keep_winner)[0]

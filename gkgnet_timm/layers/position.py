@@ -51,12 +51,13 @@ def relative_position_tables(
         first = step // 2 - 2
         taps = [first, first + 1, first + 2, first + 3]
         weights = [-0.09375, 0.59375, 0.59375, -0.09375]  # bicubic with a = -0.75 at 1/2
-    key = torch.arange(height * width // step, device=cpu) * step  # (M,)
-    key_row = torch.zeros(key.shape[0], embed.shape[1], dtype=torch.float64, device=cpu)
-    key_col = torch.zeros(key.shape[0], embed.shape[1], dtype=torch.float64, device=cpu)
-    for tap, weight in zip(taps, weights):
-        key_row += weight * embed[torch.div(key + tap, width, rounding_mode='floor')]
-        key_col += weight * embed[(key + tap) % width]
+    tap = torch.tensor(taps, device=cpu)
+    share = torch.tensor(weights, dtype=torch.float64, device=cpu).unsqueeze(-1)
+    key = torch.arange(height * width // step, device=cpu).unsqueeze(-1) * step + tap  # (M, taps)
+    row = torch.div(key, width, rounding_mode='floor')
+    col = key - row * width
+    key_row = (F.embedding(row, embed) * share).sum(1)  # (M, taps, C/2) -> (M, C/2)
+    key_col = (F.embedding(col, embed) * share).sum(1)  # (M, taps, C/2) -> (M, C/2)
 
     row_table = embed[:height] @ key_row.t() * (2.0 / dim)  # (H, C/2) @ (C/2, M) -> (H, M)
     col_table = embed[:width] @ key_col.t() * (2.0 / dim)  # (W, C/2) @ (C/2, M) -> (W, M)

@@ -1,0 +1,119 @@
+"""The graph operations as traces and exported programs keep them: few operators of PyTorch, on every device.
+
+Nothing here depends on the number of images, so that a program recorded with some is right for any other number. One
+product has all scores. ONNX alone gets a loop where they are many: 215 MB an image at 576 px, in and out of memory.
+"""
+
+import math
+from typing import Callable, Optional, Tuple
+
+import torch
+
+from .eager import interleave
+
+__all__ = ['interleave_max_relative', 'search_neighbors']
+
+MOST_SCORES = 1 << 21  # of an image and group, without a loop
+STRIDE = 7919  # a prime larger than any number of candidates, so that its multiples visit all of them
+
+
+def _takes_loop(x: torch.Tensor, y: torch.Tensor) -> bool:
+    """Whether a graph of ONNX is being made whose scores of nodes (B, N, C) and (B, M, C) are many, or not known."""
+    N, M = x.shape[1], y.shape[1]
+    return torch.onnx.is_in_onnx_export() and not (isinstance(N, int) and N * M <= MOST_SCORES)
+
+
+def _loop(function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
+    """Results, stacked, of a function of the slices of inputs along their first dimension, as one `Scan` of ONNX."""
+    from torch._higher_order_ops.scan import scan  # a prototype of PyTorch, which nothing else needs
+
+    def step(carry: torch.Tensor, slices: Tuple[torch.Tensor, ...]) -> Tuple[torch.Tensor, torch.Tensor]:
+        return carry.clone(), function(*slices)
+
+    nothing = torch.zeros((), device=inputs[0].device)  # it has to carry something
+    return scan(step, nothing, tuple(x.contiguous() for x in inputs))[1]
+
+
+def _unit_groups(x: torch.Tensor, num_groups: int) -> torch.Tensor:
+    """Split channels into groups and scale each group of each node to unit length: (B, N, C) -> (B, G, N, C / G)."""
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32  # lower precision would tie in droves
+    x = x.detach().unflatten(2, (num_groups, -1)).to(dtype)  # (B, N, C) -> (B, N, G, C/G)
+    x = x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp(min=1e-12)
+    return x.transpose(1, 2)  # (B, N, G, C/G) -> (B, G, N, C/G)
+
+
+def _search_rows(
+    queries: torch.Tensor, keys: torch.Tensor, row_table: torch.Tensor, col_table: torch.Tensor, count: int
+) -> torch.Tensor:
+    """The largest scores by a loop over the rows of queries.
+
+    Args:
+        queries: Queries (B, G, H * W, D).
+        keys: Candidates (B, G, D, M).
+        row_table: Position of rows (H, M), to be added.
+        col_table: Position of columns (W, M), to be added.
+        count: Number of candidates to find.
+
+    Returns:
+        Indices (B, G, H * W, count), largest first.
+    """
+    M = keys.shape[3]
+    order: Optional[torch.Tensor] = None
+    if isinstance(M, int):
+        # neighbours have much the same score: a search that keeps the best so far would replace them all the time
+        order = torch.arange(M, device=keys.device) * STRIDE % M
+        keys, row_table, col_table = (table.index_select(-1, order) for table in (keys, row_table, col_table))
+
+    def search(queries: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+        scores = queries @ keys + (row + col_table)  # (B, G, W, D) @ (B, G, D, M) + (M,) + (W, M) -> (B, G, W, M)
+        return scores.topk(count, dim=-1)[1]
+
+    grid = (row_table.shape[0], col_table.shape[0])
+    rows = queries.unflatten(2, grid).movedim(2, 0)  # (B, G, H * W, D) -> (B, G, H, W, D) -> (H, B, G, W, D)
+    found = _loop(search, rows, row_table).movedim(0, 2).flatten(2, 3)  # (H, B, G, W, k) -> (B, G, H * W, k)
+    return found if order is None else order.index_select(0, found.flatten()).view_as(found)
+
+
+def search_neighbors(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    k: int,
+    dilation: int,
+    num_groups: int,
+    position: Optional[Tuple[torch.Tensor, torch.Tensor]],
+) -> torch.Tensor:
+    """The operator `knn_neighbors` as one product and one selection."""
+    count = (k - 1) * dilation + 1
+    with torch.autocast(x.device.type, enabled=False):
+        queries = _unit_groups(x, num_groups)
+        keys = _unit_groups(y, num_groups).transpose(2, 3)  # (B, G, M, C/G) -> (B, G, C/G, M)
+        if position is None:
+            scores = queries @ keys  # (B, G, N, C/G) @ (B, G, C/G, M) -> (B, G, N, M)
+        else:
+            # half of 2 x.y + position ranks as that does
+            row_table, col_table = 0.5 * position[0].to(keys.dtype), 0.5 * position[1].to(keys.dtype)
+            if _takes_loop(x, y):
+                return _search_rows(queries, keys, row_table, col_table, count)[..., ::dilation]
+            scores = queries @ keys + (row_table.unsqueeze(1) + col_table).flatten(0, 1)  # (H, 1, M) + (W, M) -> (N, M)
+        return scores.topk(count, dim=-1)[1][..., ::dilation]  # (B, G, N, k)
+
+
+def interleave_max_relative(x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
+    """`functional.interleave_max_relative` as one gather of all neighbours and one maximum."""
+    B, M, C = y.shape
+    N, G = x.shape[1], neighbors.shape[1]
+    rows = y.reshape(-1, C // G)  # group g of candidate j of image b is row (b * M + j) * G + g
+    first = torch.arange(B, device=y.device).view(-1, 1, 1, 1) * (M * G)
+    group = torch.arange(G, device=y.device).view(-1, 1, 1)
+    index = neighbors * G + (first + group)  # (B, G, N, k)
+
+    def aggregate(index: torch.Tensor) -> torch.Tensor:
+        # a look-up of embeddings is the fastest form of ONNX: (B, G, n, k) -> (B, G, n, k, C/G) -> (B, G, n, C/G)
+        return torch.embedding(rows, index).amax(3)
+
+    if isinstance(N, int) and _takes_loop(x, y):
+        parts = index.unflatten(2, (math.gcd(N, 64), -1)).movedim(2, 0)  # (B, G, N, k) -> (parts, B, G, n, k)
+        largest = _loop(aggregate, parts).movedim(0, 2).flatten(2, 3)  # (parts, B, G, n, C/G) -> (B, G, N, C/G)
+    else:
+        largest = aggregate(index)  # (B, G, N, C/G)
+    return interleave(x, largest.transpose(1, 2).flatten(2) - x)  # (B, G, N, C/G) -> (B, N, C)
