@@ -21,7 +21,11 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-_ON_FIRST_USE = {'load_model': '.weights.load', 'predict_images': '.inference.predictor'}
+_ON_FIRST_USE = {
+    'export_model': '.export.export',
+    'load_model': '.weights.load',
+    'predict_images': '.inference.predictor',
+}
 __all__ = ['__version__', *_ON_FIRST_USE]
 if not _is_starting_a_command():  # a command imports the models once its flags are known to be right
     from .models import GkgNet, LabelGraph, PyramidVig, Vig

@@ -21,6 +21,7 @@ COMMANDS = {
     'class-order': 'find the class names of a published .data file, or of the outputs of a model',
     'convert': 'turn published or trained weights into a folder that timm loads, or install them',
     'weights': 'list the pretrained weights, and which are installed',
+    'export': 'write a model as ONNX and torch.export files, and compare them with PyTorch',
     'push': 'upload such a folder to the Hugging Face Hub',
     'benchmark': 'measure time and memory of inference, training and loading',
 }

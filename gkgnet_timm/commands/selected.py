@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from ..data import open_split
 from ..data.dataset import DATASETS, form_of
 from ..data.readers.table import TABLE_OPTIONS
+from ..inference.program import is_program, load_program
 from ..runtime import moved
 from ..training.config import check_types
 from ..weights.file import TrainedWith
@@ -89,8 +90,23 @@ def run_options(args: argparse.Namespace) -> Dict[str, Any]:
     return dict({name: getattr(args, name) for name in names}, amp=bool(args.amp))
 
 
+def _load_program(args: argparse.Namespace, num_classes: Optional[int]) -> nn.Module:
+    """Load the exported model of the flags."""
+    for name in ('model', 'pretrained', 'model_kwargs', 'use_ema', 'amp', 'channels_last'):
+        if getattr(args, name):
+            raise ValueError(
+                f'--{name.replace("_", "-")}: {args.checkpoint!r} is an exported model, which is as it is.'
+            )
+    model = load_program(args.checkpoint, args.img_size)
+    if num_classes not in (None, model.num_classes):
+        raise ValueError(f'Exported model {args.checkpoint!r} has {model.num_classes} classes, not {num_classes}.')
+    return model
+
+
 def load_selected(args: argparse.Namespace, num_classes: Optional[int], use_ema: Optional[bool]) -> nn.Module:
-    """Load the model of the flags, see `load_model`."""
+    """Load the model of the flags, see `load_model` and `load_program`."""
+    if is_program(args.checkpoint):
+        return _load_program(args, num_classes)
     check_arguments(args.model, args.model_kwargs)
     kwargs = dict(args.model_kwargs)
     size_of_model = kwargs.pop('img_size', None)

@@ -35,12 +35,14 @@ class LabelGraph(NamedTuple):
             nearest first: (B, G, L, k), flat indices (row * width + column) into the map of that stage.
         label_nodes: For every stage, the label nodes (B, L, D_s) after its label blocks.
         patch_maps: For every stage, its feature map (B, C_s, H_s, W_s).
+        embedding: The pooled patches (B, P).
     """
 
     logits: torch.Tensor
     neighbors: List[List[torch.Tensor]]
     label_nodes: List[torch.Tensor]
     patch_maps: List[torch.Tensor]
+    embedding: torch.Tensor
 
 
 class LabelStage(nn.Module):
@@ -226,8 +228,9 @@ class LabelBranch:
             raise ValueError('This model has num_classes=0 and so no label graph.')
         features, maps = self._forward_maps(x)
         label_nodes, neighbors = self.forward_labels(maps)
-        logits = self.forward_head(self._join(features, label_nodes[-1]))
-        return LabelGraph(logits, neighbors, label_nodes, maps)
+        joined = self._join(features, label_nodes[-1])
+        embedding = self.forward_head(joined, pre_logits=True)
+        return LabelGraph(self.forward_head(joined), neighbors, label_nodes, maps, embedding)
 
 
 def init_label_branch(module: nn.Module, name: str = '') -> None:

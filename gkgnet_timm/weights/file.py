@@ -18,6 +18,8 @@ LAYOUT = 2  # of a run's files: since then names count epochs from 1, and the me
 MOST_DEPTH, MOST_VALUES = 8, 1_000_000  # of what a checkpoint was trained with
 HTTPError = HfHubHTTPError.__bases__[0]  # of the HTTP client that the installed version uses
 
+OF_CONFIG = ('.safetensors', '.onnx', '.pt2')  # files of weights whose classes are in the config.json beside them
+
 
 def sha256(path: Union[str, Path]) -> str:
     """Return the hash of a file as hexadecimal digits."""
@@ -141,7 +143,7 @@ def read_training(path: Union[str, Path]) -> Optional[TrainedWith]:
         raise FileNotFoundError(
             f'Checkpoint {path!r} ' + (f'is a folder, give {last}.' if last.is_file() else 'does not exist.')
         )
-    if path.endswith('.safetensors'):
+    if path.endswith(OF_CONFIG):
         return None
     remedy = 'If it is of a training, take another one of its folder.'
     try:

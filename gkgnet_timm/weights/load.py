@@ -18,7 +18,7 @@ from ..data.decode import reading_notes
 from ..label_rows import init_labels_by_name
 from ..runtime import UserError, one_line, read_json
 from .content import check_raw, reading_once
-from .file import TrainedWith, load_weights, read_training
+from .file import OF_CONFIG, TrainedWith, load_weights, read_training
 from .folder import CONFIG, WEIGHTS, read_model_config
 from .source import BACKBONE_MODULE, MODULES, find_weights
 from .thresholds import check_thresholds
@@ -52,9 +52,9 @@ _NOT_OF_A_MODEL = {
 def _stored_names(path: str) -> List[str]:
     """Return the class names that come with weights, empty if there are none.
 
-    They are in our checkpoints, and in the config.json that timm writes beside a safetensors file.
+    They are in our checkpoints, and in the config.json beside a safetensors file of timm or an exported model.
     """
-    if not path.endswith('.safetensors'):
+    if not path.endswith(OF_CONFIG):
         trained = read_training(path)
         return trained.class_names if trained else []
     config = Path(path).with_name('config.json')
