@@ -16,4 +16,5 @@ def main(argv: Optional[List[str]] = None) -> None:
         print(f'\n{done.card}', end='')
     else:
         print(done.url)
-        print(f"import timm, gkgnet_timm; model = timm.create_model('hf-hub:{args.repo_id}', pretrained=True)")
+        if not done.is_exported:
+            print(f"import timm, gkgnet_timm; model = timm.create_model('hf-hub:{args.repo_id}', pretrained=True)")

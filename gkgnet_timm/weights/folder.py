@@ -15,7 +15,7 @@ from .file import find_problem
 from .model_card import METRICS
 from .thresholds import check_thresholds
 
-__all__ = ['CONFIG', 'WEIGHTS', 'check_weights', 'read_config', 'read_model_config', 'read_results']
+__all__ = ['CONFIG', 'WEIGHTS', 'check_weights', 'is_export', 'read_config', 'read_model_config', 'read_results']
 
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
 # wider than the hints of timm's PretrainedCfg: what its own configs have
@@ -80,6 +80,15 @@ def check_config(config: Any) -> None:
         _check_number(value, key)
     if 'thresholds' in config:
         check_thresholds(config['thresholds'], cfg.get('label_names') or (), 'it')
+
+
+def is_export(folder: Union[str, Path]) -> bool:
+    """Say whether a folder has exported models, rather than weights."""
+    path = Path(folder, CONFIG)
+    if not path.is_file() or Path(folder, WEIGHTS).is_file():
+        return False
+    config = read_json(path)
+    return isinstance(config, dict) and isinstance(config.get('exported'), dict)
 
 
 def read_config(folder: Union[str, Path]) -> Dict[str, Any]:

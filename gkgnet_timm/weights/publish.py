@@ -5,12 +5,12 @@ import re
 from pathlib import Path
 from typing import Any, Dict, NamedTuple, Optional, Union
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
 from huggingface_hub.utils import validate_repo_id
 
 from ..runtime import one_line
 from .file import HTTPError
-from .folder import CONFIG, WEIGHTS, check_weights, read_config, read_results
+from .folder import CONFIG, WEIGHTS, check_weights, is_export, read_config, read_model_config, read_results
 from .model_card import model_card
 
 __all__ = ['Pushed', 'push']
@@ -24,6 +24,7 @@ class Pushed(NamedTuple):
     url: Optional[str]  # of the repository, None for a dry run
     sizes: Dict[str, int]  # bytes of each file
     card: str  # README.md
+    is_exported: bool  # files that run without timm, rather than weights
 
 
 def _set_licence(config: Dict[str, Any], given: Optional[str], path: Path) -> Dict[str, Any]:
@@ -72,6 +73,21 @@ def _upload(repo_id: str, files: Dict[str, Union[Path, bytes]], private: bool, m
     return url
 
 
+def _exported_card(folder: Path, config: Dict[str, Any]) -> str:
+    """Return the README.md of an export with the licence of its config.
+
+    Raises:
+        FileNotFoundError: If one of the files of the export is missing.
+    """
+    names = [f'model.{name}' for name in config['exported'].get('formats', ())]
+    for name in ('README.md', 'selected_tags.csv', *names):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f'Folder {str(folder)!r} has no {name}: export the model again.')
+    card = ModelCard((folder / 'README.md').read_text(encoding='utf-8'))
+    card.data.license = config['pretrained_cfg']['license']
+    return str(card)
+
+
 def push(
     folder: Union[str, Path],
     repo_id: str,
@@ -81,12 +97,12 @@ def push(
     private: bool = False,
     dry_run: bool = False,
 ) -> Pushed:
-    """Upload a folder of weights, which stays as it is, with a model card made from its config.
+    """Upload a folder of weights, which stays as it is, with a model card made from its config; or one of an export.
 
     Args:
-        folder: With config.json and model.safetensors, as `convert` writes it.
+        folder: With config.json and model.safetensors, as `convert` writes it, or as `export` does.
         repo_id: 'ORG/NAME', created if it does not exist.
-        results: File of `validate.py --results-file` for the model card.
+        results: File of `validate.py --results-file` for the model card of weights.
         license: Licence of the weights if not that of config.json, an id of the Hub.
         private: Make the repository private.
         dry_run: Check everything, send nothing.
@@ -100,14 +116,22 @@ def push(
     validate_repo_id(repo_id)
     if repo_id.count('/') != 1:
         raise ValueError(f'--repo-id must be ORG/NAME, is {repo_id!r}.')
-    stored = read_config(folder)
+    is_exported = is_export(folder)
+    stored = read_model_config(folder / CONFIG) if is_exported else read_config(folder)
     config = _set_licence(stored, license, folder / CONFIG)
-    result = read_results(results, config) if results else None
-    check_weights(folder)
-    card = model_card(config, repo_id, result)
+    if is_exported:
+        if results:
+            raise ValueError(f'--results: the README.md of an export ({str(folder)!r}) is uploaded as it is.')
+        card = _exported_card(folder, config)
+        names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith('.'))
+    else:
+        result = read_results(results, config) if results else None
+        check_weights(folder)
+        card = model_card(config, repo_id, result)
+        names = [CONFIG, WEIGHTS]
     config_file = folder / CONFIG if config == stored else json.dumps(config, indent=2).encode()
-    files = {CONFIG: config_file, WEIGHTS: folder / WEIGHTS, 'README.md': card.encode()}
+    files = {**{name: folder / name for name in names}, CONFIG: config_file, 'README.md': card.encode()}
     sizes = {name: len(file) if isinstance(file, bytes) else file.stat().st_size for name, file in files.items()}
     message = f'Upload {config["architecture"]} by gkgnet_timm'
     url = None if dry_run else _upload(repo_id, files, private, message)
-    return Pushed(url, sizes, card)
+    return Pushed(url, sizes, card, is_exported)

@@ -12,7 +12,7 @@ def create_parser() -> argparse.ArgumentParser:
         description='Upload weights to the Hugging Face Hub, with a README.md made from config.json and from a result '
         'of validate.py. The folder stays as it is. Log in first: hf auth login.',
     )
-    parser.add_argument('folder', metavar='DIR', help='with config.json and model.safetensors, written by convert')
+    parser.add_argument('folder', metavar='DIR', help='written by convert, or by export')
     parser.add_argument('--repo-id', required=True, metavar='ORG/NAME', help='repository, created if it does not exist')
     parser.add_argument('--results', metavar='FILE', help='json written by validate.py --results-file')
     parser.add_argument(
