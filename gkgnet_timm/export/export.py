@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.nn as nn
 
+from timm.data.model_config import get_model_input_config
+
 from ..data.images import find_images
 from ..data.progress_bar import say
 from ..inference.predictor import class_names_of
@@ -76,8 +78,11 @@ def _prepare(model: nn.Module, img_size: Any, dynamic_size: bool) -> nn.Module:
                 model.set_input_size(img_size)
         except Exception as error:  # whatever models raise for sizes that they cannot have
             raise ValueError(f'Image size {img_size} (--img-size): {one_line(error)}') from error
-        sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        channels = model.pretrained_cfg['input_size'][0]
+    # a model that was created at another size does not tell its `pretrained_cfg`
+    channels, *sides = get_model_input_config(model)['input_size']
+    if img_size:
+        sides = [img_size, img_size] if isinstance(img_size, int) else list(img_size)
+    if sides != list(model.pretrained_cfg['input_size'][1:]):
         model.pretrained_cfg = dict(model.pretrained_cfg, input_size=(channels, *sides), pool_size=None)
     return model
 
