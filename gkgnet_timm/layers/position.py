@@ -39,7 +39,7 @@ def relative_position_tables(
     """
     cpu = torch.device('cpu')  # some devices lack float64, and the meta device computes nothing
     wave = torch.arange(dim // 4, dtype=torch.float64, device=cpu) * (-4.0 / dim)
-    coord = torch.arange(height + width, dtype=torch.float64, device=cpu)  # not the larger one: an export may not know it
+    coord = torch.arange(height + width, dtype=torch.float64, device=cpu)  # an export may not know the larger one
     angle = coord[:, None] * torch.pow(10000.0, wave)  # (H + W, C/4)
     embed = torch.cat([angle.sin(), angle.cos()], dim=1)  # (H + W, C/2)
 
