@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
-import torch
 import torch.nn as nn
 
 from timm.data.model_config import get_model_input_config
@@ -25,6 +24,7 @@ from ..weights.folder import CONFIG
 from ..weights.preprocessing import resolve_preprocessing
 from .check import Difference, Expected, compare, expect, load_images
 from .files import readme, sidecars
+from .half import halve
 from .int8 import quantize
 from .outputs import Outputs, example_images, free_sizes
 from .record import check_packages, record_onnx, record_pt2
@@ -160,7 +160,7 @@ def export_model(
         formats: Of `FORMATS`.
         img_size: Side or (height, width) in pixels, None for that of the model.
         dynamic_size: Take images whose sides are any multiples of 32.
-        half: Also write `model_fp16.onnx`, with weights in half precision and the search in float32.
+        half: Also write `model_fp16.onnx`, with weights in half precision, computed with in float32.
         int8: Also write `model_int8.onnx`, scaled by `calibration_images`; the search stays in float32.
         neighbors: Give the graph of ONNX the output `neighbors`, which `model.pt2` always has.
         opset: Version of ONNX's operators, None for PyTorch's default.
@@ -211,7 +211,7 @@ def export_model(
                 first = proof if outputs.has_neighbors and not neighbors else None
                 steps[ONNX] = partial(record_onnx, outputs, opset=opset, proof=first, **recording)
             if half:
-                steps[HALF] = partial(record_onnx, Outputs(model, torch.float16), opset=opset, **recording)
+                steps[HALF] = partial(halve, draft / ONNX)
             if int8:
                 batches = load_images(model, preprocessing, images, CALIBRATION).split(1)
                 steps[INT8] = partial(quantize, draft / ONNX, batches=batches)
