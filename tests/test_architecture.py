@@ -22,6 +22,7 @@ LATE = {  # what a function may import, and why not the module
     'matplotlib': 'slow, and for plots only',
     'onnx': 'an optional dependency, to export only',
     'onnx_ir': 'an optional dependency, to export only',
+    'onnxscript': 'an optional dependency, to export only',
     'onnxruntime': 'an optional dependency, to export and to run exported models only',
     'pillow_heif': 'an optional dependency, for files in HEIC format only',
     'torch._higher_order_ops.scan': 'a prototype of PyTorch, for graphs of ONNX only',

@@ -7,7 +7,8 @@ from typing import Dict, List, Optional, Union
 import numpy as np
 
 from ..class_names import read_class_map
-from ..export.export import describe, export_model
+from ..export.export import export_model
+from ..export.report import describe
 from ..inference.device import start_process
 from ..inference.predictor import class_names_of
 from ..inference.program import is_program

@@ -5,11 +5,11 @@ import json
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
-import torch
 import torch.nn as nn
 
 from timm.data.model_config import get_model_input_config
@@ -22,29 +22,22 @@ from ..models._compat import get_model_traits, save_config_for_hf
 from ..runtime import clear_drafts, locked, one_line
 from ..weights.folder import CONFIG
 from ..weights.preprocessing import resolve_preprocessing
-from .check import Difference, compare, expect, load_images
+from .check import Difference, Expected, compare, expect, load_images
 from .files import readme, sidecars
+from .half import halve
 from .int8 import quantize
 from .outputs import Outputs, example_images, free_sizes
-from .record import record_onnx, record_pt2
+from .record import check_packages, record_onnx, record_pt2
+from .report import ExportedFile, count_nodes, describe
 
-__all__ = ['FORMATS', 'ExportedFile', 'describe', 'export_model']
+__all__ = ['FORMATS', 'export_model']
 
 FORMATS = ('onnx', 'pt2')
-FILES = ('model.onnx', 'model_fp16.onnx', 'model_int8.onnx', 'model.pt2')
+FILES = ONNX, HALF, INT8, PT2 = 'model.onnx', 'model_fp16.onnx', 'model_int8.onnx', 'model.pt2'
+EXACT = ONNX, PT2  # in float32
 BESIDE = ('selected_tags.csv', 'thresholds.csv', 'categories.json', 'preprocess.json', 'README.md', CONFIG)
 STRIDE = 32  # of image sides, with --dynamic-size
 CALIBRATION = 100  # images at most
-
-
-class ExportedFile(NamedTuple):
-    """A file that `export_model` wrote."""
-
-    path: Path
-    seconds: float  # that it took
-    size: int  # bytes
-    nodes: Optional[int]  # of a graph of ONNX
-    difference: Difference
 
 
 def _check_folder(folder: Path) -> None:
@@ -95,7 +88,7 @@ def _thresholds(model: nn.Module, names: Sequence[str], given: Optional[Sequence
     return thresholds
 
 
-def _config(
+def _write_config(
     folder: Path, model: nn.Module, names: List[str], thresholds: Sequence[float], exported: Dict[str, Any]
 ) -> Dict[str, Any]:
     """Write `config.json` and return its content."""
@@ -105,41 +98,39 @@ def _config(
     return json.loads((folder / CONFIG).read_text(encoding='utf-8'))
 
 
-def _count_nodes(path: Path) -> Optional[int]:
-    if path.suffix != '.onnx':
-        return None
-    import onnx
+def _check_options(formats: Sequence[str], of_onnx: Dict[str, Any], calibration_images: Any) -> None:
+    """Raise an error if options contradict each other, or packages are missing."""
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise ValueError(f'Unknown format {unknown[0]!r} (--format), expected {", ".join(FORMATS)}.')
+    if not formats:
+        raise ValueError(f'No format (--format), expected {", ".join(FORMATS)}.')
+    given = [f'--{name}' for name, value in of_onnx.items() if value]
+    if given and 'onnx' not in formats:
+        raise ValueError(f'{", ".join(given)}: of ONNX alone, add --format onnx.')
+    if of_onnx['int8'] and not calibration_images:
+        raise ValueError('--int8 needs --calibration-images DIR, images as those that it will see.')
+    if 'onnx' in formats:
+        check_packages()
 
-    return len(onnx.load(path, load_external_data=False).graph.node)
 
+def _prove(path: Path, proof: Path, expected: List[Expected], limits: np.ndarray) -> Difference:
+    """Compare a file with PyTorch, and its neighbours in a second file if there is one.
 
-def describe(files: Sequence[ExportedFile]) -> str:
-    """A table of files and how far they are from PyTorch, in Markdown."""
-
-    def share(value: Optional[float]) -> str:
-        return '-' if value is None else f'{100 * value:.2f} %'
-
-    lines = [
-        '| file | MB | nodes | largest difference of logits | mean of scores | equal labels | equal neighbours '
-        '| median distance from float64 | of PyTorch in float32 |',
-        '|---|---|---|---|---|---|---|---|---|',
-    ]
-    for path, _, size, nodes, d in files:
-        neighbors = (
-            '-'
-            if d.neighbors is None
-            else f'{share(d.neighbors)} (of PyTorch and float64: {share(d.single_neighbors)})'
+    Raises:
+        ValueError: If a file in float32 is wrong.
+    """
+    found = compare(load_program(path).forward_features, expected, limits)
+    if path.name not in EXACT:
+        return found
+    if path.suffix == proof.suffix and proof.is_file():
+        with_neighbors = compare(load_program(proof).forward_features, expected, limits)
+        found = found._replace(neighbors=with_neighbors.neighbors, single_neighbors=with_neighbors.single_neighbors)
+    if not found.is_right:
+        raise ValueError(
+            f'{path.name} differs from PyTorch: its logits are {found.double:.2g} from those in float64, those of '
+            f'PyTorch in float32 {found.single:.2g}. Nothing was written.'
         )
-        cells = [
-            path.name,
-            f'{size / 1e6:.1f}',
-            str(nodes or '-'),
-            f'{d.logits:.2g}',
-            f'{d.scores:.2g}',
-            share(d.labels),
-        ]
-        lines.append('| ' + ' | '.join([*cells, neighbors, f'{d.double:.2g}', f'{d.single:.2g}']) + ' |')
-    return '\n'.join(lines)
+    return found
 
 
 def export_model(
@@ -169,7 +160,7 @@ def export_model(
         formats: Of `FORMATS`.
         img_size: Side or (height, width) in pixels, None for that of the model.
         dynamic_size: Take images whose sides are any multiples of 32.
-        half: Also write `model_fp16.onnx`, with weights in half precision and the search in float32.
+        half: Also write `model_fp16.onnx`, with weights in half precision, computed with in float32.
         int8: Also write `model_int8.onnx`, scaled by `calibration_images`; the search stays in float32.
         neighbors: Give the graph of ONNX the output `neighbors`, which `model.pt2` always has.
         opset: Version of ONNX's operators, None for PyTorch's default.
@@ -186,14 +177,7 @@ def export_model(
         ValueError: If options contradict each other, or the model cannot be exported, or not so that it is right.
     """
     folder = Path(folder)
-    if unknown := [name for name in formats if name not in FORMATS]:
-        raise ValueError(f'Unknown format {unknown[0]!r} (--format), expected {", ".join(FORMATS)}.')
-    if not formats:
-        raise ValueError(f'No format (--format), expected {", ".join(FORMATS)}.')
-    if (half or int8 or neighbors or opset) and 'onnx' not in formats:
-        raise ValueError('--half, --int8, --neighbors and --opset are of ONNX: add --format onnx.')
-    if int8 and not calibration_images:
-        raise ValueError('--int8 needs --calibration-images DIR, images as those that it will see.')
+    _check_options(formats, dict(half=half, int8=int8, neighbors=neighbors, opset=opset), calibration_images)
     images = find_images([str(calibration_images)]) if calibration_images else []
     _check_folder(folder)
     model = _prepare(model, img_size, dynamic_size)
@@ -205,8 +189,6 @@ def export_model(
         raise ValueError(f'{len(names)} class names for {model.num_classes} classes.')
     limits = _thresholds(model, names, thresholds)
     preprocessing = resolve_preprocessing(model)
-    example = example_images(preprocessing['input_size'], dynamic_size, STRIDE)
-    sizes = free_sizes(dynamic_size, STRIDE)
     say('Running PyTorch, to compare with.')
     expected = expect(model, preprocessing, images, dynamic_size)
     exported = dict(
@@ -215,62 +197,43 @@ def export_model(
         embedding=expected[0].single['embedding'].shape[1],
         outputs=['prediction', 'logits', 'embedding', *(['neighbors'] if neighbors else [])],
     )
-
-    def write(draft: Path) -> Iterator[Tuple[str, float]]:
-        """Write the files one after another, and yield the name of each and the seconds it took."""
-        start = time.monotonic()
-        if 'onnx' in formats:
-            with_neighbors = draft / 'neighbors.onnx' if outputs.has_neighbors else None
-            record_onnx(outputs, draft / FILES[0], example, sizes, opset, with_neighbors)
-            yield FILES[0], time.monotonic() - start
-        if half:
-            start = time.monotonic()
-            record_onnx(Outputs(model, torch.float16), draft / FILES[1], example, sizes, opset, None)
-            yield FILES[1], time.monotonic() - start
-        if int8:
-            start = time.monotonic()
-            batches = load_images(model, preprocessing, images, CALIBRATION).split(1)
-            quantize(draft / FILES[0], draft / FILES[2], list(batches))
-            yield FILES[2], time.monotonic() - start
-        if 'pt2' in formats:
-            start = time.monotonic()
-            record_pt2(outputs, draft / FILES[3], example, sizes)
-            yield FILES[3], time.monotonic() - start
-
+    example = example_images(preprocessing['input_size'], dynamic_size, STRIDE)
+    recording = dict(images=example, sizes=free_sizes(dynamic_size, STRIDE))
     files: List[ExportedFile] = []
     with locked(folder, 'export'):
         clear_drafts(folder, '.export-', age=0)  # of a run that was killed, as no other is at work
         with tempfile.TemporaryDirectory(prefix='.export-', dir=folder) as place:
             draft = Path(place)
-            config = _config(draft, model, names, limits, exported)
-            say('Recording.')
-            for name, seconds in write(draft):
-                say(f'{name}: {seconds:.0f} s. Comparing.')
-                program = load_program(draft / name)
-                difference = compare(program.forward_features, expected, np.asarray(limits))
-                if name == FILES[0] and outputs.has_neighbors:
-                    program = load_program(draft / 'neighbors.onnx')
-                    shares = compare(program.forward_features, expected, np.asarray(limits))
-                    difference = difference._replace(
-                        neighbors=shares.neighbors, single_neighbors=shares.single_neighbors
-                    )
-                    if neighbors:
-                        os.replace(draft / 'neighbors.onnx', draft / name)
-                del program
-                if not difference.is_right and name in (FILES[0], FILES[3]):
-                    raise ValueError(
-                        f'{name} differs from PyTorch: its logits are {difference.double:.2g} from those in float64, '
-                        f'those of PyTorch in float32 {difference.single:.2g}. Nothing was written.'
-                    )
-                size = (draft / name).stat().st_size
-                files.append(ExportedFile(folder / name, seconds, size, _count_nodes(draft / name), difference))
+            config = _write_config(draft, model, names, limits, exported)
+            proof = draft / 'proof.onnx'
+            steps: Dict[str, Callable[[Path], None]] = {}
+            if 'onnx' in formats:
+                first = proof if outputs.has_neighbors and not neighbors else None
+                steps[ONNX] = partial(record_onnx, outputs, opset=opset, proof=first, **recording)
+            if half:
+                steps[HALF] = partial(halve, draft / ONNX)
+            if int8:
+                batches = load_images(model, preprocessing, images, CALIBRATION).split(1)
+                steps[INT8] = partial(quantize, draft / ONNX, batches=batches)
+            if 'pt2' in formats:
+                steps[PT2] = partial(record_pt2, outputs, **recording)
+            for name, write in steps.items():
+                say(f'Writing {name}.')
+                start = time.monotonic()
+                path = draft / name
+                write(path)
+                seconds = time.monotonic() - start
+                found = _prove(path, proof, expected, np.asarray(limits))
+                files.append(ExportedFile(folder / name, seconds, path.stat().st_size, count_nodes(path), found))
+            for old in draft.glob('proof.*'):
+                old.unlink()
             texts = sidecars(preprocessing, names, limits)
             texts['README.md'] = readme(config, preprocessing, describe(files))
             for name, text in texts.items():
                 (draft / name).write_text(text, encoding='utf-8')
-            (draft / 'neighbors.onnx').unlink(missing_ok=True)
-            for name in FILES:  # those of an earlier export would not be of this model
-                (folder / name).unlink(missing_ok=True)
-            for path in sorted(draft.iterdir()):
+            written = sorted(draft.iterdir())
+            for path in written:
                 os.replace(path, folder / path.name)
+            for name in {*FILES} - {path.name for path in written}:  # of an earlier export, of another model
+                (folder / name).unlink(missing_ok=True)
     return files

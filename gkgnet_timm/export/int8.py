@@ -2,17 +2,16 @@
 
 import tempfile
 from pathlib import Path
-from typing import Iterator, List, Optional
+from typing import Iterator, Optional, Sequence
 
 import torch
 
-from ..inference.program import missing_extra
 from ..runtime import one_line
 
 __all__ = ['quantize']
 
 
-def quantize(source: Path, target: Path, batches: List[torch.Tensor]) -> None:
+def quantize(source: Path, target: Path, batches: Sequence[torch.Tensor]) -> None:
     """Write a version whose numbers are scaled as those of some images require.
 
     Args:
@@ -21,15 +20,11 @@ def quantize(source: Path, target: Path, batches: List[torch.Tensor]) -> None:
         batches: Normalised images (B, C, H, W).
 
     Raises:
-        UserError: If packages of the extra `onnx` are missing.
         ValueError: If onnxruntime cannot quantize the graph.
     """
-    try:
-        import onnx
-        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ImportError as error:
-        raise missing_extra(error) from error
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Batches(CalibrationDataReader):
         def __init__(self):

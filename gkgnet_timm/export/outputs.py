@@ -4,6 +4,7 @@ from typing import Dict, List, Tuple, Union
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 
 from timm.utils import reparameterize_model
 
@@ -30,7 +31,8 @@ class Outputs(nn.Module):
 
         Returns:
             prediction (B, L), logits (B, L), embedding (B, D), and of a label graph neighbors (B, blocks, G, L, k): the
-            patches that each class chose in each channel group, nearest first, in the label blocks one after another.
+            patches that each class chose in each channel group, nearest first, in the label blocks one after another;
+            -1 in place of what a map of few patches does not have.
         """
         images = images.to(self.dtype)
         neighbors: List[torch.Tensor] = []
@@ -45,6 +47,8 @@ class Outputs(nn.Module):
         logits = logits.float()
         outputs = dict(prediction=logits.sigmoid(), logits=logits, embedding=embedding.float())
         if neighbors:
+            k = max(index.shape[3] for index in neighbors)
+            neighbors = [F.pad(index, (0, k - index.shape[3]), value=-1) for index in neighbors]
             outputs['neighbors'] = torch.stack(neighbors, dim=1)  # blocks x (B, G, L, k) -> (B, blocks, G, L, k)
         return outputs
 

@@ -9,10 +9,10 @@ from typing import Iterator, Optional
 import torch
 
 from ..inference.program import missing_extra
-from ..runtime import UserError, one_line
+from ..runtime import one_line
 from .outputs import Outputs, Sizes
 
-__all__ = ['record_onnx', 'record_pt2']
+__all__ = ['check_packages', 'record_onnx', 'record_pt2']
 
 ONE_FILE = 1.9e9  # bytes of weights that fit into a file of ONNX with what else is in it
 
@@ -27,10 +27,6 @@ def _refusing(what: str) -> Iterator[None]:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter('ignore')
             yield
-    except UserError:
-        raise
-    except ImportError as error:
-        raise missing_extra(error) from error
     except Exception as error:  # whatever models and exporters raise for operations that they do not have
         while error.__cause__ is not None:  # the first one says what it is
             error = error.__cause__
@@ -50,27 +46,36 @@ def record_pt2(outputs: Outputs, path: Path, images: torch.Tensor, sizes: Sizes)
         torch.export.save(program, path)
 
 
+def check_packages() -> None:
+    """Raise a UserError that names the first package of the extra `onnx` that is missing."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+
 def record_onnx(
-    outputs: Outputs, path: Path, images: torch.Tensor, sizes: Sizes, opset: Optional[int], neighbors: Optional[Path]
+    outputs: Outputs, path: Path, images: torch.Tensor, sizes: Sizes, opset: Optional[int], proof: Optional[Path] = None
 ) -> None:
     """Write a graph of ONNX with the input `input`.
 
     Args:
         outputs: The model.
-        path: File of the graph, without neighbours.
+        path: File of the graph.
         images: Images to record it with.
         sizes: Dimensions that stay open.
         opset: Version of ONNX's operators, None for PyTorch's default.
-        neighbors: File of the graph with neighbours, None for a model without any.
+        proof: File of the same graph with neighbours, which the other one then does not give.
 
     Raises:
-        UserError: If packages of the extra `onnx` are missing.
         ValueError: If the model cannot be exported so.
     """
-    with _refusing('onnx'):
-        import onnx_ir.passes.common as passes
+    import onnx_ir.passes.common as passes
 
-        names = ['prediction', 'logits', 'embedding', *(['neighbors'] if outputs.has_neighbors else [])]
+    names = ['prediction', 'logits', 'embedding', *(['neighbors'] if outputs.has_neighbors else [])]
+    with _refusing('onnx'):
         program = torch.onnx.export(
             outputs,
             (images,),
@@ -88,8 +93,8 @@ def record_onnx(
                     value.name += '_inside'  # PyTorch names results of its own operators so, too
         weights = sum(tensor.nbytes for tensor in (*outputs.parameters(), *outputs.buffers()))
         options = dict(external_data=weights > ONE_FILE)
-        if neighbors:
-            program.save(neighbors, **options)
+        if proof:
+            program.save(proof, **options)
             del program.model.graph.outputs[names.index('neighbors')]
             passes.RemoveUnusedNodesPass()(program.model)
         program.save(path, **options)

@@ -47,10 +47,11 @@ def knn_neighbors(
     Returns:
         Indices of the candidates (B, G, N, min(k, M)), nearest first.
     """
-    k, dilation = eager.limit_neighbors(k, dilation, y.shape[1])
     if not torch.jit.is_scripting():
         if is_recorded():
             return recorded.search_neighbors(x, y, k, dilation, num_groups, position)
+    k, dilation = eager.limit_neighbors(k, dilation, y.shape[1])
+    if not torch.jit.is_scripting():
         row_table, col_table = (None, None) if position is None else position
         return operators.knn_neighbors(x.detach(), y.detach(), k, dilation, num_groups, row_table, col_table)
     return eager.search_neighbors(x, y, k, dilation, num_groups, position)

@@ -9,7 +9,7 @@ from typing import Callable, Optional, Tuple
 
 import torch
 
-from .eager import interleave
+from .eager import interleave, limit_neighbors
 
 __all__ = ['interleave_max_relative', 'search_neighbors']
 
@@ -82,8 +82,15 @@ def search_neighbors(
     num_groups: int,
     position: Optional[Tuple[torch.Tensor, torch.Tensor]],
 ) -> torch.Tensor:
-    """The operator `knn_neighbors` as one product and one selection."""
-    count = (k - 1) * dilation + 1
+    """`functional.knn_neighbors` as one product and one selection.
+
+    Where the number of candidates stays open, there have to be k * dilation: with fewer, the program stops.
+    """
+    if isinstance(y.shape[1], torch.SymInt):
+        count = k * dilation
+    else:
+        k, dilation = limit_neighbors(k, dilation, y.shape[1])
+        count = (k - 1) * dilation + 1
     with torch.autocast(x.device.type, enabled=False):
         queries = _unit_groups(x, num_groups)
         keys = _unit_groups(y, num_groups).transpose(2, 3)  # (B, G, M, C/G) -> (B, G, C/G, M)

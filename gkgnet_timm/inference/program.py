@@ -11,6 +11,7 @@ from ..runtime import UserError, one_line
 from ..weights.file import sha256
 from ..weights.folder import CONFIG, read_model_config
 from ..weights.thresholds import check_thresholds
+from .pt2_archive import load_pt2
 
 __all__ = ['Program', 'is_program', 'load_program', 'missing_extra']
 
@@ -50,7 +51,7 @@ def _open_onnx(path: str) -> Run:
 
 
 def _open_pt2(path: str) -> Run:
-    program = torch.export.load(path).module()
+    program = load_pt2(path)
 
     def run(images: torch.Tensor) -> Dict[str, torch.Tensor]:
         return {name: output.to(images.device) for name, output in program(images.float().cpu()).items()}

@@ -39,9 +39,9 @@ def relative_position_tables(
     """
     cpu = torch.device('cpu')  # some devices lack float64, and the meta device computes nothing
     wave = torch.arange(dim // 4, dtype=torch.float64, device=cpu) * (-4.0 / dim)
-    coord = torch.arange(max(height, width), dtype=torch.float64, device=cpu)
-    angle = coord[:, None] * torch.pow(10000.0, wave)  # (max(H, W), C/4)
-    embed = torch.cat([angle.sin(), angle.cos()], dim=1)  # (max(H, W), C/2)
+    coord = torch.arange(height + width, dtype=torch.float64, device=cpu)  # an export may not know the larger one
+    angle = coord[:, None] * torch.pow(10000.0, wave)  # (H + W, C/4)
+    embed = torch.cat([angle.sin(), angle.cos()], dim=1)  # (H + W, C/2)
 
     # Candidate j of the resized axis sits halfway between flat positions step * j + step / 2 - 1 and its successor.
     step = reduction * reduction
@@ -66,8 +66,9 @@ def relative_position_tables(
 
 def resample_pos_embed(pos_embed: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Resample an absolute position embedding to another grid: (1, C, h, w) -> (1, C, height, width)."""
-    if pos_embed.shape[2] == height and pos_embed.shape[3] == width:
-        return pos_embed
+    if isinstance(height, int) and isinstance(width, int):  # see `RelativePosition.forward`
+        if pos_embed.shape[2] == height and pos_embed.shape[3] == width:
+            return pos_embed
     dtype = pos_embed.dtype
     full = torch.float64 if dtype == torch.float64 else torch.float32
     return F.interpolate(pos_embed.to(full), size=(height, width), mode='bicubic', antialias=True).to(dtype)
@@ -123,8 +124,10 @@ class RelativePosition(nn.Module):
 
     def forward(self, x: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
         height, width = x.shape[2], x.shape[3]
-        if height == self.grid_size[0] and width == self.grid_size[1]:
-            return self.row_table, self.col_table
+        # a size that an export leaves open is not compared: the program would be for all other sizes
+        if isinstance(height, int) and isinstance(width, int):
+            if height == self.grid_size[0] and width == self.grid_size[1]:
+                return self.row_table, self.col_table
         if torch.jit.is_scripting():
             return relative_position_tables(
                 height, width, self.dim, self.reduction, self.row_table.device, self.row_table.dtype

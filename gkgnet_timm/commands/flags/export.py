@@ -32,7 +32,7 @@ def create_parser() -> argparse.ArgumentParser:
     group.add_argument('--format', nargs='+', default=FORMATS, metavar='NAME', help='onnx, pt2 (default: both)')
     group.add_argument('--img-size', type=int, metavar='N', help='image side in pixels')
     group.add_argument('--dynamic-size', action='store_true', help='take sides of any multiple of 32, square or not')
-    group.add_argument('--half', action='store_true', help='also model_fp16.onnx, weights in half precision')
+    group.add_argument('--half', action='store_true', help='also model_fp16.onnx, with weights of half the size')
     group.add_argument('--int8', action='store_true', help='also model_int8.onnx, with --calibration-images')
     group.add_argument('--neighbors', action='store_true', help='model.onnx also gives the patches of each label')
     group.add_argument('--opset', type=int, metavar='N', help="version of ONNX's operators (default: that of PyTorch)")
