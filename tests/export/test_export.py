@@ -19,6 +19,7 @@ from conftest import save_image
 from PIL import Image
 from tiny import fill_model
 from torch import nn
+from torch.nn.functional import pad
 
 import timm
 from timm.data import create_transform
@@ -40,9 +41,9 @@ OTHER_SIZES = ((96, 64), (64, 128))
 
 
 def create_backbone(**kwargs):
-    """The label graph on the smallest trunk: what is exported in the least time."""
+    """The label graph on the smallest trunk, for a short export. Its last map has four patches at 64 px."""
     torch.manual_seed(0)
-    model = timm.create_model('gkgnet_backbone', backbone='test_resnet', label_k=3, num_classes=5, **kwargs)
+    model = timm.create_model('gkgnet_backbone', backbone='test_resnet', label_k=5, num_classes=5, **kwargs)
     model.thresholds = THRESHOLDS
     return model.train()
 
@@ -75,7 +76,9 @@ def eager_outputs(model, x, dtype=torch.float64):
     with torch.no_grad():
         if hasattr(model, 'forward_graph'):
             graph = model.forward_graph(x.to(dtype))
-            neighbors = torch.stack([index for stage in graph.neighbors for index in stage], 1)
+            neighbors = torch.stack(
+                [pad(i, (0, 5 - i.shape[-1]), value=-1) for stage in graph.neighbors for i in stage], 1
+            )
         features = model.forward_features(x.to(dtype))
         logits, embedding = model(x.to(dtype)), model.forward_head(features, pre_logits=True)
     outputs = dict(prediction=logits.sigmoid(), logits=logits, embedding=embedding)
@@ -162,8 +165,9 @@ def test_any_batch(exported, name):
         x = images(batch, seed=batch)
         given = run(x)
         assert set(given) == {'prediction', 'logits', 'embedding', 'neighbors'}
-        assert given['neighbors'].shape == (batch, len(model.label_dims), model.num_groups, 5, 3)
+        assert given['neighbors'].shape == (batch, len(model.label_dims), model.num_groups, 5, 5)
         check_outputs(given, eager_outputs(model, x))
+    assert (given['neighbors'][:, -1, :, :, 4] == -1).all() and (given['neighbors'][:, :-1] >= 0).all()
 
 
 @pytest.mark.parametrize('name', ['model.onnx', 'model.pt2'])
@@ -333,7 +337,8 @@ def test_code_of_the_readme_for_other_preprocessing(tmp_path, monkeypatch, in_ch
     monkeypatch.setitem(sys.modules, 'onnxruntime', SimpleNamespace(InferenceSession=Session))
     (tmp_path / 'selected_tags.csv').write_text('name,category,best_threshold\ncat,0,0.5\n"a ""dog""",0,0.2\n')
     (tmp_path / 'README.md').write_text(f'```python\n{six_lines(config)}\n```')
-    save_image(tmp_path / 'photo.png', 0, (64, 128))
+    waves = 128 + 100 * np.sin(np.arange(150)[:, None, None] / 20 + np.arange(230)[:, None] / (9, 14, 30))
+    Image.fromarray(waves.astype(np.uint8)).save(tmp_path / 'photo.png')
     printed = printed_by_readme(tmp_path, tmp_path / 'photo.png', monkeypatch)
     assert printed == {'cat': 0.9, 'a "dog"': 0.3}
     with Image.open(tmp_path / 'photo.png') as image:
@@ -377,7 +382,7 @@ def test_models_that_cannot_be_exported(tmp_path):
     refuses('Linear is not a timm model', nn.Linear(3, 2), folder)
     fixed = create_plain('vit_tiny_patch16_224', embed_dim=16, depth=1, num_heads=2)
     refuses('VisionTransformer takes images of one size.*dynamic_img_size=True', fixed, folder, dynamic_size=True)
-    refuses(r'Image size 30 \(--img-size\)', fixed, folder, img_size=30)
+    refuses(r'Image size 50 \(--img-size\)', create_plain('vig_ti_224', depth=1, embed_dim=16), folder, img_size=50)
     strange = create_plain()
     strange.layer1 = nn.Sequential(strange.layer1, Branch())
     refuses('cannot be exported to pt2', strange, folder, formats=['pt2'])
@@ -431,7 +436,7 @@ def test_wrong_graph_is_not_written(exported, tmp_path, monkeypatch):
     model = create_backbone()
     export_model(model, tmp_path / 'right', formats=['onnx'], img_size=64)
     with torch.no_grad():
-        model.head_patch.weight.mul_(1.5)
+        model.head_label.weight.mul_(1.5)
     message = r'model.onnx differs from PyTorch.*Nothing was written'
     refuses(message, model, tmp_path / 'out', formats=['onnx'])
 
