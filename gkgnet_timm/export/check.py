@@ -63,7 +63,7 @@ def load_images(model: nn.Module, config: dict, files: Sequence[str], count: int
     if not files:
         scenes = (draw_scene(np.random.default_rng((7, i)))[0].convert(mode) for i in range(count))
         return torch.stack([transform(scene) for scene in scenes])
-    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, count).astype(int))]
+    chosen = [files[i] for i in np.linspace(0, len(files) - 1, count).astype(int)]  # again and again, if there are few
     images = []
     decoder = Decoder(mode=mode).for_model(model.pretrained_cfg)
     for file, (image, error) in zip(chosen, ImageFiles(chosen, transform, decoder)):
@@ -75,7 +75,11 @@ def load_images(model: nn.Module, config: dict, files: Sequence[str], count: int
 
 @torch.inference_mode()
 def expect(model: nn.Module, config: dict, files: Sequence[str], dynamic_size: bool) -> List[Expected]:
-    """Batches of one and of three images at the size of a model, or of each of two at several, and what it gives."""
+    """Batches of one and of three images at the size of a model, of other sizes as well if it takes any, and what it gives.
+
+    Raises:
+        ValueError: If the model gives nan or infinite logits, or an image cannot be read.
+    """
     outputs, exact = Outputs(model), Outputs(model, torch.float64)
     own: Tuple[int, int] = tuple(config['input_size'][1:])
     sizes = [(own, (1, 3))]
@@ -84,8 +88,10 @@ def expect(model: nn.Module, config: dict, files: Sequence[str], dynamic_size: b
     expected = []
     for size, batches in sizes:
         images = load_images(model, dict(config, input_size=(config['input_size'][0], *size)), files, sum(batches))
-        for batch in images.split(batches[: len(images)] if len(images) == sum(batches) else 1):
+        for batch in images.split(batches):
             expected.append(Expected(batch, outputs(batch), exact(batch)))
+    if not all(single['logits'].isfinite().all() for _, single, _ in expected):
+        raise ValueError('The model gives logits that are not finite: its weights are broken.')
     return expected
 
 

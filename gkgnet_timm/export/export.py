@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 import tempfile
 import time
@@ -121,6 +122,8 @@ def _prove(path: Path, proof: Path, expected: List[Expected], limits: np.ndarray
     """
     found = compare(load_program(path).forward_features, expected, limits)
     if path.name not in EXACT:
+        if not math.isfinite(found.double):
+            raise ValueError(f'{path.name} gives logits that are not finite. Nothing was written.')
         return found
     if path.suffix == proof.suffix and proof.is_file():
         with_neighbors = compare(load_program(proof).forward_features, expected, limits)
@@ -213,7 +216,7 @@ def export_model(
             if half:
                 steps[HALF] = partial(halve, draft / ONNX)
             if int8:
-                batches = load_images(model, preprocessing, images, CALIBRATION).split(1)
+                batches = load_images(model, preprocessing, images, min(CALIBRATION, len(images))).split(1)
                 steps[INT8] = partial(quantize, draft / ONNX, batches=batches)
             if 'pt2' in formats:
                 steps[PT2] = partial(record_pt2, outputs, **recording)
