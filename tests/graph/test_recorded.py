@@ -177,15 +177,6 @@ def test_loop_finds_what_one_product_does(tmp_path, monkeypatch, dynamic_size):
             check_graph(run, graph, maps(batch, height, width, seed=batch))
 
 
-def test_without_a_loop_where_scores_are_few(tmp_path):
-    graph = Graph((8, 12))
-    operators, run = to_onnx(graph, tmp_path / 'few.onnx', maps(2, 8, 12))
-    assert 'Scan' not in operators and operators.count('TopK') == operators.count('MatMul') == 1
-    assert len(operators) < 40
-    for batch in (1, 2, 5):
-        check_graph(run, graph, maps(batch, 8, 12, seed=batch))
-
-
 def test_labels_of_any_size(tmp_path):
     """The search without position has no loop. Fewer candidates than it looks at are refused, or it finds fewer."""
     graph = Graph(None, k=9, dilation=3)
