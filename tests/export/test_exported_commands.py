@@ -22,13 +22,11 @@ from gkgnet_timm.commands.predict import main as predict
 from gkgnet_timm.commands.validate import main as validate
 from gkgnet_timm.data import demo
 from gkgnet_timm.export import check
-from gkgnet_timm.inference.program import load_program
-from gkgnet_timm.weights.load import load_model
 
-onnx, onnxruntime = pytest.importorskip('onnx'), pytest.importorskip('onnxruntime')
+pytest.importorskip('onnx'), pytest.importorskip('onnxruntime')
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('small_demo', 'no_curves')]
 
-MODEL = '--model gkgnet_backbone --model-kwargs backbone=test_resnet label_k=3 --img-size 64'.split()
+MODEL = '--model test_resnet --img-size 64'.split()
 TRAIN = ['train', '--dataset', 'demo', *MODEL, *'-b 8 --epochs 1 -j 0 --device cpu --model-ema'.split()]
 FILES = ['model.onnx', 'model_fp16.onnx', 'model_int8.onnx', 'model.pt2']
 EXACT = ['model.onnx', 'model.pt2']
@@ -52,7 +50,7 @@ def exported(tmp_path_factory, small_demo):
 
 @pytest.fixture(scope='module')
 def any_size(tmp_path_factory):
-    """A file that takes any size, of thresholds 0.3, and the weights it is of."""
+    """A file that takes any size, of thresholds 0.5, and the weights it is of."""
     folder = tmp_path_factory.mktemp('any_size')
     torch.manual_seed(0)
     model = timm.create_model('test_resnet', num_classes=3)
@@ -63,7 +61,7 @@ def any_size(tmp_path_factory):
     flags = ['--output', str(folder / 'out'), '--img-size', '64', '--dynamic-size', '--format', 'pt2']
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(check, 'OTHER_SIZES', ((96, 64), (64, 128)))
-        export([*weights, *flags, '--threshold', '0.3'])
+        export([*weights, *flags, '--threshold', '0.5'])
     return folder / 'out' / 'model.pt2', weights
 
 
@@ -105,40 +103,6 @@ def test_report(exported, small_demo):
     rows = list(csv.DictReader((folder / 'selected_tags.csv').open()))
     assert [row['name'] for row in rows] == list(demo.SHAPES)
     assert {path.name for path in folder.iterdir() if path.name[0] != '.'} == {*FILES, *BESIDE}
-
-
-def test_half_and_int8(exported):
-    """Weights are smaller, and what is selected from was not rounded."""
-    folder = exported[1]
-    for name in FILES[1:3]:
-        session = onnxruntime.InferenceSession(folder / name, providers=['CPUExecutionProvider'])
-        (given,) = session.get_inputs()
-        assert given.type == 'tensor(float)' and isinstance(given.shape[0], str)
-        assert [output.name for output in session.get_outputs()] == ['prediction', 'logits', 'embedding']
-    assert (folder / FILES[1]).stat().st_size < 0.7 * (folder / FILES[0]).stat().st_size
-    half, int8 = (onnx.load(folder / name).graph for name in FILES[1:3])
-    assert onnx.TensorProto.FLOAT16 in {tensor.data_type for tensor in half.initializer}
-    operators = [node.op_type for node in int8.node]
-    weights = {tensor.name for tensor in int8.initializer if tensor.data_type == onnx.TensorProto.INT8}
-    assert len(weights) >= operators.count('Conv') > 0
-    made_by = {output: node for node in int8.node for output in node.output}
-    searches = [node for node in int8.node if node.op_type == 'TopK']
-    for node in searches:
-        while node.op_type != 'MatMul':
-            node = made_by[node.input[0]]
-            assert node.op_type != 'DequantizeLinear'
-        assert all(made_by[name].op_type != 'DequantizeLinear' for name in node.input if name in made_by)
-    assert searches
-
-
-@pytest.mark.parametrize('name', FILES[1:3])
-def test_half_and_int8_are_near(exported, name):
-    checkpoint, folder, _ = exported
-    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        expected = load_model(str(checkpoint)).eval()(images)
-    error = (load_program(folder / name)(images) - expected).abs().median() / expected.std()
-    assert 1e-6 < error < {FILES[1]: 0.02, FILES[2]: 0.3}[name]
 
 
 @pytest.mark.parametrize('name', EXACT)
@@ -188,14 +152,14 @@ def test_any_size(any_size, photos, size):
     """Its own size without a flag. Labels are from the threshold on that it was exported with."""
     path, weights = any_size
     predict(
-        [photos, *weights, '--threshold', '0.3', '--output', 'expected.jsonl', *(size or ['--img-size', '64']), *CPU]
+        [photos, *weights, '--threshold', '0.5', '--output', 'expected.jsonl', *(size or ['--img-size', '64']), *CPU]
     )
     predict([photos, '--checkpoint', str(path), '--output', 'given.jsonl', *size, *CPU])
     check_rows('given.jsonl', 'expected.jsonl')
     labels = [label for row in rows_of('given.jsonl') for label in row['labels']]
     assert 0 < len(labels) < 15 and {label['label'] for label in labels} <= {'cat', 'dog', 'cow'}
     config = json.loads(path.with_name('config.json').read_text())
-    assert config['exported']['dynamic_size'] is True and config['thresholds'] == dict(cat=0.3, dog=0.3, cow=0.3)
+    assert config['exported']['dynamic_size'] is True and config['thresholds'] == dict(cat=0.5, dog=0.5, cow=0.5)
 
 
 @pytest.mark.parametrize('name', EXACT)
@@ -206,7 +170,7 @@ def test_flags_that_a_file_decides(exported, name, command, photos, capsys):
     for flags, message in (
         (['--amp'], '--amp: .*is an exported model'),
         (['--channels-last'], '--channels-last: .*is an exported model'),
-        (['--model', 'gkgnet_ti_224'], '--model: .*is an exported model'),
+        (['--model', 'test_resnet'], '--model: .*is an exported model'),
         (['--model-kwargs', 'k=3'], '--model-kwargs: .*is an exported model'),
         (['--use-ema'], '--use-ema'),
         (['--img-size', '96'], 'takes images of 64 x 64 alone .*--dynamic-size'),
