@@ -87,6 +87,9 @@ def record_onnx(
             external_data=False,
             verbose=False,
         )
+        written = program.model.opset_imports['']
+        if opset not in (None, written):
+            raise ValueError(f'PyTorch writes version {written} of the operators in place of {opset} (--opset)')
         for node in program.model.graph.all_nodes():
             for value in node.outputs:
                 if value.name in names and not value.is_graph_output():
