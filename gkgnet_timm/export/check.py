@@ -75,7 +75,7 @@ def load_images(model: nn.Module, config: dict, files: Sequence[str], count: int
 
 @torch.inference_mode()
 def expect(model: nn.Module, config: dict, files: Sequence[str], dynamic_size: bool) -> List[Expected]:
-    """Batches of one and of three images at the size of a model, of other sizes as well if it takes any, and what it gives.
+    """Batches of one and of three images at the size of a model, of other sizes if it takes any, and what it gives.
 
     Raises:
         ValueError: If the model gives nan or infinite logits, or an image cannot be read.

@@ -20,10 +20,11 @@ ONE_FILE = 1.9e9  # bytes of weights that fit into a file of ONNX with what else
 @contextmanager
 def _refusing(what: str) -> Iterator[None]:
     """Run an exporter of PyTorch without its log, and say in a sentence what it cannot do."""
-    logger = logging.getLogger('torch')
-    level = logger.level
+    loggers = [logging.getLogger(name) for name in ('torch', 'onnxscript', 'onnx_ir')]
+    levels = [logger.level for logger in loggers]
     try:
-        logger.setLevel(logging.ERROR)
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter('ignore')
             yield
@@ -32,7 +33,8 @@ def _refusing(what: str) -> Iterator[None]:
             error = error.__cause__
         raise ValueError(f'The model cannot be exported to {what}: {one_line(error)}') from error
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 def record_pt2(outputs: Outputs, path: Path, images: torch.Tensor, sizes: Sizes) -> None:
@@ -87,6 +89,9 @@ def record_onnx(
             external_data=False,
             verbose=False,
         )
+        written = program.model.opset_imports['']
+        if opset not in (None, written):
+            raise ValueError(f'PyTorch writes version {written} of the operators in place of {opset} (--opset)')
         for node in program.model.graph.all_nodes():
             for value in node.outputs:
                 if value.name in names and not value.is_graph_output():

@@ -8,20 +8,19 @@ import torch
 import torch.nn as nn
 
 from ..runtime import UserError, one_line
-from ..weights.file import sha256
+from ..weights.file import PROGRAMS, sha256
 from ..weights.folder import CONFIG, read_model_config
 from ..weights.thresholds import check_thresholds
 from .pt2_archive import load_pt2
 
 __all__ = ['Program', 'is_program', 'load_program', 'missing_extra']
 
-SUFFIXES = ('.onnx', '.pt2')
 Run = Callable[[torch.Tensor], Dict[str, torch.Tensor]]  # normalised images (B, C, H, W) -> outputs by name
 
 
 def is_program(path: Optional[str]) -> bool:
     """Whether the name of a file is that of an exported model."""
-    return str(path or '').endswith(SUFFIXES)
+    return str(path or '').endswith(PROGRAMS)
 
 
 def missing_extra(error: ImportError) -> UserError:

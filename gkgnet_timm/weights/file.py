@@ -18,7 +18,8 @@ LAYOUT = 2  # of a run's files: since then names count epochs from 1, and the me
 MOST_DEPTH, MOST_VALUES = 8, 1_000_000  # of what a checkpoint was trained with
 HTTPError = HfHubHTTPError.__bases__[0]  # of the HTTP client that the installed version uses
 
-OF_CONFIG = ('.safetensors', '.onnx', '.pt2')  # files of weights whose classes are in the config.json beside them
+PROGRAMS = ('.onnx', '.pt2')  # exported models
+OF_CONFIG = ('.safetensors', *PROGRAMS)  # files of weights whose classes are in the config.json beside them
 
 
 def sha256(path: Union[str, Path]) -> str:
@@ -32,6 +33,8 @@ def sha256(path: Union[str, Path]) -> str:
 
 def find_problem(path: Union[str, Path]) -> Optional[str]:
     """Say why a file cannot be used as weights, None if it can. No code in it is run."""
+    if str(path).endswith(PROGRAMS):
+        return 'an exported model, which predict and validate run, not weights'
     with open(path, 'rb') as file:
         head = file.read(1024).lstrip()
     if head.startswith(b'<'):

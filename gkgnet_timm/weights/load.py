@@ -18,7 +18,7 @@ from ..data.decode import reading_notes
 from ..label_rows import init_labels_by_name
 from ..runtime import UserError, one_line, read_json
 from .content import check_raw, reading_once
-from .file import OF_CONFIG, TrainedWith, load_weights, read_training
+from .file import OF_CONFIG, PROGRAMS, TrainedWith, find_problem, load_weights, read_training
 from .folder import CONFIG, WEIGHTS, read_model_config
 from .source import BACKBONE_MODULE, MODULES, find_weights
 from .thresholds import check_thresholds
@@ -348,6 +348,8 @@ def load_model(
     trained = read_training(path) if path else None
     if path and path.endswith('.safetensors') and Path(path).with_name(CONFIG).is_file():
         name, path, pretrained = _name_of_folder(path, name), None, True
+    if path and path.endswith(PROGRAMS):
+        raise ValueError(f'{path!r} is {find_problem(path)}.')
     if not trained and not name:
         raise ValueError(f'Checkpoint {path!r} does not say which model it is of, give --model NAME (in Python: name).')
     if use_ema and (not path or trained and not trained.has_ema):
