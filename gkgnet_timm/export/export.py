@@ -23,7 +23,8 @@ from ..models._compat import get_model_traits, save_config_for_hf
 from ..runtime import clear_drafts, locked, one_line
 from ..weights.folder import CONFIG
 from ..weights.preprocessing import resolve_preprocessing
-from .check import Difference, Expected, compare, expect, load_images
+from ..weights.thresholds import check_thresholds
+from .check import Difference, Expected, compare, expect, has_right_neighbors, load_images
 from .files import readme, sidecars
 from .half import halve
 from .int8 import quantize
@@ -86,7 +87,7 @@ def _thresholds(model: nn.Module, names: Sequence[str], given: Optional[Sequence
     thresholds = list(given or getattr(model, 'thresholds', None) or [0.5] * len(names))
     if len(thresholds) != len(names):
         raise ValueError(f'{len(thresholds)} thresholds for {len(names)} classes.')
-    return thresholds
+    return check_thresholds({name: float(value) for name, value in zip(names, thresholds)}, names, 'The export')
 
 
 def _write_config(
@@ -128,10 +129,10 @@ def _prove(path: Path, proof: Path, expected: List[Expected], limits: np.ndarray
     if path.suffix == proof.suffix and proof.is_file():
         with_neighbors = compare(load_program(proof).forward_features, expected, limits)
         found = found._replace(neighbors=with_neighbors.neighbors, single_neighbors=with_neighbors.single_neighbors)
-    if not found.is_right:
+    if not (found.is_right and has_right_neighbors(found)):
         raise ValueError(
             f'{path.name} differs from PyTorch: its logits are {found.double:.2g} from those in float64, those of '
-            f'PyTorch in float32 {found.single:.2g}. Nothing was written.'
+            f'PyTorch in float32 {found.single:.2g}; equal neighbours {found.neighbors}. Nothing was written.'
         )
     return found
 
@@ -192,6 +193,7 @@ def export_model(
         raise ValueError(f'{len(names)} class names for {model.num_classes} classes.')
     limits = _thresholds(model, names, thresholds)
     preprocessing = resolve_preprocessing(model)
+    texts = sidecars(preprocessing, names, limits)
     say('Running PyTorch, to compare with.')
     expected = expect(model, preprocessing, images, dynamic_size)
     exported = dict(
@@ -230,7 +232,6 @@ def export_model(
                 files.append(ExportedFile(folder / name, seconds, path.stat().st_size, count_nodes(path), found))
             for old in draft.glob('proof.*'):
                 old.unlink()
-            texts = sidecars(preprocessing, names, limits)
             texts['README.md'] = readme(config, preprocessing, describe(files))
             for name, text in texts.items():
                 (draft / name).write_text(text, encoding='utf-8')

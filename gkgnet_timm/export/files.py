@@ -21,8 +21,14 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _steps(config: Dict[str, Any]) -> List[Dict[str, Any]]:
-    """The preprocessing of timm as steps of torchvision by name."""
+    """The preprocessing of timm as steps of torchvision by name.
+
+    Raises:
+        ValueError: If they cannot say it: a shorter side to resize is one number.
+    """
     size = list(config['input_size'][1:])
+    if config['crop_mode'] == 'center' and size[0] != size[1]:
+        raise ValueError(f"crop_mode 'center' of images of {size} has no form that others read: take 'squash'.")
     resize = dict(type='resize', interpolation=config['interpolation'], antialias=True, max_size=None)
     crop = dict(type='center_crop', size=size)
     scaled = [math.floor(side / config['crop_pct']) for side in size]
@@ -33,7 +39,7 @@ def _steps(config: Dict[str, Any]) -> List[Dict[str, Any]]:
         padded = dict(type='pad_to_size', size=size, background_color=grey, interpolation=config['interpolation'])
         steps = [padded]
     else:  # the shorter side
-        steps = [dict(resize, size=scaled[0] if scaled[0] == scaled[1] else scaled), crop]
+        steps = [dict(resize, size=scaled[0]), crop]
     colours = dict(type='convert_rgb', force_background='white')
     numbers = [dict(type='maybe_to_tensor'), dict(type='normalize', mean=[*config['mean']], std=[*config['std']])]
     return [colours, *steps, *numbers]

@@ -84,13 +84,17 @@ def search_neighbors(
 ) -> torch.Tensor:
     """`functional.knn_neighbors` as one product and one selection.
 
-    Where the number of candidates stays open, there have to be k * dilation: with fewer, the program stops.
+    Where the number of candidates may change, there have to be k * dilation: with fewer, the program stops.
     """
-    if isinstance(y.shape[1], torch.SymInt):
-        count = k * dilation
-    else:
-        k, dilation = limit_neighbors(k, dilation, y.shape[1])
-        count = (k - 1) * dilation + 1
+    count = k * dilation
+    if not isinstance(y.shape[1], torch.SymInt):
+        M = int(y.shape[1])  # of a trace it is a tensor, and the limits would be kept as functions of it
+        is_traced = torch.jit.is_tracing()
+        if not is_traced or count > M:
+            k, dilation = limit_neighbors(k, dilation, M)
+            count = (k - 1) * dilation + 1
+            if is_traced:
+                y = y.reshape(y.shape[0], M, y.shape[2])  # a trace stops for any other number
     with torch.autocast(x.device.type, enabled=False):
         queries = _unit_groups(x, num_groups)
         keys = _unit_groups(y, num_groups).transpose(2, 3)  # (B, G, M, C/G) -> (B, G, C/G, M)

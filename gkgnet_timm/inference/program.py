@@ -25,7 +25,7 @@ def is_program(path: Optional[str]) -> bool:
 
 def missing_extra(error: ImportError) -> UserError:
     """The error for users without the packages of the extra `onnx`."""
-    return UserError(f"ONNX needs the package {error.name}: pip install 'gkgnet-timm[onnx]'.")
+    return UserError(f"ONNX needs the package {str(error.name).partition('.')[0]}: pip install 'gkgnet-timm[onnx]'.")
 
 
 def _open_onnx(path: str) -> Run:

@@ -334,8 +334,13 @@ def test_code_of_the_readme(exported, photos, monkeypatch):
     assert 0 < len(expected) < 5
 
 
-@pytest.mark.parametrize('crop', ['center', 'squash'])
-@pytest.mark.parametrize('size', [(64, 64), (64, 96)])
+def test_shorter_side_has_no_form_for_others():
+    config = dict(input_size=(3, 64, 96), interpolation='bicubic', mean=(0.3, 0.4, 0.5), std=(0.2, 0.2, 0.3))
+    with pytest.raises(ValueError, match='squash'):
+        sidecars(dict(config, crop_mode='center', crop_pct=0.875), ['cat'], [0.5])
+
+
+@pytest.mark.parametrize('crop, size', [('center', (64, 64)), ('squash', (64, 64)), ('squash', (64, 96))])
 def test_steps_of_preprocessing(crop, size):
     """As torchvision takes them, they give what timm does."""
     config = dict(input_size=(3, *size), interpolation='bicubic', mean=(0.3, 0.4, 0.5), std=(0.2, 0.2, 0.3))

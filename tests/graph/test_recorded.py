@@ -66,7 +66,9 @@ def check_or_refuse(run, model, x):
     try:
         out = run(x)
     except Exception as error:
-        assert re.search('(?i)guard|expected|must match|not be greater|out of range|positive|is invalid for', str(error)), error
+        assert re.search(
+            '(?i)guard|expected|must match|not be greater|out of range|positive|is invalid for', str(error)
+        ), error
     else:
         assert_close(out, model(x))
 
