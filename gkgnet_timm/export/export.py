@@ -95,7 +95,8 @@ def _write_config(
 ) -> Dict[str, Any]:
     """Write `config.json` and return its content."""
     content: Dict[str, Any] = dict(label_names=names, exported=exported)
-    content['thresholds'] = {name: float(value) for name, value in zip(names, thresholds)}
+    if len({*thresholds} - {0.5}):  # that of every command
+        content['thresholds'] = dict(zip(names, thresholds))
     save_config_for_hf(model, str(folder / CONFIG), content)
     return json.loads((folder / CONFIG).read_text(encoding='utf-8'))
 

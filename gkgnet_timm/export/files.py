@@ -36,8 +36,10 @@ def _steps(config: Dict[str, Any]) -> List[Dict[str, Any]]:
         steps = [dict(resize, size=scaled), crop]
     elif config['crop_mode'] == 'border':
         grey = [round(255 * mean) for mean in config['mean']]
-        padded = dict(type='pad_to_size', size=size, background_color=grey, interpolation=config['interpolation'])
-        steps = [padded]
+        padded = dict(
+            type='pad_to_size', size=scaled[::-1], background_color=grey, interpolation=config['interpolation']
+        )
+        steps = [padded, crop]  # of width and height
     else:  # the shorter side
         steps = [dict(resize, size=scaled[0]), crop]
     colours = dict(type='convert_rgb', force_background='white')
@@ -72,24 +74,29 @@ def six_lines(config: Dict[str, Any]) -> str:
     channels, height, width = config['input_size']
     scaled = [math.floor(side / config['crop_pct']) for side in (width, height)]
     how = f'Image.{config["interpolation"].upper()}'
-    if config['crop_mode'] == 'border':
-        grey = tuple(round(255 * mean) for mean in config['mean'])
-        resized = f'ImageOps.pad(image, ({width}, {height}), {how}, color={grey})'
-    else:
-        resized = f'image.resize(({scaled[0]}, {scaled[1]}), {how})'
-        if config['crop_mode'] == 'center':
-            resized = f'ImageOps.fit(image, ({scaled[0]}, {scaled[1]}), {how})'
-        if scaled != [width, height]:
-            left, top = (round((side - size) / 2) for side, size in zip(scaled, (width, height)))
-            resized += f'.crop(({left}, {top}, {left + width}, {top + height}))'
     mode, axes = ('RGB', '.transpose(2, 0, 1)[None]') if channels == 3 else ('L', '[None, None]')
+    left, top = (round((side - size) / 2) for side, size in zip(scaled, (width, height)))
+    crop = '' if scaled == [width, height] else f'.crop(({left}, {top}, {left + width}, {top + height}))'
+    lines, shown = [], 'image'
+    if config['crop_mode'] == 'squash':
+        shown = f'image.resize(({scaled[0]}, {scaled[1]}), {how}){crop}'
+    elif config['crop_mode'] == 'border':
+        grey = tuple(round(255 * mean) for mean in config['mean'])
+        shown = f'ImageOps.pad(image, ({scaled[0]}, {scaled[1]}), {how}, color={grey}){crop}'
+    else:
+        lines = [
+            f'image = image.resize([int({scaled[0]} * side / min(image.size)) for side in image.size], {how})',
+            f'left, top = (round((side - {width}) / 2) for side in image.size)',
+            f'image = image.crop((left, top, left + {width}, top + {height}))',
+        ]
     return '\n'.join(
         [
             'import csv, numpy as np, onnxruntime as ort',
             'from PIL import Image, ImageOps',
             '',
-            f"image = Image.open('image.jpg').convert('{mode}')",
-            f'pixels = (np.asarray({resized}) / 255 - {list(config["mean"])}) / {list(config["std"])}',
+            f"image = ImageOps.exif_transpose(Image.open('image.jpg')).convert('{mode}')",
+            *lines,
+            f'pixels = (np.asarray({shown}) / 255 - {list(config["mean"])}) / {list(config["std"])}',
             f"images = {{'input': pixels{axes}.astype(np.float32)}}",
             "scores = ort.InferenceSession('model.onnx').run(['prediction'], images)[0][0]",
             "tags = csv.DictReader(open('selected_tags.csv', encoding='utf-8'))",

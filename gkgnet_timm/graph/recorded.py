@@ -23,15 +23,22 @@ def _takes_loop(x: torch.Tensor, y: torch.Tensor) -> bool:
     return torch.onnx.is_in_onnx_export() and not (isinstance(N, int) and N * M <= MOST_SCORES)
 
 
-def _loop(function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> torch.Tensor:
-    """Results, stacked, of a function of the slices of inputs along their first dimension, as one `Scan` of ONNX."""
+def _loop(
+    function: Callable[..., torch.Tensor], same: Tuple[torch.Tensor, ...], sliced: Tuple[torch.Tensor, ...]
+) -> torch.Tensor:
+    """Results, stacked, of a function of tensors and of the slices of others along their first dimension.
+
+    It is one `Scan` of ONNX, which hands the former from step to step: OpenVINO reads no loop that takes values from
+    around it.
+    """
     from torch._higher_order_ops.scan import scan  # a prototype of PyTorch, which nothing else needs
 
-    def step(carry: torch.Tensor, slices: Tuple[torch.Tensor, ...]) -> Tuple[torch.Tensor, torch.Tensor]:
-        return carry.clone(), function(*slices)
+    def step(
+        carry: Tuple[torch.Tensor, ...], slices: Tuple[torch.Tensor, ...]
+    ) -> Tuple[Tuple[torch.Tensor, ...], torch.Tensor]:
+        return tuple(x.clone() for x in carry), function(*carry, *slices)
 
-    nothing = torch.zeros((), device=inputs[0].device)  # it has to carry something
-    return scan(step, nothing, tuple(x.contiguous() for x in inputs))[1]
+    return scan(step, tuple(x.contiguous() for x in same), tuple(x.contiguous() for x in sliced))[1]
 
 
 def _unit_groups(x: torch.Tensor, num_groups: int) -> torch.Tensor:
@@ -64,14 +71,20 @@ def _search_rows(
         order = torch.arange(M, device=keys.device) * STRIDE % M
         keys, row_table, col_table = (table.index_select(-1, order) for table in (keys, row_table, col_table))
 
-    def search(queries: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
-        scores = queries @ keys + (row + col_table)  # (B, G, W, D) @ (B, G, D, M) + (M,) + (W, M) -> (B, G, W, M)
+    def search(keys: torch.Tensor, col_table: torch.Tensor, queries: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        position = (rows.unsqueeze(1) + col_table).flatten(0, 1)  # (h, 1, M) + (W, M) -> (h * W, M)
+        scores = torch.bmm(queries, keys) + position  # (B * G, h * W, D) @ (B * G, D, M) -> (B * G, h * W, M)
         return scores.topk(count, dim=-1)[1]
 
-    grid = (row_table.shape[0], col_table.shape[0])
-    rows = queries.unflatten(2, grid).movedim(2, 0)  # (B, G, H * W, D) -> (B, G, H, W, D) -> (H, B, G, W, D)
-    found = _loop(search, rows, row_table).movedim(0, 2).flatten(2, 3)  # (H, B, G, W, k) -> (B, G, H * W, k)
-    return found if order is None else order.index_select(0, found.flatten()).view_as(found)
+    B, G, N, _ = queries.shape
+    H = row_table.shape[0]
+    steps = H // math.gcd(H, 4) if isinstance(H, int) else H
+    queries = queries.flatten(0, 1).unflatten(1, (steps, -1)).movedim(1, 0)  # -> (steps, B * G, h * W, D)
+    rows = row_table.unflatten(0, (steps, -1))  # (H, M) -> (steps, h, M)
+    found = _loop(search, (keys.flatten(0, 1), col_table), (queries, rows)).movedim(0, 1)  # (B * G, steps, h * W, k)
+    if order is not None:
+        found = torch.embedding(order.unsqueeze(1), found)  # (..., k) -> (..., k, 1)
+    return found.reshape(B, G, N, count)
 
 
 def search_neighbors(
@@ -118,13 +131,14 @@ def interleave_max_relative(x: torch.Tensor, y: torch.Tensor, neighbors: torch.T
     group = torch.arange(G, device=y.device).view(-1, 1, 1)
     index = neighbors * G + (first + group)  # (B, G, N, k)
 
-    def aggregate(index: torch.Tensor) -> torch.Tensor:
+    def aggregate(rows: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         # a look-up of embeddings is the fastest form of ONNX: (B, G, n, k) -> (B, G, n, k, C/G) -> (B, G, n, C/G)
         return torch.embedding(rows, index).amax(3)
 
     if isinstance(N, int) and _takes_loop(x, y):
-        parts = index.unflatten(2, (math.gcd(N, 64), -1)).movedim(2, 0)  # (B, G, N, k) -> (parts, B, G, n, k)
-        largest = _loop(aggregate, parts).movedim(0, 2).flatten(2, 3)  # (parts, B, G, n, C/G) -> (B, G, N, C/G)
+        parts = index.unflatten(2, (math.gcd(N, 16), -1)).movedim(2, 0)  # (B, G, N, k) -> (parts, B, G, n, k)
+        largest = _loop(aggregate, (rows,), (parts,))  # (parts, B, G, n, C/G)
+        largest = largest.permute(1, 0, 3, 2, 4)  # (parts, B, G, n, C/G) -> (B, parts, n, G, C/G)
     else:
-        largest = aggregate(index)  # (B, G, N, C/G)
-    return interleave(x, largest.transpose(1, 2).flatten(2) - x)  # (B, G, N, C/G) -> (B, N, C)
+        largest = aggregate(rows, index).transpose(1, 2)  # (B, G, N, C/G) -> (B, N, G, C/G)
+    return interleave(x, largest.reshape(B, N, C) - x)
