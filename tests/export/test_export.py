@@ -375,7 +375,7 @@ def test_code_of_the_readme_for_other_preprocessing(tmp_path, monkeypatch, in_ch
 
     size = (64, 64) if crop == 'center' else (64, 96)
     config = dict(input_size=(in_chans, *size), interpolation='bicubic', mean=(0.3,) * in_chans, std=(0.2,) * in_chans)
-    config.update(crop_mode=crop, crop_pct=0.875)
+    config.update(crop_mode=crop, crop_pct=1.0 if crop == 'border' else 0.875)
     monkeypatch.setitem(sys.modules, 'onnxruntime', SimpleNamespace(InferenceSession=Session))
     (tmp_path / 'selected_tags.csv').write_text('name,category,best_threshold\ncat,0,0.5\n"a ""dog""",0,0.2\n')
     (tmp_path / 'README.md').write_text(f'```python\n{six_lines(config)}\n```')
