@@ -6,7 +6,6 @@ from typing import Dict, List, Optional, Union
 
 import numpy as np
 
-from ..class_names import read_class_map
 from ..export.export import export_model
 from ..export.report import describe
 from ..inference.device import start_process
@@ -20,7 +19,7 @@ from .evaluated import evaluate_model
 from .flags import validate as validate_flags
 from .flags.checks import RANGES
 from .flags.export import create_parser
-from .selected import choose_dataset, load_selected, model_defaults, select_weights
+from .selected import choose_dataset, load_named, model_defaults, select_weights
 
 OF_MODEL = ('checkpoint', 'model', 'pretrained', 'model_kwargs', 'use_ema', 'img_size')
 
@@ -55,10 +54,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         args.checkpoint = checkpoint
         check_ranges(args, RANGES)
         args.dataset = choose_dataset(args.dataset, args.data_dir, (args.split,))
-        names = trained.class_names if trained else None
-        if args.class_map and not args.dataset:
-            names = read_class_map(args.class_map)
-        model = load_selected(args, len(names) if names else None, args.use_ema)
+        model, names = load_named(args, trained)
     names = names or class_names_of(model)
     files = export_model(
         model,
@@ -74,7 +70,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         thresholds=_threshold_of(args.threshold, names),
     )
     print(describe(files))
-    print(f'Wrote {len(files)} files of {", ".join(f"{file.seconds:.0f}" for file in files)} s to {args.output}.')
+    print(f'Wrote {", ".join(f"{file.path.name} ({file.seconds:.0f} s)" for file in files)} to {args.output}.')
     if not args.dataset:
         return
     of_model = {name: getattr(args, name) for name in OF_MODEL}

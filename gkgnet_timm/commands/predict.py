@@ -12,7 +12,7 @@ import torch.nn as nn
 from PIL import Image
 from tqdm import tqdm
 
-from ..class_names import UNVERIFIED, read_class_map
+from ..class_names import UNVERIFIED
 from ..data import BadImageError, Decoder
 from ..data.images import drop_duplicates, find_images
 from ..data.progress_bar import ProgressBar
@@ -26,7 +26,7 @@ from ..weights.file import TrainedWith, read_training
 from ..weights.thresholds import load_threshold
 from .flags.checks import RANGES, check_outputs
 from .flags.predict import create_parser
-from .selected import READING_OPTIONS, load_selected, model_defaults, run_options, select_weights
+from .selected import READING_OPTIONS, load_named, model_defaults, run_options, select_weights
 
 RESUMABLE = ('csv', 'jsonl')
 
@@ -137,16 +137,7 @@ def main(argv: Optional[List[str]] = None) -> None:
 
 def _load_model(args: argparse.Namespace, trained: Optional[TrainedWith]) -> Tuple[nn.Module, List[str]]:
     """Load the model of the flags, and return the names of its classes as well."""
-    names = trained.class_names if trained else None
-    if args.class_map:
-        mapped = read_class_map(args.class_map)
-        if names not in (None, mapped):
-            raise ValueError(
-                f'--class-map {args.class_map!r} has names different from those in checkpoint {args.checkpoint!r}: '
-                'leave it out.'
-            )
-        names = mapped
-    model = load_selected(args, len(names) if names else None, args.use_ema)
+    model, names = load_named(args, trained)
     if not names and UNVERIFIED in (model.pretrained_cfg.get('notes') or ()):
         print('No data has confirmed the order of the class names yet: class-order does.', file=sys.stderr)
     return model, names or class_names_of(model)

@@ -2,11 +2,12 @@
 
 import argparse
 import sys
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch.nn as nn
 from torch.utils.data import Dataset
 
+from ..class_names import read_class_map
 from ..data import open_split
 from ..data.dataset import DATASETS, form_of
 from ..data.readers.table import TABLE_OPTIONS
@@ -14,11 +15,11 @@ from ..inference.program import is_program, load_program
 from ..runtime import moved
 from ..training.config import check_types
 from ..weights.file import TrainedWith
-from ..weights.load import check_arguments, load_model
+from ..weights.load import check_arguments, load_model, stored_names
 from ..weights.source import find_weights
 
-__all__ = ['choose_dataset', 'load_selected', 'model_defaults', 'move_paths', 'open_selected', 'run_options']
-__all__ += ['select_weights']
+__all__ = ['choose_dataset', 'load_named', 'load_selected', 'model_defaults', 'move_paths', 'open_selected']
+__all__ += ['run_options', 'select_weights']
 
 READING_OPTIONS = ('bit_depth', 'background', 'max_pixels')
 DATA_OPTIONS = ('class_map', 'drop_unlabelled', 'num_classes', 'input_key', 'target_key', 'target_format')
@@ -95,12 +96,28 @@ def _load_program(args: argparse.Namespace, num_classes: Optional[int]) -> nn.Mo
     for name in ('model', 'pretrained', 'model_kwargs', 'use_ema', 'amp', 'channels_last'):
         if getattr(args, name):
             raise ValueError(
-                f'--{name.replace("_", "-")}: {args.checkpoint!r} is an exported model, which is as it is.'
+                f'--{name.replace("_", "-")}: {args.checkpoint!r} is an exported model, of fixed weights and precision.'
             )
     model = load_program(args.checkpoint, args.img_size)
     if num_classes not in (None, model.num_classes):
         raise ValueError(f'Exported model {args.checkpoint!r} has {model.num_classes} classes, not {num_classes}.')
     return model
+
+
+def load_named(args: argparse.Namespace, trained: Optional[TrainedWith]) -> Tuple[nn.Module, Optional[List[str]]]:
+    """Load the model of the flags, and return the class names of the checkpoint or of --class-map, if there are any."""
+    names = trained.class_names if trained else None
+    if is_program(args.checkpoint):
+        names = stored_names(args.checkpoint, None)
+    if args.class_map:
+        mapped = read_class_map(args.class_map)
+        if names not in (None, mapped):
+            raise ValueError(
+                f'--class-map {args.class_map!r} has names different from those in checkpoint {args.checkpoint!r}: '
+                'leave it out.'
+            )
+        names = mapped
+    return load_selected(args, len(names) if names else None, args.use_ema), names
 
 
 def load_selected(args: argparse.Namespace, num_classes: Optional[int], use_ema: Optional[bool]) -> nn.Module:

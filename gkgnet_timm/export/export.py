@@ -15,16 +15,18 @@ import torch.nn as nn
 
 from timm.data.model_config import get_model_input_config
 
+from ..class_names import check_names
+from ..data.decode import Decoder
 from ..data.images import find_images
 from ..data.progress_bar import say
 from ..inference.predictor import class_names_of
-from ..inference.program import load_program
+from ..inference.program import STRIDE, load_program
 from ..models._compat import get_model_traits, save_config_for_hf
 from ..runtime import clear_drafts, locked, one_line
-from ..weights.folder import CONFIG
+from ..weights.folder import CONFIG, EXPORTED, PROGRAMS
 from ..weights.preprocessing import resolve_preprocessing
 from ..weights.thresholds import check_thresholds
-from .check import Difference, Expected, compare, expect, has_right_neighbors, load_images
+from .check import Difference, Expected, compare, expect, load_images
 from .files import readme, sidecars
 from .half import halve
 from .int8 import quantize
@@ -35,10 +37,8 @@ from .report import ExportedFile, count_nodes, describe
 __all__ = ['FORMATS', 'export_model']
 
 FORMATS = ('onnx', 'pt2')
-FILES = ONNX, HALF, INT8, PT2 = 'model.onnx', 'model_fp16.onnx', 'model_int8.onnx', 'model.pt2'
+ONNX, HALF, INT8, PT2 = 'model.onnx', 'model_fp16.onnx', 'model_int8.onnx', 'model.pt2'
 EXACT = ONNX, PT2  # in float32
-BESIDE = ('selected_tags.csv', 'thresholds.csv', 'categories.json', 'preprocess.json', 'README.md', CONFIG)
-STRIDE = 32  # of image sides, with --dynamic-size
 CALIBRATION = 100  # images at most
 
 
@@ -46,8 +46,7 @@ def _check_folder(folder: Path) -> None:
     """Raise an error if a folder has files of somebody else."""
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f'--output {str(folder)!r} is a file, give a folder.')
-    known = (*FILES, *BESIDE, *(f'{name}.data' for name in FILES))
-    others = sorted(p.name for p in folder.glob('*') if p.name not in known and not p.name.startswith('.'))
+    others = sorted(p.name for p in folder.glob('*') if p.name not in EXPORTED and not p.name.startswith('.'))
     if others:
         raise FileExistsError(f'--output {str(folder)!r} has other files, such as {others[0]!r}: give a new folder.')
     if (folder / CONFIG).is_file() and not (folder / 'selected_tags.csv').is_file():
@@ -84,7 +83,8 @@ def _prepare(model: nn.Module, img_size: Any, dynamic_size: bool) -> nn.Module:
 
 def _thresholds(model: nn.Module, names: Sequence[str], given: Optional[Sequence[float]]) -> List[float]:
     """The lowest score of each label: as given, else that of the weights, else 0.5."""
-    thresholds = list(given or getattr(model, 'thresholds', None) or [0.5] * len(names))
+    stored = getattr(model, 'thresholds', None)
+    thresholds = list(given if given is not None else stored if stored is not None else [0.5] * len(names))
     if len(thresholds) != len(names):
         raise ValueError(f'{len(thresholds)} thresholds for {len(names)} classes.')
     return check_thresholds({name: float(value) for name, value in zip(names, thresholds)}, names, 'The export')
@@ -128,9 +128,13 @@ def _prove(path: Path, proof: Path, expected: List[Expected], limits: np.ndarray
             raise ValueError(f'{path.name} gives logits that are not finite. Nothing was written.')
         return found
     if path.suffix == proof.suffix and proof.is_file():
-        with_neighbors = compare(load_program(proof).forward_features, expected, limits)
-        found = found._replace(neighbors=with_neighbors.neighbors, single_neighbors=with_neighbors.single_neighbors)
-    if not (found.is_right and has_right_neighbors(found)):
+        other = compare(load_program(proof).forward_features, expected, limits)
+        found = found._replace(
+            neighbors=other.neighbors,
+            single_neighbors=other.single_neighbors,
+            is_right=found.is_right and other.is_right,
+        )
+    if not found.is_right:
         raise ValueError(
             f'{path.name} differs from PyTorch: its logits are {found.double:.2g} from those in float64, those of '
             f'PyTorch in float32 {found.single:.2g}; equal neighbours {found.neighbors}. Nothing was written.'
@@ -181,7 +185,7 @@ def export_model(
         UserError: If packages of the extra `onnx` are missing.
         ValueError: If options contradict each other, or the model cannot be exported, or not so that it is right.
     """
-    folder = Path(folder)
+    folder, formats = Path(folder), [formats] if isinstance(formats, str) else list(formats)
     _check_options(formats, dict(half=half, int8=int8, neighbors=neighbors, opset=opset), calibration_images)
     images = find_images([str(calibration_images)]) if calibration_images else []
     _check_folder(folder)
@@ -189,16 +193,17 @@ def export_model(
     outputs = Outputs(model)
     if neighbors and not outputs.has_neighbors:
         raise ValueError(f'--neighbors: {type(model).__name__} has no label graph.')
-    names = list(class_names or class_names_of(model))
+    names = check_names(list(class_names if class_names is not None else class_names_of(model)), 'The export')
     if len(names) != model.num_classes:
         raise ValueError(f'{len(names)} class names for {model.num_classes} classes.')
     limits = _thresholds(model, names, thresholds)
     preprocessing = resolve_preprocessing(model)
-    texts = sidecars(preprocessing, names, limits)
+    background = Decoder().for_model(model.pretrained_cfg).trained.get('background', 'white')
+    texts = sidecars(preprocessing, names, limits, background)
     say('Running PyTorch, to compare with.')
     expected = expect(model, preprocessing, images, dynamic_size)
     exported = dict(
-        formats=list(formats),
+        formats=formats,
         dynamic_size=dynamic_size,
         embedding=expected[0].single['embedding'].shape[1],
         outputs=['prediction', 'logits', 'embedding', *(['neighbors'] if neighbors else [])],
@@ -239,6 +244,6 @@ def export_model(
             written = sorted(draft.iterdir())
             for path in written:
                 os.replace(path, folder / path.name)
-            for name in {*FILES} - {path.name for path in written}:  # of an earlier export, of another model
+            for name in {*PROGRAMS} - {path.name for path in written}:  # of an earlier export, of another model
                 (folder / name).unlink(missing_ok=True)
     return files

@@ -42,12 +42,13 @@ def _steps(config: Dict[str, Any]) -> List[Dict[str, Any]]:
         steps = [padded, crop]  # of width and height
     else:  # the shorter side
         steps = [dict(resize, size=scaled[0]), crop]
-    colours = dict(type='convert_rgb', force_background='white')
     numbers = [dict(type='maybe_to_tensor'), dict(type='normalize', mean=[*config['mean']], std=[*config['std']])]
-    return [colours, *steps, *numbers]
+    return [*steps, *numbers]
 
 
-def sidecars(config: Dict[str, Any], names: Sequence[str], thresholds: Sequence[float]) -> Dict[str, str]:
+def sidecars(
+    config: Dict[str, Any], names: Sequence[str], thresholds: Sequence[float], background: str = 'white'
+) -> Dict[str, str]:
     """Content by file name: selected_tags.csv, thresholds.csv, categories.json and preprocess.json.
 
     They are what the loader of multi-label models of timm in dghs-imgutils reads.
@@ -56,11 +57,12 @@ def sidecars(config: Dict[str, Any], names: Sequence[str], thresholds: Sequence[
         config: Preprocessing.
         names: Class names.
         thresholds: Lowest score of each label.
+        background: Colour behind transparent images.
     """
     category = CATEGORY['category']
     rows = [(name, category, f'{threshold:.6g}') for name, threshold in zip(names, thresholds)]
     lowest = f'{sum(thresholds) / len(thresholds):.6g}'  # for who does not take those of the classes
-    steps = _steps(config)
+    steps = [dict(type='convert_rgb', force_background=background), *_steps(config)]
     return {
         'selected_tags.csv': _table(['name', 'category', 'best_threshold'], rows),
         'thresholds.csv': _table(['category', 'name', 'threshold'], [(category, CATEGORY['name'], lowest)]),
@@ -110,6 +112,8 @@ _SIX_LINES = """Label an image with onnxruntime, numpy and Pillow alone:
 ```python
 {code}
 ```
+
+This is for opaque images of 8 bits a channel.
 """
 _README = """---
 {header}
@@ -149,7 +153,7 @@ def readme(config: Dict[str, Any], preprocessing: Dict[str, Any], proof: str) ->
     licence = {key: cfg[key] for key in ('license',) if cfg.get(key)}
     tags = ['image-classification', 'multi-label', 'gkgnet-timm', *(['onnx'] if 'onnx' in exported['formats'] else [])]
     channels, height, width = preprocessing['input_size']
-    dynamic = 'sides are multiples of 32' if exported['dynamic_size'] else f'{height} x {width}'
+    dynamic = 'sides are multiples of 32 from 64 on' if exported['dynamic_size'] else f'{height} x {width}'
     has_neighbors = 'neighbors' in exported['outputs']
     neighbors = '| `neighbors` | (B, blocks, groups, classes, k), indices of the patches that each class chose |\n'
     return _README.format(

@@ -59,7 +59,7 @@ def free_sizes(dynamic_size: bool, stride: int) -> Sizes:
     if dynamic_size:
         for place, name in ((2, 'height'), (3, 'width')):
             unit = torch.export.Dim(f'{name}_in_{stride}', min=2, max=LARGEST // stride)
-            sizes[place] = unit if stride == 1 else stride * unit
+            sizes[place] = stride * unit
     return sizes
 
 

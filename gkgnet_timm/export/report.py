@@ -7,8 +7,13 @@ from .check import Difference
 
 __all__ = ['ExportedFile', 'count_nodes', 'describe']
 
-_COLUMNS = ('file', 'MB', 'nodes', 'largest difference of logits', 'mean of scores', 'equal labels', 'equal neighbours')
-_COLUMNS += ('those of PyTorch and float64', 'logits: median distance from float64', 'that of PyTorch')
+_COLUMNS = ('file', 'MB', 'nodes', 'logits differ by up to', 'scores on average by', 'equal labels')
+_COLUMNS += (
+    'equal neighbours',
+    'PyTorch: equal to float64',
+    'logits: median distance from float64',
+    'PyTorch: the same',
+)
 
 
 class ExportedFile(NamedTuple):

@@ -14,7 +14,7 @@ from .eager import interleave, limit_neighbors
 __all__ = ['interleave_max_relative', 'search_neighbors']
 
 MOST_SCORES = 1 << 21  # of an image and group, without a loop
-STRIDE = 7919  # a prime larger than any number of candidates, so that its multiples visit all of them
+STRIDE = 7919  # a prime that divides no number of candidates, so that its multiples visit all of them
 
 
 def _takes_loop(x: torch.Tensor, y: torch.Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Union
+from typing import Any, Callable, Dict, List, Optional, Union
 
 import torch
 import torch.nn as nn
@@ -13,8 +13,9 @@ from ..weights.folder import CONFIG, read_model_config
 from ..weights.thresholds import check_thresholds
 from .pt2_archive import load_pt2
 
-__all__ = ['Program', 'is_program', 'load_program', 'missing_extra']
+__all__ = ['STRIDE', 'Program', 'is_program', 'load_program', 'missing_extra']
 
+STRIDE = 32  # of image sides, where a file takes any
 Run = Callable[[torch.Tensor], Dict[str, torch.Tensor]]  # normalised images (B, C, H, W) -> outputs by name
 
 
@@ -37,9 +38,7 @@ def _open_onnx(path: str) -> Run:
     options.intra_op_num_threads = torch.get_num_threads()
     options.enable_mem_pattern = False  # it takes twice the memory for batches of several images
     options.log_severity_level = 3
-    known = onnxruntime.get_available_providers()
-    providers = [name for name in ('CUDAExecutionProvider', 'CPUExecutionProvider') if name in known]
-    session = onnxruntime.InferenceSession(path, options, providers=providers)
+    session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
     names = [output.name for output in session.get_outputs()]
 
     def run(images: torch.Tensor) -> Dict[str, torch.Tensor]:
@@ -59,7 +58,7 @@ def _open_pt2(path: str) -> Run:
 
 
 class Program(nn.Module):
-    """An exported model, with what commands ask of a timm model: the file decides where it runs and in what precision.
+    """An exported model, with what commands ask of a timm model. It runs on the CPU, in the precision of the file.
 
     Args:
         path: The file.
@@ -82,6 +81,8 @@ class Program(nn.Module):
         self.num_features: int = config['exported']['embedding']
         self.is_dynamic: bool = config['exported']['dynamic_size']
         channels, *self.size = self.pretrained_cfg['input_size']
+        if img_size:
+            self._check_sides([img_size] * 2)
         if img_size and [img_size] * 2 != self.size:
             if not self.is_dynamic:
                 raise ValueError(
@@ -102,10 +103,17 @@ class Program(nn.Module):
         except Exception as error:  # whatever onnxruntime and PyTorch raise for a file of another kind
             raise ValueError(f'{self.path!r} is not an exported model, or damaged: {one_line(error)}') from error
 
+    def _check_sides(self, sides: List[int]) -> None:
+        if self.is_dynamic and any(side % STRIDE or side < 2 * STRIDE for side in sides):
+            raise ValueError(
+                f'{self.path!r} takes images whose sides are multiples of {STRIDE} from {2 * STRIDE} on, not {sides}.'
+            )
+
     def forward_features(self, images: torch.Tensor) -> Dict[str, torch.Tensor]:
         """All outputs by name, of images (B, C, H, W)."""
         if not self.is_dynamic and list(images.shape[2:]) != self.size:
             raise ValueError(f'{self.path!r} takes images of {self.size}, got {list(images.shape[2:])}.')
+        self._check_sides(list(images.shape[2:]))
         return self._run(images)
 
     def forward_head(self, outputs: Dict[str, torch.Tensor], pre_logits: bool = False) -> torch.Tensor:

@@ -15,9 +15,13 @@ from .file import find_problem
 from .model_card import METRICS
 from .thresholds import check_thresholds
 
-__all__ = ['CONFIG', 'WEIGHTS', 'check_weights', 'is_export', 'read_config', 'read_model_config', 'read_results']
+__all__ = ['CONFIG', 'EXPORTED', 'PROGRAMS', 'WEIGHTS', 'check_weights', 'is_export', 'read_config']
+__all__ += ['read_model_config', 'read_results']
 
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
+_PROGRAMS = ('model.onnx', 'model_fp16.onnx', 'model_int8.onnx', 'model.pt2')
+PROGRAMS = (*_PROGRAMS, *(f'{name}.data' for name in _PROGRAMS))  # of an export
+EXPORTED = (*PROGRAMS, 'selected_tags.csv', 'thresholds.csv', 'categories.json', 'preprocess.json', 'README.md', CONFIG)
 # wider than the hints of timm's PretrainedCfg: what its own configs have
 _NAMES = Union[None, str, List[str]]
 _ALSO = dict(label_names=Union[None, List[str], Dict[str, str]], classifier=_NAMES, first_conv=_NAMES, url=_NAMES)

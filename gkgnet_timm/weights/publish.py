@@ -10,7 +10,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..runtime import one_line
 from .file import HTTPError
-from .folder import CONFIG, WEIGHTS, check_weights, is_export, read_config, read_model_config, read_results
+from .folder import CONFIG, EXPORTED, WEIGHTS, check_weights, is_export, read_config, read_model_config, read_results
 from .model_card import model_card
 
 __all__ = ['Pushed', 'push']
@@ -123,7 +123,7 @@ def push(
         if results:
             raise ValueError(f'--results: the README.md of an export ({str(folder)!r}) is uploaded as it is.')
         card = _exported_card(folder, config)
-        names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith('.'))
+        names = [name for name in EXPORTED if (folder / name).is_file()]
     else:
         result = read_results(results, config) if results else None
         check_weights(folder)

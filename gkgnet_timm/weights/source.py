@@ -29,7 +29,6 @@ VIG_FILES = {  # by the model that they are of
 }
 MODULES = ['gkgnet', 'pvig', 'vig']  # of the registered models, as timm.list_models takes them
 BACKBONE_MODULE = 'gkgnet_backbone'  # of those on models of timm, which have no published weights of their own
-PROGRAMS = ('model.onnx', 'model.pt2')  # of a folder that `export` wrote
 _OF_RUN = ('model_best.pth.tar', 'last.pth.tar')
 
 
@@ -88,7 +87,7 @@ def find_weights(source: Union[str, Path]) -> str:
     if path.is_dir():
         names = (WEIGHTS,) if scheme or (path / CONFIG).is_file() else _OF_RUN
         found = next((path / name for name in names if (path / name).is_file()), None)
-        exported = next((path / name for name in PROGRAMS if (path / name).is_file()), None)
+        exported = next((path / name for name in ('model.onnx', 'model.pt2') if (path / name).is_file()), None)
         if found is None and exported:
             raise FileNotFoundError(
                 f'Folder {str(path)!r} has no weights, but an exported model: give {str(exported)!r}.'

@@ -22,6 +22,7 @@ from gkgnet_timm.commands.predict import main as predict
 from gkgnet_timm.commands.validate import main as validate
 from gkgnet_timm.data import demo
 from gkgnet_timm.export import check
+from gkgnet_timm.weights.publish import push
 
 pytest.importorskip('onnx'), pytest.importorskip('onnxruntime')
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('small_demo', 'no_curves')]
@@ -238,3 +239,26 @@ def test_other_commands_say_what_such_a_file_is(exported, photos, capsys):
         check_one_line(['convert', path, '--output', 'new'], re.escape(name), capsys)
         flags = [*MODEL, '--pretrained-path', path, '--output', 'runs']
         check_one_line(['train', '--dataset', 'demo', *flags, *CPU], re.escape(name), capsys)
+
+
+def test_push_takes_the_folder_as_it_is(exported, tmp_path):
+    _, out, _ = exported
+    done = push(out, 'org/name', license='apache-2.0', dry_run=True)
+    assert done.is_exported and sorted(done.sizes) == sorted([*FILES, *BESIDE]) and 'license: apache-2.0' in done.card
+    with pytest.raises(ValueError, match='--results'):
+        push(out, 'org/name', license='apache-2.0', results='results.json', dry_run=True)
+    shutil.copytree(out, tmp_path / 'out')
+    (tmp_path / 'out' / 'model.pt2').unlink()
+    with pytest.raises(FileNotFoundError, match='model.pt2'):
+        push(tmp_path / 'out', 'org/name', license='apache-2.0', dry_run=True)
+
+
+def test_class_map_of_other_names_is_refused(exported, tmp_path):
+    checkpoint, out, _ = exported
+    (tmp_path / 'names.txt').write_text('\n'.join(f'name {i}' for i in range(8)))
+    save_image(tmp_path / 'photo.png', seed=0)
+    flags = ['--class-map', str(tmp_path / 'names.txt')]
+    with pytest.raises(ValueError, match='names different from those'):
+        export(['--checkpoint', str(checkpoint), '--output', str(tmp_path / 'out'), *flags])
+    with pytest.raises(ValueError, match='names different from those'):
+        predict(['--checkpoint', str(out / 'model.onnx'), *flags, str(tmp_path / 'photo.png'), *CPU])

@@ -5,8 +5,6 @@ import argparse
 from ...runtime import command_line
 from .groups import FlagParser, KeyValues, add_data_flags, add_ema_flag, add_where_flag
 
-FORMATS = ('onnx', 'pt2')
-
 
 def create_parser() -> argparse.ArgumentParser:
     parser = FlagParser(
@@ -29,7 +27,7 @@ def create_parser() -> argparse.ArgumentParser:
     )
     group = parser.add_argument_group('files')
     group.add_argument('--output', required=True, metavar='DIR', help='folder, created if it does not exist')
-    group.add_argument('--format', nargs='+', default=FORMATS, metavar='NAME', help='onnx, pt2 (default: both)')
+    group.add_argument('--format', nargs='+', default=('onnx', 'pt2'), metavar='NAME', help='onnx, pt2 (default: both)')
     group.add_argument('--img-size', type=int, metavar='N', help='image side in pixels')
     group.add_argument('--dynamic-size', action='store_true', help='take sides of any multiple of 32, square or not')
     group.add_argument('--half', action='store_true', help='also model_fp16.onnx, with weights of half the size')
