@@ -57,8 +57,8 @@ def _search_rows(
     Args:
         queries: Queries (B, G, H * W, D).
         keys: Candidates (B, G, D, M).
-        row_table: Position of rows (H, M), to be added.
-        col_table: Position of columns (W, M), to be added.
+        row_table: Position of rows (H, M).
+        col_table: Position of columns (W, M).
         count: Number of candidates to find.
 
     Returns:
@@ -73,7 +73,7 @@ def _search_rows(
 
     def search(keys: torch.Tensor, col_table: torch.Tensor, queries: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         position = (rows.unsqueeze(1) + col_table).flatten(0, 1)  # (h, 1, M) + (W, M) -> (h * W, M)
-        scores = torch.bmm(queries, keys) + position  # (B * G, h * W, D) @ (B * G, D, M) -> (B * G, h * W, M)
+        scores = torch.bmm(2 * queries, keys) + position  # (B * G, h * W, D) @ (B * G, D, M) -> (B * G, h * W, M)
         return scores.topk(count, dim=-1)[1]
 
     B, G, N, _ = queries.shape
@@ -114,10 +114,10 @@ def search_neighbors(
         if position is None:
             scores = queries @ keys  # (B, G, N, C/G) @ (B, G, C/G, M) -> (B, G, N, M)
         else:
-            # half of 2 x.y + position ranks as that does
-            row_table, col_table = 0.5 * position[0].to(keys.dtype), 0.5 * position[1].to(keys.dtype)
+            row_table, col_table = position[0].to(keys.dtype), position[1].to(keys.dtype)
             if _takes_loop(x, y):
                 return _search_rows(queries, keys, row_table, col_table, count)[..., ::dilation]
+            row_table, col_table = 0.5 * row_table, 0.5 * col_table  # half of 2 x.y + position ranks as that does
             scores = queries @ keys + (row_table.unsqueeze(1) + col_table).flatten(0, 1)  # (H, 1, M) + (W, M) -> (N, M)
         return scores.topk(count, dim=-1)[1][..., ::dilation]  # (B, G, N, k)
 
