@@ -114,7 +114,11 @@ class Program(nn.Module):
         if not self.is_dynamic and list(images.shape[2:]) != self.size:
             raise ValueError(f'{self.path!r} takes images of {self.size}, got {list(images.shape[2:])}.')
         self._check_sides(list(images.shape[2:]))
-        return self._run(images)
+        try:
+            return self._run(images)
+        except Exception as error:  # whatever onnxruntime and PyTorch raise for images that a graph has no nodes for
+            sides = ' x '.join(map(str, images.shape[2:]))
+            raise ValueError(f'{self.path!r} fails for images of {sides}: {one_line(error)}') from error
 
     def forward_head(self, outputs: Dict[str, torch.Tensor], pre_logits: bool = False) -> torch.Tensor:
         """Logits (B, L), or the embedding (B, D)."""

@@ -22,6 +22,7 @@ from gkgnet_timm.commands.predict import main as predict
 from gkgnet_timm.commands.validate import main as validate
 from gkgnet_timm.data import demo
 from gkgnet_timm.export import check
+from gkgnet_timm.inference.program import load_program
 from gkgnet_timm.weights.publish import push
 
 pytest.importorskip('onnx'), pytest.importorskip('onnxruntime')
@@ -262,3 +263,18 @@ def test_class_map_of_other_names_is_refused(exported, tmp_path):
         export(['--checkpoint', str(checkpoint), '--output', str(tmp_path / 'out'), *flags])
     with pytest.raises(ValueError, match='names different from those'):
         predict(['--checkpoint', str(out / 'model.onnx'), *flags, str(tmp_path / 'photo.png'), *CPU])
+
+
+def test_file_that_fails_for_a_size(any_size, photos, monkeypatch):
+    """As a graph does for maps with fewer patches than it looks for: one sentence."""
+    path, _ = any_size
+
+    def fail(images):
+        raise RuntimeError('k argument\nshould not be greater than the dimension')
+
+    program = load_program(path)
+    monkeypatch.setattr(program, '_run', fail)
+    with pytest.raises(ValueError, match=r'model.pt2. fails for images of 64 x 96: k argument should not'):
+        program(torch.zeros(1, 3, 64, 96))
+    with pytest.raises(ValueError, match='multiples of 32 from 64 on'):
+        program(torch.zeros(1, 3, 80, 80))
