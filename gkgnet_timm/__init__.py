@@ -22,6 +22,7 @@ def __getattr__(name: str) -> Any:
 
 
 _ON_FIRST_USE = {
+    'explain': '.explanation.explain',
     'export_model': '.export.export',
     'load_model': '.weights.load',
     'predict_images': '.inference.predictor',

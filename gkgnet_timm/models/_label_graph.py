@@ -13,6 +13,7 @@ from ..layers.block import Block
 from ..layers.checkpoint import checkpoint_block
 from ..layers.conv import ConvBnAct
 from ._checks import check_positive
+from ._edges import blocks_of_layers, recorded_edges
 
 __all__ = ['LABEL_CFG', 'LABEL_CLASSIFIER', 'LabelBranch', 'LabelGraph', 'LabelStage', 'init_label_branch']
 
@@ -36,6 +37,9 @@ class LabelGraph(NamedTuple):
         label_nodes: For every stage, the label nodes (B, L, D_s) after its label blocks.
         patch_maps: For every stage, its feature map (B, C_s, H_s, W_s).
         embedding: The pooled patches (B, P).
+        patch_neighbors: For every stage of the trunk, for every block, the nodes chosen by each patch in each channel
+            group, nearest first: (B, G, H_s * W_s, k), flat indices into the map of that stage, pooled in the first two
+            stages (by 4 and 2). Of a ViG, stages are its blocks. None unless asked for.
     """
 
     logits: torch.Tensor
@@ -43,6 +47,7 @@ class LabelGraph(NamedTuple):
     label_nodes: List[torch.Tensor]
     patch_maps: List[torch.Tensor]
     embedding: torch.Tensor
+    patch_neighbors: Optional[List[List[torch.Tensor]]] = None
 
 
 class LabelStage(nn.Module):
@@ -213,19 +218,25 @@ class LabelBranch:
         return label_scores + self.head_patch(pooled)
 
     @torch.jit.ignore
-    def forward_graph(self, x: torch.Tensor) -> LabelGraph:
+    def forward_graph(self, x: torch.Tensor, patches: bool = False) -> LabelGraph:
         """Logits and the label graph that led to them, for pictures and analysis.
 
         The normal forward pass computes the same neighbours and drops them, so this is no slower.
 
         Args:
             x: Images (B, in_chans, H, W).
+            patches: Also return the neighbours that patches chose in the trunk.
 
         Raises:
-            ValueError: If the model has no label nodes (num_classes=0).
+            ValueError: If the model has no label nodes (num_classes=0), or no patch graph and `patches` is True.
         """
         if self.num_classes == 0:
             raise ValueError('This model has num_classes=0 and so no label graph.')
+        if patches:
+            layers = blocks_of_layers(self)
+            with recorded_edges([block for blocks in layers for block in blocks]) as edges:
+                graph = self.forward_graph(x)
+            return graph._replace(patch_neighbors=[[edges[block].neighbors for block in blocks] for blocks in layers])
         features, maps = self._forward_maps(x)
         label_nodes, neighbors = self.forward_labels(maps)
         joined = self._join(features, label_nodes[-1])

@@ -1,0 +1,256 @@
+"""Run a model on an image and say which patches its labels, or a patch, chose."""
+
+import difflib
+import os
+from functools import partial
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+import numpy as np
+import torch
+import torch.nn as nn
+from PIL import Image
+
+from timm.data import create_transform
+
+from ..data import BadImageError, Decoder
+from ..data.decode import MODES
+from ..inference.device import check_device
+from ..inference.predictor import class_names_of, probabilities
+from ..models._edges import Edges, blocks_of_layers, recorded_edges
+from ..weights.preprocessing import resolve_preprocessing
+from .frame import Box, Frame, prepare
+from .result import Chosen, Explanation, Grid, Label
+
+__all__ = ['Seen', 'explain', 'has_label_graph', 'score', 'see']
+
+ImageSource = Union[str, 'os.PathLike[str]', Image.Image]
+
+
+class Seen(NamedTuple):
+    """An image as its user and as the model sees it.
+
+    Attributes:
+        file: Name, '' if it has none.
+        image: Upright original in RGB.
+        pixels: Normalised pixels (1, C, H, W), on the device and in the type of the model.
+        frame: Where those are in the original.
+    """
+
+    file: str
+    image: Image.Image
+    pixels: torch.Tensor
+    frame: Frame
+
+
+def has_label_graph(model: nn.Module) -> bool:
+    """Whether a model has label nodes that choose patches."""
+    return hasattr(model, 'forward_graph') and model.num_classes > 0
+
+
+def see(
+    model: nn.Module,
+    image: ImageSource,
+    *,
+    bit_depth: Optional[int] = None,
+    background: Optional[str] = None,
+    max_pixels: Optional[int] = None,
+) -> Seen:
+    """Read an image, and prepare it as the `pretrained_cfg` of a model says. See `explain` for arguments and errors."""
+    config = resolve_preprocessing(model)
+    decoder = Decoder(bit_depth, background, max_pixels, MODES[config['input_size'][0]])
+    decoder = decoder.for_model(model.pretrained_cfg)
+    file = '' if isinstance(image, Image.Image) else os.fspath(image)
+    if file:
+        upright, error = decoder.read(partial(open, file, 'rb'))
+        if error:
+            raise BadImageError(f'Cannot read image {file!r}: {error}')
+    else:
+        upright = decoder.convert(image)
+    pixels, frame = prepare(upright, create_transform(**config))
+    parameter = next(model.parameters())
+    return Seen(file, upright.convert('RGB'), pixels[None].to(parameter.device, parameter.dtype), frame)
+
+
+@torch.inference_mode()
+def score(model: nn.Module, pixels: torch.Tensor) -> np.ndarray:
+    """Probabilities (B, L) of normalised images (B, C, H, W), nan where logits are not finite."""
+    was_training = model.training
+    model.eval()
+    try:
+        return probabilities(model(pixels).float().cpu().numpy())
+    finally:
+        model.train(was_training)
+
+
+def explain(
+    model: nn.Module,
+    image: ImageSource,
+    *,
+    labels: Optional[Sequence[Union[str, int]]] = None,
+    topk: Optional[int] = None,
+    patch: Optional[Tuple[int, int]] = None,
+    stages: Optional[Sequence[int]] = None,
+    threshold: Union[None, float, Sequence[float]] = None,
+    class_names: Optional[Sequence[str]] = None,
+    device: Union[None, str, torch.device] = None,
+    bit_depth: Optional[int] = None,
+    background: Optional[str] = None,
+    max_pixels: Optional[int] = None,
+) -> Explanation:
+    """Say where the labels of an image looked: the patches that each chose in every stage and channel group.
+
+    Of a stage with several label blocks, the choices are those of the last one.
+
+    Args:
+        model: Model with a label graph; for a patch also a Pyramid ViG or ViG.
+        image: File, or an image of Pillow.
+        labels: Names or indices of classes (default: those whose score reaches the threshold, or else the best one).
+        topk: In place of labels: as many of the highest score.
+        patch: In place of labels: row and column, from 0, in the map of the first stage.
+        stages: Stages to take, from 1 (default: all; of a ViG, whose blocks they are, four).
+        threshold: Lowest score of a label, or one for each class (default: those of the weights, else 0.5).
+        class_names: Names of the classes (default: those of the weights).
+        device: Where the model runs. It is moved there (default: where it is).
+        bit_depth: See `Decoder`, as background and max_pixels (default: as in the training of the model).
+
+    Raises:
+        BadImageError: If the image cannot be read.
+        ValueError: If the model has no such graph, there is no such label, patch or stage, or scores are not finite.
+    """
+    if sum(choice is not None for choice in (labels, topk, patch)) > 1:
+        raise ValueError('Give one of labels, topk and patch.')
+    if patch is None and not has_label_graph(model):
+        raise ValueError(
+            f'{type(model).__name__} with {model.num_classes} classes has no label graph to explain: take a GKGNet, '
+            'or gkgnet_backbone with any timm model.'
+        )
+    if device is not None:
+        model.to(check_device(device))
+    names = list(class_names or class_names_of(model))
+    layers = blocks_of_layers(model) if patch is not None else [stage.blocks for stage in model.label_stages]
+    kept = _check_stages(stages, layers, patch)
+    seen = see(model, image, bit_depth=bit_depth, background=background, max_pixels=max_pixels)
+    blocks = [layers[i][-1] for i in kept]
+    with recorded_edges([layers[0][-1], *blocks]) as recorded:
+        scores = score(model, seen.pixels)[0]
+    if not np.isfinite(scores).all():
+        raise ValueError(f'Scores of {seen.file!r} are not finite: broken weights, or an overflow in half precision.')
+    edges = [recorded[block] for block in blocks]
+    infos = (model if patch is None else getattr(model, 'backbone', model)).feature_info
+    strides, size = [infos[i]['reduction'] for i in kept], seen.pixels.shape[2:]
+    grids = [
+        Grid(i + 1, *of_block.grid, _cell(size, of_block.grid, stride * of_block.pooling))
+        for i, of_block, stride in zip(kept, edges, strides)
+    ]
+    shared = dict(file=seen.file, image=seen.image, model=model.pretrained_cfg.get('architecture', ''))
+    shared.update(class_names=names, scores=scores, grids=grids, frame=seen.frame)
+    if patch is not None:
+        nodes = _nodes_of_patch(patch, recorded[layers[0][-1]].nodes, edges)
+        cells = [_cell(size, of_block.nodes, stride) for of_block, stride in zip(edges, strides)]
+        centers = tuple(
+            _box(*divmod(node, of_block.nodes[1]), cell, seen.frame)
+            for node, of_block, cell in zip(nodes, edges, cells)
+        )
+        patches = [c for args in zip(grids, edges, nodes) for c in _chosen(None, *args, seen.frame)]
+        return Explanation(**shared, labels=[], patches=patches, patch=tuple(patch), centers=centers)
+    picked = _pick(scores, names, labels, topk, _thresholds(model, threshold, len(names)))
+    patches = [
+        chosen
+        for index, label in picked
+        for grid, of_block in zip(grids, edges)
+        for chosen in _chosen(label.label, grid, of_block, index, seen.frame)
+    ]
+    return Explanation(**shared, labels=[label for _, label in picked], patches=patches)
+
+
+def _check_stages(
+    stages: Optional[Sequence[int]], layers: Sequence[Any], patch: Optional[Tuple[int, int]]
+) -> List[int]:
+    """Return the indices of the stages to show."""
+    last = len(layers)
+    if stages is None:
+        # of the many layers of a ViG, four
+        return list(range(last)) if last <= 6 or patch is None else [round((last - 1) * i / 3) for i in range(4)]
+    for stage in stages:
+        if not 1 <= stage <= last:
+            raise ValueError(f'Stage {stage}: the model has stages 1 to {last}.')
+    if not stages:
+        raise ValueError(f'No stages: give some of 1 to {last}.')
+    return sorted({stage - 1 for stage in stages})
+
+
+def _cell(size: Sequence[int], counts: Sequence[int], stride: float) -> Tuple[float, float]:
+    """Height and width of a cell, of as many rows and columns, in the pixels of an image of that height and width."""
+    # a map need not divide the image as its stride says, such as that of a ViT with patches of 14 pixels
+    height, width = (
+        float(stride) if (n - 1) * stride < side <= n * stride else side / n for side, n in zip(size, counts)
+    )
+    return height, width
+
+
+def _thresholds(model: nn.Module, threshold: Union[None, float, Sequence[float]], classes: int) -> np.ndarray:
+    of_weights = getattr(model, 'thresholds', None)
+    threshold = of_weights or 0.5 if threshold is None else threshold
+    return np.broadcast_to(np.asarray(threshold, dtype=np.float32), classes)
+
+
+def _pick(
+    scores: np.ndarray,
+    names: Sequence[str],
+    labels: Optional[Sequence[Union[str, int]]],
+    topk: Optional[int],
+    thresholds: np.ndarray,
+) -> List[Tuple[int, Label]]:
+    """Indices of the labels to explain, and these."""
+    order = np.argsort(-scores, kind='stable')
+    if labels is not None:
+        picked = list(dict.fromkeys(_index(label, names) for label in labels))
+    elif topk is not None:
+        if topk < 1:
+            raise ValueError(f'--topk must be at least 1, got {topk}.')
+        picked = order[:topk].tolist()
+    else:
+        picked = order[(scores >= thresholds)[order]].tolist() or order[:1].tolist()
+    return [(i, Label(names[i], float(scores[i]), float(thresholds[i]))) for i in picked]
+
+
+def _index(label: Union[str, int], names: Sequence[str]) -> int:
+    if isinstance(label, int):
+        if 0 <= label < len(names):
+            return label
+        raise ValueError(f'No class {label}: there are {len(names)}, from 0.')
+    if label in names:
+        return names.index(label)
+    similar = difflib.get_close_matches(label, names, n=1)
+    expected = f'{similar[0]!r}?' if similar else f'the classes are {", ".join(names[:8])}{", ..." * (len(names) > 8)}.'
+    raise ValueError(f'No class is named {label!r}: {expected}')
+
+
+def _nodes_of_patch(patch: Tuple[int, int], grid: Tuple[int, int], edges: Sequence[Edges]) -> List[int]:
+    """Index of the node of each stage that holds the centre of a patch of the first map, which has a grid of these."""
+    (row, column), (rows, columns) = patch, grid
+    if not (0 <= row < rows and 0 <= column < columns):
+        raise ValueError(f'Patch {row},{column}: the first map has rows 0 to {rows - 1}, columns 0 to {columns - 1}.')
+    nodes = []
+    for height, width in (of_stage.nodes for of_stage in edges):
+        y, x = (2 * row + 1) * height // (2 * rows), (2 * column + 1) * width // (2 * columns)
+        nodes.append(y * width + x)
+    return nodes
+
+
+def _box(row: int, column: int, cell: Tuple[float, float], frame: Frame) -> Box:
+    height, width = cell
+    box = frame.box(column * width, row * height, (column + 1) * width, (row + 1) * height)
+    return [round(value, 2) for value in box]
+
+
+def _chosen(label: Optional[str], grid: Grid, edges: Edges, node: int, frame: Frame) -> List[Chosen]:
+    """The neighbours of a node, nearest first in each group."""
+    neighbors, similarity = edges.neighbors[0, :, node].tolist(), edges.similarity([node])[0, :, 0].tolist()
+    chosen = []
+    for group, (indices, cosines) in enumerate(zip(neighbors, similarity), 1):
+        for rank, (index, cosine) in enumerate(zip(indices, cosines), 1):
+            row, column = divmod(index, grid.columns)
+            box = _box(row, column, grid.cell, frame)
+            chosen.append(Chosen(label, grid.stage, group, rank, row, column, box, round(cosine, 6)))
+    return chosen
