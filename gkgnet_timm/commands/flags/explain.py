@@ -1,0 +1,68 @@
+"""Flags of `explain`."""
+
+import argparse
+from typing import Tuple
+
+from ...runtime import command_line
+from .groups import FlagParser, KeyValues, add_ema_flag, add_reading_flags
+
+FORMATS = ('png', 'svg', 'pdf')
+_DESCRIPTION = (
+    'Draw where the labels of images looked: the patches that each label chose in every stage and channel group. For '
+    'each image, write NAME.png and NAME.json. The latter is a list with an object for each patch that was chosen: '
+    'label, stage, group, rank (from 1), row, column (from 0), box ([x0, y0, x1, y1] in pixels of the upright image) '
+    'and similarity (cosine). Neighbours are where a node looked, which is no proof that they caused its score.'
+)
+
+
+def _row_and_column(text: str) -> Tuple[int, int]:
+    try:
+        row, column = map(int, text.split(','))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'expected ROW,COLUMN, got {text!r}') from None
+    return row, column
+
+
+def create_parser() -> argparse.ArgumentParser:
+    parser = FlagParser(prog=command_line('explain'), description=_DESCRIPTION)
+    parser.add_argument(
+        'images', nargs='+', metavar='IMAGES', help='images, glob patterns, folders or lists, as predict takes them'
+    )
+    parser.add_argument('--output', required=True, metavar='DIR', help='folder, created if it does not exist')
+    parser.add_argument(
+        '--format', nargs='+', choices=FORMATS, default=['png'], help='of the picture, one or several (default: png)'
+    )
+    group = parser.add_argument_group('model')
+    group.add_argument(
+        '--checkpoint',
+        '--pretrained-path',
+        metavar='FILE',
+        help='checkpoint of train_multilabel.py, or weights for --model',
+    )
+    add_ema_flag(group)
+    group.add_argument('--model', metavar='NAME', help='a model with a label graph: GKGNet, or gkgnet_backbone')
+    group.add_argument('--pretrained', action='store_true', help='take the pretrained weights of --model')
+    group.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')
+    group.add_argument('--img-size', type=int, metavar='N', help='image side in pixels')
+    group.add_argument('--class-map', metavar='FILE', help='class names, one on each line, for weights without them')
+    group.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1, mps, ... (default: cuda if available)')
+    add_reading_flags(parser.add_argument_group('reading of images'))
+    group = parser.add_argument_group('what is explained')
+    group.add_argument(
+        '--labels', nargs='+', metavar='NAME', help='these labels (default: those at their threshold, or else the best)'
+    )
+    group.add_argument('--topk', type=int, metavar='N', help='the N best labels of an image')
+    group.add_argument(
+        '--patch',
+        type=_row_and_column,
+        metavar='ROW,COL',
+        help='in place of labels, a patch of the first map, rows and columns from 0: its neighbours in a ViG trunk as a star',
+    )
+    group.add_argument('--stages', nargs='+', type=int, metavar='N', help='from 1 (default: all)')
+    group.add_argument(
+        '--threshold',
+        metavar='T',
+        help='lowest score of a label, or a file of validate.py --calibrate with one for each class (default: that of '
+        'the weights if convert has put thresholds beside them, else 0.5)',
+    )
+    return parser
