@@ -56,7 +56,7 @@ def create_parser() -> argparse.ArgumentParser:
         '--patch',
         type=_row_and_column,
         metavar='ROW,COL',
-        help='in place of labels, a patch of the first map, rows and columns from 0: its neighbours in a ViG trunk as a star',
+        help='in place of labels, a patch of the first map, from 0: its neighbours in a ViG trunk as a star',
     )
     group.add_argument('--stages', nargs='+', type=int, metavar='N', help='from 1 (default: all)')
     group.add_argument(
