@@ -2,8 +2,9 @@
 
 import difflib
 import os
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -16,12 +17,13 @@ from ..data import BadImageError, Decoder
 from ..data.decode import MODES
 from ..inference.device import check_device
 from ..inference.predictor import class_names_of, probabilities
+from ..layers.image_size import STRIDE
 from ..models._edges import Edges, blocks_of_layers, recorded_edges
 from ..weights.preprocessing import resolve_preprocessing
 from .frame import Box, Frame, prepare
 from .result import Chosen, Explanation, Grid, Label
 
-__all__ = ['Seen', 'explain', 'has_label_graph', 'score', 'see']
+__all__ = ['Seen', 'evaluating', 'explain', 'has_label_graph', 'see']
 
 ImageSource = Union[str, 'os.PathLike[str]', Image.Image]
 
@@ -71,13 +73,14 @@ def see(
     return Seen(file, upright.convert('RGB'), pixels[None].to(parameter.device, parameter.dtype), frame)
 
 
-@torch.inference_mode()
-def score(model: nn.Module, pixels: torch.Tensor) -> np.ndarray:
-    """Probabilities (B, L) of normalised images (B, C, H, W), nan where logits are not finite."""
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the mode of the model is restored."""
     was_training = model.training
     model.eval()
     try:
-        return probabilities(model(pixels).float().cpu().numpy())
+        with torch.inference_mode():
+            yield
     finally:
         model.train(was_training)
 
@@ -127,40 +130,41 @@ def explain(
     if device is not None:
         model.to(check_device(device))
     names = list(class_names or class_names_of(model))
+    thresholds = _thresholds(model, threshold, len(names))
     layers = blocks_of_layers(model) if patch is not None else [stage.blocks for stage in model.label_stages]
     kept = _check_stages(stages, layers, patch)
     seen = see(model, image, bit_depth=bit_depth, background=background, max_pixels=max_pixels)
     blocks = [layers[i][-1] for i in kept]
-    with recorded_edges([layers[0][-1], *blocks]) as recorded:
-        scores = score(model, seen.pixels)[0]
-    if not np.isfinite(scores).all():
-        raise ValueError(f'Scores of {seen.file!r} are not finite: broken weights, or an overflow in half precision.')
-    edges = [recorded[block] for block in blocks]
-    infos = (model if patch is None else getattr(model, 'backbone', model)).feature_info
-    strides, size = [infos[i]['reduction'] for i in kept], seen.pixels.shape[2:]
-    grids = [
-        Grid(i + 1, *of_block.grid, _cell(size, of_block.grid, stride * of_block.pooling))
-        for i, of_block, stride in zip(kept, edges, strides)
-    ]
-    shared = dict(file=seen.file, image=seen.image, model=model.pretrained_cfg.get('architecture', ''))
-    shared.update(class_names=names, scores=scores, grids=grids, frame=seen.frame)
-    if patch is not None:
+    with evaluating(model), recorded_edges([layers[0][-1], *blocks]) as recorded:
+        scores = probabilities(model(seen.pixels)[0].float().cpu().numpy())
+        if not np.isfinite(scores).all():
+            raise ValueError(
+                f'Scores of {seen.file!r} are not finite: broken weights, or an overflow of half precision.'
+            )
+        edges = [recorded[block] for block in blocks]
+        infos = (model if patch is None else getattr(model, 'backbone', model)).feature_info
+        strides, size = [infos[i]['reduction'] for i in kept], seen.pixels.shape[2:]
+        grids = [
+            Grid(i + 1, *of_block.grid, _cell(size, of_block.grid, stride * of_block.pooling))
+            for i, of_block, stride in zip(kept, edges, strides)
+        ]
+        of_image = dict(file=seen.file, image=seen.image, model=model.pretrained_cfg.get('architecture', ''))
+        of_image.update(class_names=names, scores=scores, grids=grids, frame=seen.frame)
+        if patch is None:
+            picked = _pick(scores, names, labels, topk, thresholds)
+            patches = [
+                chosen
+                for index, label in picked
+                for grid, of_block in zip(grids, edges)
+                for chosen in _chosen(label.label, grid, of_block, index, seen.frame)
+            ]
+            return Explanation(**of_image, labels=[label for _, label in picked], patches=patches)
         nodes = _nodes_of_patch(patch, recorded[layers[0][-1]].nodes, edges)
         cells = [_cell(size, of_block.nodes, stride) for of_block, stride in zip(edges, strides)]
-        centers = tuple(
-            _box(*divmod(node, of_block.nodes[1]), cell, seen.frame)
-            for node, of_block, cell in zip(nodes, edges, cells)
-        )
-        patches = [c for args in zip(grids, edges, nodes) for c in _chosen(None, *args, seen.frame)]
-        return Explanation(**shared, labels=[], patches=patches, patch=tuple(patch), centers=centers)
-    picked = _pick(scores, names, labels, topk, _thresholds(model, threshold, len(names)))
-    patches = [
-        chosen
-        for index, label in picked
-        for grid, of_block in zip(grids, edges)
-        for chosen in _chosen(label.label, grid, of_block, index, seen.frame)
-    ]
-    return Explanation(**shared, labels=[label for _, label in picked], patches=patches)
+        places = [divmod(node, of_block.nodes[1]) for node, of_block in zip(nodes, edges)]
+        centers = tuple(_box(*place, cell, seen.frame) for place, cell in zip(places, cells))
+        patches = [chosen for args in zip(grids, edges, nodes) for chosen in _chosen(None, *args, seen.frame)]
+        return Explanation(**of_image, labels=[], patches=patches, patch=tuple(patch), centers=centers)
 
 
 def _check_stages(
@@ -181,9 +185,9 @@ def _check_stages(
 
 def _cell(size: Sequence[int], counts: Sequence[int], stride: float) -> Tuple[float, float]:
     """Height and width of a cell, of as many rows and columns, in the pixels of an image of that height and width."""
-    # a map need not divide the image as its stride says, such as that of a ViT with patches of 14 pixels
+    # less than a cell may be left over, and images may be padded; otherwise the map has another stride than is stated
     height, width = (
-        float(stride) if (n - 1) * stride < side <= n * stride else side / n for side, n in zip(size, counts)
+        float(stride) if abs(n * stride - side) < max(stride, STRIDE) else side / n for side, n in zip(size, counts)
     )
     return height, width
 
