@@ -19,10 +19,10 @@ def folder(tmp_path_factory, small_demo):
 
 
 def test_training_validation_and_prediction(folder, monkeypatch, capsys):
-    """The three commands of the main job, from Python: each goes on from what the one before it left."""
+    """The commands of the main job, from Python: each goes on from what the one before it left."""
     monkeypatch.chdir(folder)
     names = {}
-    for job in ('train', 'validate', 'predict'):
+    for job in ('train', 'validate', 'predict', 'explain'):
         exec(compile(BLOCKS[job], f'README, {job}', 'exec'), names)
     lines = capsys.readouterr().out.splitlines()
     mAP = torch.load('output/train/first/model_best.pth.tar', weights_only=True)['metric']
@@ -30,6 +30,7 @@ def test_training_validation_and_prediction(folder, monkeypatch, capsys):
     assert best.startswith(f'Best mAP {mAP:.4f} after epoch')
     assert str(names['metrics']['mAP']) in lines and str(names['result'].metrics['mAP']) in lines
     assert names['result'].metrics['mAP'] == mAP
+    assert 'similarity' in lines.pop() and (folder / 'why.png').stat().st_size > 0
     predictions = dict(line.split(' ', 1) for line in lines[-4:])
     assert [file.rpartition('/')[2] for file in predictions] == ['0.png', '1.png', '2.png', 'broken.jpg']
     assert 'cannot identify' in predictions.pop('photos/broken.jpg')
