@@ -32,4 +32,4 @@ def overlap(patches: Sequence[Any], size: Tuple[int, int], shown: Tuple[int, int
 def dim(image: Image.Image) -> Image.Image:
     """A pale grey form of an image, on which colours stand out."""
     grey = image.convert('L').convert('RGB')
-    return Image.blend(grey, Image.new('RGB', image.size, 'white'), 0.55)
+    return Image.blend(grey, Image.new('RGB', image.size, 'white'), 0.65)
