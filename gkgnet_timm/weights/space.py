@@ -43,10 +43,27 @@ thresholds = np.float32(model.thresholds or [0.5] * len(names))
 has_graph = has_label_graph(model)
 
 
+class Upload(gr.Image):
+    """An image to upload. Of a file that is none the visitor hears in a sentence."""
+
+    is_template = True  # looks like a gr.Image
+
+    def preprocess(self, payload):
+        try:
+            return super().preprocess(payload)
+        except Exception as error:  # damaged files make Pillow raise anything
+            raise gr.Error('This file is no image that can be read.') from error
+
+
+def clear():
+    """Return what is shown without an image."""
+    return None, gr.Radio([], value=None), None, None
+
+
 def predict(file):
     """Return the labels of an image with their scores, and the choice of one to look at."""
     if file is None:
-        return None, gr.Radio([], value=None)
+        return clear()[:2]
     ((_, scores, error),) = gkgnet_timm.predict_images(model, [file], find=False)
     if error:
         raise gr.Error(f'Cannot read this image: {error}')
@@ -60,29 +77,32 @@ def predict(file):
 
 
 def explain(file, label):
-    """Return the picture of the patches that a label chose."""
+    """Return the image, dimmed where a label did not look, and the picture of the patches that it chose."""
     if file is None or label is None:
-        return None
+        return None, None
     try:
-        return gkgnet_timm.explain(model, file, labels=[label]).draw()
+        explanation = gkgnet_timm.explain(model, file, labels=[label])
     except (OSError, RuntimeError, ValueError) as error:
         raise gr.Error(str(error)) from error
+    return explanation.overlay(label, 640), explanation.draw()
 
 
 with gr.Blocks(title=MODEL, analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
     gr.Markdown(f'Labels of an image by [{MODEL}](https://huggingface.co/{MODEL})')
     with gr.Row():
-        image = gr.Image(type='filepath', image_mode=None, label='Image')
-        labels = gr.Label(label='Labels', show_heading=False)
-    with gr.Column(visible=has_graph):
-        choice = gr.Radio([], label='Where did this label look?')
-        picture = gr.Plot(show_label=False)
-    # one at a time: the model is shared
-    shared = dict(concurrency_id='model', concurrency_limit=1)
-    done = image.change(predict, image, [labels, choice], **shared)
+        image = Upload(type='filepath', image_mode=None, label='Image')
+        with gr.Column():
+            labels = gr.Label(label='Labels', show_heading=False)
+            choice = gr.Radio([], label='Where did this label look?', visible=has_graph)
+            overlay = gr.Image(label='Dimmed where it did not look', interactive=False, visible=has_graph)
+    picture = gr.Plot(show_label=False, visible=has_graph)
+
+    cleared = image.change(clear, None, [labels, choice, overlay, picture], api_visibility='private')
+    shared = dict(concurrency_id='model', concurrency_limit=1)  # one at a time: they share the model
+    done = cleared.then(predict, image, [labels, choice], **shared)
     if has_graph:
-        done.success(explain, [image, choice], picture, **shared)
-        choice.input(explain, [image, choice], picture, **shared)
+        done.success(explain, [image, choice], [overlay, picture], **shared)
+        choice.input(explain, [image, choice], [overlay, picture], api_visibility='private', **shared)
 
 if __name__ == '__main__':
     demo.launch(show_error=True, max_file_size='50mb')
