@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-__all__ = ['METRICS', 'model_card', 'public']
+__all__ = ['METRICS', 'is_single_label', 'licence_data', 'model_card', 'public']
 
 NON_COMMERCIAL = ('gkgnet-non-commercial', 'https://github.com/jin-s13/GKGNet')
 FIGURES = ('CP', 'CR', 'CF1', 'OP', 'OR', 'OF1')
@@ -71,7 +71,7 @@ def public(value: Any) -> Any:
     return value
 
 
-def _is_single_label(config: Dict[str, Any]) -> bool:
+def is_single_label(config: Dict[str, Any]) -> bool:
     """Say whether these are the ImageNet weights of a ViG, for which an image has one class."""
     is_vig = config['architecture'].startswith(('pvig', 'vig')) and config['num_classes'] == 1000
     return is_vig and str(config['pretrained_cfg'].get('tag')).startswith('in1k') and 'training' not in config
@@ -86,12 +86,20 @@ def _label_names(config: Dict[str, Any]) -> List[str]:
     return list(map(str, config.get('label_names') or config['pretrained_cfg'].get('label_names') or ()))
 
 
-def _header(config: Dict[str, Any], name: str, results: Optional[Dict[str, Any]]) -> str:
-    cfg, is_gkgnet = config['pretrained_cfg'], _is_published_gkgnet(config)
-    known = dict(license=_line(cfg['license'])) if cfg.get('license') else {}
-    if known.get('license') == 'other':
-        licence, link = NON_COMMERCIAL if is_gkgnet else (None, None)
+def licence_data(config: Dict[str, Any]) -> Dict[str, Optional[str]]:
+    """Return what the Hub takes for the licence of weights in the header of a README.md."""
+    cfg = config['pretrained_cfg']
+    if not cfg.get('license'):
+        return {}
+    known = dict(license=_line(cfg['license']))
+    if known['license'] == 'other':
+        licence, link = NON_COMMERCIAL if _is_published_gkgnet(config) else (None, None)
         known.update(license_name=licence, license_link=_line(cfg.get('origin_url') or link or '') or None)
+    return known
+
+
+def _header(config: Dict[str, Any], name: str, results: Optional[Dict[str, Any]]) -> str:
+    known = licence_data(config)
     if results:
         dataset = _line(public(results['dataset']))
         split = _line(public(results['split'])) if results.get('split') else None
@@ -99,7 +107,7 @@ def _header(config: Dict[str, Any], name: str, results: Optional[Dict[str, Any]]
         known['eval_results'] = [
             EvalResult(
                 task_type='image-classification',
-                task_name='Image classification' if _is_single_label(config) else 'Multi-label image classification',
+                task_name='Image classification' if is_single_label(config) else 'Multi-label image classification',
                 dataset_type=dataset,
                 dataset_name=dataset,
                 dataset_split=split,
@@ -111,7 +119,7 @@ def _header(config: Dict[str, Any], name: str, results: Optional[Dict[str, Any]]
             if metric in results
         ]
     family = next((prefix for prefix in _FAMILIES if config['architecture'].startswith(prefix)), None)
-    tags = ['timm', 'image-classification', *([] if _is_single_label(config) else ['multi-label'])]
+    tags = ['timm', 'image-classification', *([] if is_single_label(config) else ['multi-label'])]
     tags += ['gkgnet-timm', *([family] if family else [])]
     return ModelCardData(library_name='timm', pipeline_tag='image-classification', tags=tags, **known).to_yaml()
 
@@ -124,7 +132,7 @@ _THRESHOLDS = (
 
 def _usage(config: Dict[str, Any], source: str) -> str:
     names = _label_names(config)
-    single = _is_single_label(config)
+    single = is_single_label(config)
     shown = 'scores.topk(5)' if single else 'scores'
     if names and not single:
         shown = '{name: score for name, score in zip(names, scores.tolist()) if score >= 0.5}'
@@ -202,7 +210,7 @@ def model_card(config: Dict[str, Any], repo_id: Optional[str] = None, results: O
     cfg, names = config['pretrained_cfg'], _label_names(config)
     name = repo_id.rpartition('/')[2] if repo_id else config['architecture']
     family, bibtex = next((_FAMILIES[key] for key in _FAMILIES if config['architecture'].startswith(key)), (None, ''))
-    task = 'one of' if _is_single_label(config) else 'multi-label image recognition, with a score for each of'
+    task = 'one of' if is_single_label(config) else 'multi-label image recognition, with a score for each of'
     facts = [f'- Architecture: {_code(config["architecture"])}' + (f' ({family})' if family else '')]
     if config.get('model_args'):
         facts.append(f'- Arguments: {_code(json.dumps(config["model_args"], ensure_ascii=False))}')

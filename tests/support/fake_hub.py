@@ -34,7 +34,7 @@ SUPPORT = Path(__file__).parent
 ROOT = SUPPORT.parents[1]
 CHUNK = 1 << 20
 RESOLVE = re.compile(r'/([^/]+/[^/]+)/resolve/([^/]+)/(.+)')
-API = re.compile(r'/api/models/([^/]+/[^/]+)(?:/(revision|preupload|commit)/([^/]+))?')
+API = re.compile(r'/api/(?:models/|(?=spaces/))((?:spaces/)?[^/]+/[^/]+)(?:/(revision|preupload|commit)/([^/]+))?')
 OURS = re.compile(r'(HF_|HUGGING|TIMM_|GKGNET_|TORCH|PYTHON)|\w+_PROXY$|XDG_CACHE_HOME$', re.IGNORECASE)
 BATCH = re.compile(r'/([^/]+/[^/]+)\.git/info/lfs/objects/batch')
 
@@ -61,8 +61,9 @@ class HubError(Exception):
 class FakeHub:
     """Serve `root/ORG/NAME/FILE` as model repositories and `root/files/NAME` as plain files, read anew at each request.
 
-    `root/ORG/NAME@REVISION/` is another branch or tag; old commits are not kept. Uploads are written to `root` in the
-    same form, large files through Git LFS as the Hub has it, not through Xet.
+    Spaces are in `root/spaces/ORG/NAME/`, and called 'spaces/ORG/NAME'. `root/ORG/NAME@REVISION/` is another branch or
+    tag; old commits are not kept. Uploads are written to `root` in the same form, large files through Git LFS as the
+    Hub has it, not through Xet.
 
     Attributes:
         endpoint: URL, for HF_ENDPOINT; plain files are at `{endpoint}/files/NAME`.
@@ -200,7 +201,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _check_write(self, repo: str) -> None:
         self._check_token(write=True)
-        if self.hub.read_only & {repo, repo.partition('/')[0]}:
+        if self.hub.read_only & {repo, repo.split('/')[-2]}:
             raise HubError(403, '', f"You don't have the rights to write to {repo}")
 
     def _get(self, path: str) -> None:
@@ -222,7 +223,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             folder = self.hub.folder(repo, branch)
             files = sorted(str(file.relative_to(folder)) for file in folder.rglob('*') if file.is_file())
             sha = self.hub.commit(repo, branch)
+            card = folder / 'README.md'
+            header = _header(card.read_text()) if card.is_file() else None
             info = dict(id=repo, modelId=repo, sha=sha, private=repo in self.hub.private, tags=[])
+            info.update(cardData=yaml.safe_load(header) if header else None)
             return self._send_json(200, dict(info, siblings=[dict(rfilename=file) for file in files]))
         raise HubError(404, '', 'Not found')  # such as /api/agent-harnesses, which the client can do without
 
@@ -284,6 +288,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if path == '/api/repos/create':
             given = json.loads(body)
             repo = f'{given.get("organization") or "user"}/{given["name"]}'
+            if given.get('type') == 'space':
+                repo = f'spaces/{repo}'
+                if given.get('sdk') not in ('gradio', 'docker', 'static'):
+                    raise HubError(400, '', f'Invalid sdk: {given.get("sdk")}')
             self._check_write(repo)
             exists = hub.folder(repo).is_dir()
             hub.folder(repo).mkdir(parents=True, exist_ok=True)
@@ -319,9 +327,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         raise HubError(404, '', 'Not found')
 
     def _validate_yaml(self, content: str) -> None:
-        header = re.match(r'---\r?\n(.*?)\r?\n---(\r?\n|$)', content, re.DOTALL)
+        header = _header(content)
         try:
-            if header and not isinstance(yaml.safe_load(header[1]), dict):
+            if header and not isinstance(yaml.safe_load(header), dict):
                 raise yaml.YAMLError('Metadata is not a mapping.')
         except yaml.YAMLError as error:
             return self._send_json(400, dict(errors=[dict(message=str(error))], warnings=[]))
@@ -367,6 +375,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 shutil.rmtree(target)
             else:
                 raise HubError(400, '', f'Unknown operation {key}')
+
+
+def _header(content: str) -> Optional[str]:
+    """The YAML at the start of a README.md."""
+    header = re.match(r'---\r?\n(.*?)\r?\n---(\r?\n|$)', content, re.DOTALL)
+    return header[1] if header else None
 
 
 def run_python(

@@ -18,6 +18,14 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--license', metavar='ID', help='licence of the weights, such as apache-2.0, if not that of config.json'
     )
-    parser.add_argument('--private', action='store_true', help='make the repository private')
+    parser.add_argument('--private', action='store_true', help='make the repository private, and the Space')
+    parser.add_argument(
+        '--space',
+        nargs='?',
+        const=True,
+        metavar='ORG/NAME',
+        help='upload a Space, too: a page where visitors drop an image and see its labels (default name: that of the '
+        'repository)',
+    )
     parser.add_argument('--dry-run', action='store_true', help='show what would be uploaded, send nothing')
     return parser
