@@ -17,6 +17,7 @@ COMMANDS = {
     'validate': 'evaluate a checkpoint, as validate.py',
     'predict': 'label images',
     'explain': 'draw where the labels of images looked',
+    'serve': 'label images on a page in the browser, and for other programs',
     'check-data': 'count the images and classes of a data set and read all of its images',
     'split': 'divide a data set into tables for training, evaluation and test',
     'class-order': 'find the class names of a published .data file, or of the outputs of a model',

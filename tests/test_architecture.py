@@ -17,6 +17,7 @@ MOST_LINES = 500
 LATE = {  # what a function may import, and why not the module
     'filelock': 'imports asyncio: a third of the time of --help',
     'gkgnet_timm.graph.gpu_kernels': 'needs Triton, which torch brings for GPUs only',
+    'gkgnet_timm.serving': 'needs FastAPI and uvicorn, optional dependencies',
     'gkgnet_timm.weights.published': 'loads all that converts and reads images, for weights not yet installed only',
     'iterstrat': 'not a dependency, for stratified splits only',
     'matplotlib': 'slow, and for plots only',

@@ -5,28 +5,26 @@ import os
 import sys
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import chain, islice
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 import torch.nn as nn
 from PIL import Image
 from tqdm import tqdm
 
-from ..class_names import UNVERIFIED
 from ..data import BadImageError, Decoder
 from ..data.images import drop_duplicates, find_images
 from ..data.progress_bar import ProgressBar
 from ..inference.extras import Embeddings, sidecar, write_sidecars
 from ..inference.prediction_file import FORMATS, Kept, PredictionFile, Row, check_again, keep_rows, output_format
 from ..inference.prediction_run import check_run, describe_run, write_run
-from ..inference.predictor import Prediction, class_names_of, image_outputs, probabilities
+from ..inference.predictor import Prediction, image_outputs, probabilities
 from ..runtime import check_ranges, locked
 from ..weights.content import reading_once
 from ..weights.file import TrainedWith, read_training
-from ..weights.thresholds import load_threshold
 from .flags.checks import RANGES, check_outputs
 from .flags.predict import create_parser
-from .selected import READING_OPTIONS, load_named, model_defaults, run_options, select_weights
+from .selected import READING_OPTIONS, load_labelled, model_defaults, run_options, select_threshold, select_weights
 
 RESUMABLE = ('csv', 'jsonl')
 
@@ -128,31 +126,11 @@ def main(argv: Optional[List[str]] = None) -> None:
             _check_output(args, files)
             until_the_end.enter_context(_lock(args.output))
             kept = keep_rows(args.output, args.format, files, args.batch_size) if args.resume else Kept([], 0, 0)
-            model, names = _load_model(args, trained)
+            model, names = load_labelled(args, trained)
         unreadable = _predict(args, trained, files, kept, model, names)
     if unreadable:
         print(f'{unreadable} of {len(files)} images cannot be read.', file=sys.stderr)
         sys.exit(1)
-
-
-def _load_model(args: argparse.Namespace, trained: Optional[TrainedWith]) -> Tuple[nn.Module, List[str]]:
-    """Load the model of the flags, and return the names of its classes as well."""
-    model, names = load_named(args, trained)
-    if not names and UNVERIFIED in (model.pretrained_cfg.get('notes') or ()):
-        print('No data has confirmed the order of the class names yet: class-order does.', file=sys.stderr)
-    return model, names or class_names_of(model)
-
-
-def _threshold(args: argparse.Namespace, model: nn.Module, names: List[str]) -> Union[float, np.ndarray, List[float]]:
-    """Return the lowest score of a label, or one for each (L,)."""
-    if args.threshold is not None:
-        return load_threshold(args.threshold, names)
-    if args.topk or args.all_scores:
-        return 0.0
-    if getattr(model, 'thresholds', None):
-        print('Thresholds: those of each label that came with the weights; --threshold 0.5 overrules.', file=sys.stderr)
-        return model.thresholds
-    return 0.5
 
 
 def _check_sidecars(files: List[str]) -> None:
@@ -178,7 +156,8 @@ def _predict(
     """Write the rows of image files, and return how many of these cannot be read."""
     if args.format == 'csv' and any(';' in name for name in names):
         raise ValueError('A class name has the ";" that separates labels in csv, give --format json or jsonl.')
-    threshold = np.asarray(_threshold(args, model, names), dtype=np.float32)
+    no_threshold = args.threshold is None and (args.topk or args.all_scores)
+    threshold = np.asarray(0.0 if no_threshold else select_threshold(args, model, names), dtype=np.float32)
     decoder, run = Decoder(**_reading(args)).for_model(model.pretrained_cfg), None
     if _is_file(args.output) and args.format in RESUMABLE:
         run = describe_run(model, names, threshold, args.topk, args.amp_dtype if args.amp else None, decoder)

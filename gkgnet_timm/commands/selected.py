@@ -2,24 +2,27 @@
 
 import argparse
 import sys
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
+import numpy as np
 import torch.nn as nn
 from torch.utils.data import Dataset
 
-from ..class_names import read_class_map
+from ..class_names import UNVERIFIED, read_class_map
 from ..data import open_split
 from ..data.dataset import DATASETS, form_of
 from ..data.readers.table import TABLE_OPTIONS
+from ..inference.predictor import class_names_of
 from ..inference.program import is_program, load_program
 from ..runtime import moved
 from ..training.config import check_types
 from ..weights.file import TrainedWith
 from ..weights.load import check_arguments, load_model, stored_names
 from ..weights.source import find_weights
+from ..weights.thresholds import load_threshold
 
-__all__ = ['choose_dataset', 'load_named', 'load_selected', 'model_defaults', 'move_paths', 'open_selected']
-__all__ += ['run_options', 'select_weights']
+__all__ = ['choose_dataset', 'load_labelled', 'load_named', 'load_selected', 'model_defaults', 'move_paths']
+__all__ += ['open_selected', 'run_options', 'select_threshold', 'select_weights']
 
 READING_OPTIONS = ('bit_depth', 'background', 'max_pixels')
 DATA_OPTIONS = ('class_map', 'drop_unlabelled', 'num_classes', 'input_key', 'target_key', 'target_format')
@@ -136,3 +139,23 @@ def load_selected(args: argparse.Namespace, num_classes: Optional[int], use_ema:
         use_ema=use_ema,
         **kwargs,
     )
+
+
+def load_labelled(args: argparse.Namespace, trained: Optional[TrainedWith]) -> Tuple[nn.Module, List[str]]:
+    """Load the model of the flags to label images: its classes have names in any case. Says so if they are unsure."""
+    model, names = load_named(args, trained)
+    if not names and UNVERIFIED in (model.pretrained_cfg.get('notes') or ()):
+        print('No data has confirmed the order of the class names yet: class-order does.', file=sys.stderr)
+    return model, names or class_names_of(model)
+
+
+def select_threshold(
+    args: argparse.Namespace, model: nn.Module, names: List[str]
+) -> Union[float, np.ndarray, List[float]]:
+    """Return the lowest score of a label, or one for each (L,): that of --threshold, else of the weights, else 0.5."""
+    if args.threshold is not None:
+        return load_threshold(args.threshold, names)
+    if getattr(model, 'thresholds', None):
+        print('Thresholds: those of each label that came with the weights; --threshold 0.5 overrules.', file=sys.stderr)
+        return model.thresholds
+    return 0.5

@@ -13,7 +13,7 @@ from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 from ..runtime import FileWarning, check_ranges, one_line
 from .levels import Levels, read_levels
 
-__all__ = ['MODES', 'Decoder', 'reading_notes']
+__all__ = ['MODES', 'Decoder', 'is_heif', 'reading_notes']
 
 MODES = {1: 'L', 3: 'RGB'}  # by the channels of a model
 RANGES = dict(bit_depth=(8, 32), max_pixels=(1, inf))
@@ -184,14 +184,19 @@ class Decoder:
         return Image.frombytes(mode, scaled.shape[1::-1], scaled.tobytes())
 
 
+def is_heif(file: BinaryIO) -> bool:
+    """Whether the head of a file is that of HEIC or another kind of HEIF, which Pillow alone does not know."""
+    file.seek(0)
+    head = file.read(12)
+    file.seek(0)
+    return head[4:8] == b'ftyp' and head[8:].startswith(HEIF)
+
+
 def _open(file: BinaryIO) -> Image.Image:
     try:
         return Image.open(file)
     except UnidentifiedImageError:
-        file.seek(0)
-        head = file.read(12)
-        file.seek(0)
-        if head[4:8] != b'ftyp' or not head[8:].startswith(HEIF):
+        if not is_heif(file):
             raise
     try:
         from pillow_heif import register_heif_opener

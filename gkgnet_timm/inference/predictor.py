@@ -17,7 +17,8 @@ from ..data.images import ImageFiles, find_images
 from ..weights.preprocessing import resolve_preprocessing
 from .device import autocast_context, check_device
 
-__all__ = ['Prediction', 'class_names_of', 'compute_logits', 'image_outputs', 'predict_images', 'probabilities']
+__all__ = ['Prediction', 'class_names_of', 'collate', 'compute_logits', 'image_outputs', 'predict_images']
+__all__ += ['probabilities']
 
 Prediction = Tuple[str, np.ndarray, str]  # file, scores (L,), why it cannot be read
 Forward = Callable[[torch.Tensor], torch.Tensor]  # images (B, C, H, W) -> (B, D)
@@ -68,7 +69,8 @@ class _Errors(list):
         return self
 
 
-def _collate(batch: List[Tuple[np.ndarray, str]]) -> Tuple[torch.Tensor, _Errors]:
+def collate(batch: List[Tuple[np.ndarray, str]]) -> Tuple[torch.Tensor, _Errors]:
+    """Images (B, C, H, W) in uint8 of transformed ones, and why each cannot be read."""
     images, _ = fast_collate([(image, 0) for image, _ in batch])
     return images, _Errors(error for _, error in batch)
 
@@ -156,7 +158,7 @@ def image_outputs(
         ImageFiles(files, create_transform(**config, use_prefetcher=True), decoder),
         batch_size,
         num_workers=workers if len(files) > batch_size else 0,
-        collate_fn=_collate,
+        collate_fn=collate,
         pin_memory=device.type == 'cuda',
     )
     batches = PrefetchLoader(loader, config['mean'], config['std'], config['input_size'][0], device)

@@ -10,6 +10,7 @@ from ...training import config
 __all__ = ['RANGES', 'check_outputs']
 
 RANGES = {**config.RANGES, 'num_samples': (1, inf), 'max_images': (1, inf), 'topk': (1, inf), 'crop_pct': (0.01, 1.5)}
+RANGES.update(port=(0, 65535), max_upload_mb=(0.001, 10_000), queue=(1, 100_000))
 
 
 def check_outputs(args: argparse.Namespace, files: Sequence[str], folders: Sequence[str] = ()) -> None:

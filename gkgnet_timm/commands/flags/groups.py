@@ -71,8 +71,8 @@ def add_workers_flag(group: argparse._ActionsContainer) -> None:
     )
 
 
-def add_reading_flags(group: argparse._ActionsContainer) -> None:
-    """Flags of how pixels are read: arguments of `gkgnet_timm.data.Decoder`."""
+def add_reading_flags(group: argparse._ActionsContainer, max_pixels: int = 178956970) -> None:
+    """Flags of how pixels are read: arguments of `gkgnet_timm.data.Decoder`. Pillow has a limit of its own."""
     group.add_argument(
         '--bit-depth',
         type=int,
@@ -83,7 +83,9 @@ def add_reading_flags(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         '--background', metavar='COLOUR', help='under transparent pixels (default: as in training, else white)'
     )
-    group.add_argument('--max-pixels', type=int, metavar='N', help='largest image that is read (default: 178956970)')
+    group.add_argument(
+        '--max-pixels', type=int, metavar='N', help=f'largest image that is read (default: {max_pixels})'
+    )
 
 
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
@@ -140,12 +142,13 @@ def add_where_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--where', metavar='COLUMN=VALUE', help='csv: rows of the split')
 
 
-def add_device_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags of how a model runs over images."""
+def add_device_flags(parser: argparse.ArgumentParser, stops: bool = True) -> None:
+    """Flags of how a model runs over images, and whether it stops at one that cannot be read."""
     group = parser.add_argument_group('device')
-    group.add_argument(
-        '--on-bad-image', choices=('error', 'skip'), default='error', help='stop at an unreadable image, or skip it'
-    )
+    if stops:
+        group.add_argument(
+            '--on-bad-image', choices=('error', 'skip'), default='error', help='stop at an unreadable image, or skip it'
+        )
     group.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1, mps, ... (default: cuda if available)')
     group.add_argument('--amp', action=argparse.BooleanOptionalAction, default=None, help='automatic mixed precision')
     group.add_argument('--amp-dtype', choices=('bfloat16', 'float16'), help='(default: bfloat16)')

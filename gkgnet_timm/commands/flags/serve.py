@@ -1,0 +1,56 @@
+"""Flags of `serve`."""
+
+import argparse
+
+from ...runtime import command_line
+from .groups import FlagParser, KeyValues, add_device_flags, add_ema_flag, add_reading_flags
+
+MAX_PIXELS = 50_000_000
+
+
+def create_parser() -> argparse.ArgumentParser:
+    parser = FlagParser(
+        prog=command_line('serve'),
+        description='Label images on a page in the browser, which also shows where a label graph looked, and answer '
+        'POST /predict of other programs, see /docs there. Needs the extra serve.',
+    )
+    group = parser.add_argument_group('model')
+    group.add_argument(
+        '--checkpoint',
+        '--pretrained-path',
+        metavar='FILE',
+        help='checkpoint of train_multilabel.py, or an exported model; or weights for --model',
+    )
+    add_ema_flag(group)
+    group.add_argument('--model', metavar='NAME', help='any timm model')
+    group.add_argument('--pretrained', action='store_true', help='take the pretrained weights of --model')
+    group.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')
+    group.add_argument('--img-size', type=int, metavar='N', help='image side in pixels')
+    group.add_argument('--class-map', metavar='FILE', help='class names, one on each line, for weights without them')
+    group.add_argument(
+        '--threshold',
+        metavar='T',
+        help='lowest score of a label, or a file of validate.py --calibrate with one for each class (default: that of '
+        'the weights if convert has put thresholds beside them, else 0.5)',
+    )
+    add_reading_flags(parser.add_argument_group('reading of images'), MAX_PIXELS)
+    group = parser.add_argument_group('server')
+    group.add_argument(
+        '--host',
+        default='127.0.0.1',
+        metavar='NAME',
+        help='address to listen on (default: %(default)s, which this machine alone reaches)',
+    )
+    group.add_argument('--port', type=int, default=7860, metavar='N', help='0 for any (default: %(default)s)')
+    group.add_argument(
+        '--max-upload-mb', type=float, default=32.0, metavar='N', help='largest request (default: %(default)g)'
+    )
+    group.add_argument(
+        '--queue', type=int, default=64, metavar='N', help='images that may wait for the model (default: %(default)s)'
+    )
+    add_device_flags(parser, stops=False)
+    parser.add_argument(
+        '-b', '--batch-size', type=int, default=16, metavar='N', help='most images at a time (default: %(default)s)'
+    )
+    parser.set_defaults(amp_dtype='bfloat16', max_pixels=MAX_PIXELS)
+    return parser

@@ -1,0 +1,54 @@
+"""Label images on a page in the browser, and for other programs."""
+
+import argparse
+import sys
+from importlib.util import find_spec
+from typing import List, Optional
+
+from ..data import Decoder
+from ..runtime import UserError, check_ranges
+from ..weights.content import reading_once
+from ..weights.file import read_training
+from .flags.checks import RANGES
+from .flags.serve import create_parser
+from .selected import READING_OPTIONS, load_labelled, model_defaults, select_threshold, select_weights
+
+PACKAGES = ('fastapi', 'uvicorn', 'python_multipart')
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    """Serve the model of the flags until Ctrl-C."""
+    if missing := [name for name in PACKAGES if not find_spec(name)]:
+        raise UserError(f"serve needs the package {missing[0]}: pip install 'gkgnet-timm[serve]'.")
+    from ..serving import server
+
+    parser = create_parser()
+    args = parser.parse_args(argv)
+    with reading_once():
+        checkpoint = select_weights(args.checkpoint) if args.checkpoint else None
+        trained = read_training(checkpoint) if checkpoint else None
+        if trained:
+            args = parser.parse_args(argv, argparse.Namespace(**model_defaults(checkpoint, trained)))
+        args.checkpoint = checkpoint
+        check_ranges(args, RANGES)
+        reading = {name: getattr(args, name) for name in READING_OPTIONS}
+        Decoder(**reading)  # checks its arguments
+        address = server.bind(args.host, args.port)  # before the model is loaded, which takes seconds
+        model, names = load_labelled(args, trained)
+    for difference in Decoder(**reading).for_model(model.pretrained_cfg).differences():
+        print(f'Warning: {difference}.', file=sys.stderr)
+    app = server.create_server(
+        model,
+        names,
+        select_threshold(args, model, names),
+        **reading,
+        name=args.model,
+        device=args.device,
+        amp=bool(args.amp),
+        amp_dtype=args.amp_dtype,
+        channels_last=args.channels_last,
+        max_upload=int(args.max_upload_mb * 1e6),
+        queue=args.queue,
+        batch_size=args.batch_size,
+    )
+    server.run(app, address)

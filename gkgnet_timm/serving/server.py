@@ -1,0 +1,80 @@
+"""The server on an address of this machine, until Ctrl-C."""
+
+import ipaddress
+import socket
+import sys
+from typing import Any, Sequence, Union
+
+import torch.nn as nn
+import uvicorn
+from fastapi import FastAPI
+
+from ..runtime import UserError
+from .app import create_app
+from .scorer import Scorer
+
+__all__ = ['bind', 'create_server', 'is_loopback', 'run']
+
+GRACE = 10  # seconds for which requests may go on after Ctrl-C
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take an address.
+
+    Raises:
+        UserError: If it is not one of this machine, or is in use.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        taken = socket.socket(family, kind, protocol)
+        if sys.platform != 'win32':  # where it would let two servers have one port
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(address)
+        taken.listen()  # two processes may bind one port, but not both listen
+        return taken
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise UserError(f'Cannot listen on {host}, port {port}: {reason}. Give another --port, or --host.') from error
+
+
+def is_loopback(address: socket.socket) -> bool:
+    """Whether only this machine reaches it."""
+    return ipaddress.ip_address(address.getsockname()[0].partition('%')[0]).is_loopback
+
+
+def url_of(address: socket.socket) -> str:
+    host, port = address.getsockname()[:2]
+    return f'http://[{host}]:{port}' if ':' in host else f'http://{host}:{port}'
+
+
+def run(app: FastAPI, address: socket.socket) -> None:
+    """Answer requests until Ctrl-C, and then those that are under way."""
+    config = uvicorn.Config(
+        app, log_level='warning', access_log=False, server_header=False, timeout_graceful_shutdown=GRACE
+    )
+    server = uvicorn.Server(config)
+    print(f'Listening on {url_of(address)} (Ctrl-C stops it).', flush=True)
+    if not is_loopback(address):
+        print(
+            'Whoever reaches this machine over the network can use the server: it asks for no password and encrypts '
+            'nothing.',
+            file=sys.stderr,
+            flush=True,
+        )
+    server.run(sockets=[address])
+
+
+def create_server(
+    model: nn.Module,
+    names: Sequence[str],
+    thresholds: Union[float, Sequence[float]],
+    *,
+    name: str,
+    max_upload: int,
+    queue: int,
+    batch_size: int,
+    **how: Any,
+) -> FastAPI:
+    """Create the application for a model: see `create_app`, and `Scorer` for how the model runs."""
+    scorer = Scorer(model, names, thresholds, **how)
+    return create_app(scorer, name=name, max_upload=max_upload, queue=queue, batch_size=batch_size)
