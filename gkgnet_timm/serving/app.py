@@ -8,7 +8,7 @@ from functools import partial
 from importlib import resources
 from typing import Annotated, Any, AsyncIterator, Dict, List, Optional, Tuple
 
-from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
+from fastapi import FastAPI, File, Form, HTTPException, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
@@ -145,10 +145,13 @@ def create_app(
         abilities = dict(label_graph=explainer is not None, patch_neighbors=bool(explainer and explainer.is_vig))
         return dict(name=name, version=__version__, **scorer.describe(), **abilities, limits=limits)
 
-    @app.post(
-        '/predict', responses=_RESPONSES, openapi_extra={'x-curl': '-F files=@a.jpg -F files=@b.jpg {url}/predict'}
-    )
-    async def predict(files: Annotated[List[UploadFile], File(description='images')]) -> Response:
+    curl = '-F files=@a.jpg -F files=@b.jpg {url}/predict'
+
+    @app.post('/predict', responses=_RESPONSES, openapi_extra={'x-curl': curl})
+    async def predict(
+        files: Annotated[List[UploadFile], File(description='images')],
+        lenient: Annotated[bool, Query(description='status 200 even if no image can be read')] = False,
+    ) -> Response:
         """Labels above the threshold, best first, and the scores of all classes, of each image in the order of the
         request. An image that cannot be read has "error" in place of both; if none can be read, the status is 422.
         """
@@ -157,7 +160,8 @@ def create_app(
         futures = worker.submit([partial(scorer.read, upload.file) for upload in files])
         results = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
         rows = [_row(scorer, upload.filename or '', result) for upload, result in zip(files, results)]
-        return JSONResponse(rows, 422 if all('error' in row for row in rows) else 200)
+        is_refused = all('error' in row for row in rows) and not lenient
+        return JSONResponse(rows, 422 if is_refused else 200)
 
     @app.post('/explain', responses=_RESPONSES, openapi_extra={'x-curl': '-F file=@a.jpg -F labels=NAME {url}/explain'})
     async def explain(
