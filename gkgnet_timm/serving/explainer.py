@@ -70,7 +70,6 @@ class Explainer:
             class_names=scorer.names,
             device=scorer.device,
         )
-        fields = ('rows', 'columns', 'stride')
         return dict(
             width=image.width,
             height=image.height,
@@ -79,6 +78,6 @@ class Explainer:
                 for label, score, threshold in explanation.labels
             ],
             scores=scorer.by_name(explanation.scores),
-            grids=[dict(zip(fields, grid)) for grid in explanation.grids],
+            grids=[grid._asdict() for grid in explanation.grids],
             patches=explanation.to_json(),
         )

@@ -22,6 +22,10 @@ export class Card {
       image.hidden = true;
       this.find('.hidden-format').hidden = false;
     });
+    image.addEventListener('load', () => { // small images are enlarged, so that patches can be told apart
+      const { naturalWidth: width, naturalHeight: height } = image;
+      image.style.width = `min(100%, ${(Math.min(512, Math.max(288, height)) * width) / height}px)`;
+    });
     image.src = this.url;
     this.patches = new Patches(this, page);
     this.find('.copy').addEventListener('click', () => this.copy());

@@ -6,11 +6,19 @@ const SEVERAL = '#CC79A7'; // chosen by more than one group
 const DASHES = ['', '6 3', '2 3', '9 3 2 3', '12 3', '4 4']; // groups differ without colour, too
 const PAUSE = 60; // milliseconds on a patch until its neighbours are asked for
 
+/** Where the frame of a patch is, as attributes. */
+function frame([x0, y0, x1, y1]) {
+  const [width, height] = [x1 - x0, y1 - y0];
+  return { x: x0 + INSET * width, y: y0 + INSET * height, width: (1 - 2 * INSET) * width, height: (1 - 2 * INSET) * height };
+}
+
 function svg(tag, attributes = {}) {
   const element = document.createElementNS(NAMESPACE, tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   return element;
 }
+
+const INSET = 0.03; // of a patch's side, between the frames of patches that touch
 
 const centre = ([x0, y0, x1, y1]) => [(x0 + x1) / 2, (y0 + y1) / 2];
 
@@ -52,6 +60,7 @@ export class Patches {
     this.card.find('figcaption').hidden = label === null;
     this.layer.replaceChildren();
     if (label === null) return;
+    this.card.find('.picture').scrollIntoView({ block: 'nearest', behavior: 'smooth' });
     this.tell('Looking …');
     try {
       if (!this.answers.has(label)) this.answers.set(label, await this.ask([['labels', label]]));
@@ -109,18 +118,16 @@ export class Patches {
   style(cell) {
     const group = Math.min(...cell.groups.keys());
     const colour = cell.groups.size > 1 ? SEVERAL : COLOURS[(group - 1) % COLOURS.length];
-    const weight = 1 - 0.7 * ((cell.rank - 1) / Math.max(1, this.ranks - 1));
+    const weight = 1 - 0.6 * ((cell.rank - 1) / Math.max(1, this.ranks - 1));
     const dashes = cell.groups.size > 1 ? '' : DASHES[(group - 1) % DASHES.length];
-    return { fill: colour, stroke: colour, 'fill-opacity': 0.3 * weight, 'stroke-opacity': weight, 'stroke-dasharray': dashes };
+    return { fill: colour, stroke: colour, 'fill-opacity': 0.2 * weight, 'stroke-opacity': weight, 'stroke-dasharray': dashes };
   }
 
   rectangle(cell, index) {
-    const [x0, y0, x1, y1] = cell.box;
     const groups = [...cell.groups].map(([group, rank]) => `rank ${rank} in group ${group}`).join(', ');
     const text = `Row ${cell.row}, column ${cell.column}: ${groups}, similarity ${cell.similarity.toFixed(2)}.`;
     const rectangle = svg('rect', {
-      x: x0, y: y0, width: x1 - x0, height: y1 - y0, tabindex: index ? -1 : 0, role: 'img', 'aria-label': text,
-      ...this.style(cell),
+      ...frame(cell.box), ...this.style(cell), tabindex: index ? -1 : 0, role: 'img', 'aria-label': text,
     });
     for (const kind of ['pointerenter', 'focus', 'click']) {
       rectangle.addEventListener(kind, () => this.enter(cell, text, rectangle));
@@ -183,14 +190,11 @@ export class Patches {
     const cells = cellsOf(near);
     this.lines.replaceChildren(
       ...cells.map((other) => {
-        const [toX, toY] = centre(other.box);
-        const { stroke, 'stroke-opacity': opacity, 'stroke-dasharray': dashes } = this.style(other);
-        return svg('line', { x1: x, y1: y, x2: toX, y2: toY, stroke, 'stroke-opacity': opacity, 'stroke-dasharray': dashes });
+        const [x2, y2] = centre(other.box);
+        return svg('line', { ...this.style(other), x1: x, y1: y, x2, y2 });
       }),
-      ...cells.map((other) => {
-        const [x0, y0, x1, y1] = other.box;
-        return svg('rect', { x: x0, y: y0, width: x1 - x0, height: y1 - y0, ...this.style(other) });
-      }),
+      ...cells.map((other) => svg('rect', { ...frame(other.box), ...this.style(other) })),
+      svg('path', { class: 'start', d: `M${x} ${y}h0` }),
     );
     this.layer.classList.add('connected');
     this.tell(`${text} Lines go to its ${cells.length} neighbours in the trunk.`);
