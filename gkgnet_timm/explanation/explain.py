@@ -23,7 +23,7 @@ from ..weights.preprocessing import resolve_preprocessing
 from .frame import Box, Frame, prepare
 from .result import Chosen, Explanation, Grid, Label
 
-__all__ = ['Seen', 'evaluating', 'explain', 'has_label_graph', 'see']
+__all__ = ['Seen', 'evaluating', 'explain', 'has_label_graph', 'has_patch_graph', 'see']
 
 ImageSource = Union[str, 'os.PathLike[str]', Image.Image]
 
@@ -47,6 +47,11 @@ class Seen(NamedTuple):
 def has_label_graph(model: nn.Module) -> bool:
     """Whether a model has label nodes that choose patches."""
     return hasattr(model, 'forward_graph') and model.num_classes > 0
+
+
+def has_patch_graph(model: nn.Module) -> bool:
+    """Whether the patches of a model have neighbours, so that one can be explained."""
+    return hasattr(getattr(model, 'backbone', model), 'layers_with_maps')
 
 
 def see(

@@ -68,7 +68,6 @@ class Explainer:
             patch=patch,
             threshold=scorer.thresholds,
             class_names=scorer.names,
-            device=scorer.device,
         )
         return dict(
             width=image.width,

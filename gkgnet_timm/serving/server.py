@@ -9,8 +9,10 @@ import torch.nn as nn
 import uvicorn
 from fastapi import FastAPI
 
+from ..explanation.explain import explain, has_label_graph, has_patch_graph
 from ..runtime import UserError
 from .app import create_app
+from .explainer import Explainer
 from .scorer import Scorer
 
 __all__ = ['bind', 'create_server', 'is_loopback', 'run']
@@ -77,4 +79,6 @@ def create_server(
 ) -> FastAPI:
     """Create the application for a model: see `create_app`, and `Scorer` for how the model runs."""
     scorer = Scorer(model, names, thresholds, **how)
-    return create_app(scorer, name=name, max_upload=max_upload, queue=queue, batch_size=batch_size)
+    explainer = Explainer(scorer, explain, has_patch_graph(model)) if has_label_graph(model) else None
+    options = dict(max_upload=max_upload, queue=queue, batch_size=batch_size)
+    return create_app(scorer, name=name, explainer=explainer, **options)

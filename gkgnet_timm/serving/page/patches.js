@@ -107,10 +107,12 @@ export class Patches {
     const { width, height } = this.answer;
     const holes = cells.map(({ box: [x0, y0, x1, y1] }) => `M${x0} ${y0}H${x1}V${y1}H${x0}Z`).join('');
     const dim = svg('path', { class: 'dim', 'fill-rule': 'evenodd', d: `M0 0H${width}V${height}H0Z${holes}` });
+    const casing = svg('g', { class: 'casing' });
+    casing.append(...cells.map((cell) => svg('rect', frame(cell.box))));
     this.chosen = svg('g', { class: 'chosen' });
     this.lines = svg('g', { class: 'lines', 'aria-hidden': 'true' });
     this.chosen.append(...cells.map((cell, i) => this.rectangle(cell, i)));
-    this.layer.replaceChildren(dim, this.chosen, this.lines);
+    this.layer.replaceChildren(dim, casing, this.chosen, this.lines);
     this.layer.setAttribute('aria-label', `Patches of ${this.label} in stage ${this.stage}: arrow keys go from one to the next`);
     this.tell(`${cells.length} patches of ${this.label} in stage ${this.stage}.`);
   }
@@ -188,12 +190,15 @@ export class Patches {
     const near = this.neighbours.get(place).patches.filter((patch) => patch.stage === this.stage);
     const [x, y] = centre(cell.box);
     const cells = cellsOf(near);
+    const drawn = cells.map((other) => {
+      const [x2, y2] = centre(other.box);
+      return [['rect', frame(other.box), other], ['line', { x1: x, y1: y, x2, y2 }, other]];
+    }).flat();
+    const casing = svg('g', { class: 'casing' });
+    casing.append(...drawn.map(([tag, place]) => svg(tag, place)));
     this.lines.replaceChildren(
-      ...cells.map((other) => {
-        const [x2, y2] = centre(other.box);
-        return svg('line', { ...this.style(other), x1: x, y1: y, x2, y2 });
-      }),
-      ...cells.map((other) => svg('rect', { ...frame(other.box), ...this.style(other) })),
+      casing,
+      ...drawn.map(([tag, place, other]) => svg(tag, { ...place, ...this.style(other) })),
       svg('path', { class: 'start', d: `M${x} ${y}h0` }),
     );
     this.layer.classList.add('connected');
