@@ -66,12 +66,10 @@ function next() {
 }
 
 function add(files) {
-  for (const file of files) {
-    const card = new Card(file, { thresholdOf, post, model: () => model, remove });
-    cards.push(card);
-    waiting.push(card);
-    find('images').prepend(card.element);
-  }
+  const added = files.map((file) => new Card(file, { thresholdOf, post, model: () => model, remove }));
+  cards.push(...added);
+  waiting.push(...added);
+  find('images').prepend(...added.map((card) => card.element));
   find('empty').hidden = cards.length > 0;
   next();
 }

@@ -24,7 +24,7 @@ export class Card {
     });
     image.addEventListener('load', () => { // small images are enlarged, so that patches can be told apart
       const { naturalWidth: width, naturalHeight: height } = image;
-      image.style.width = `min(100%, ${(Math.min(512, Math.max(288, height)) * width) / height}px)`;
+      this.find('.picture').style.width = `min(100%, ${(Math.min(512, Math.max(288, height)) * width) / height}px)`;
     });
     image.src = this.url;
     this.patches = new Patches(this, page);

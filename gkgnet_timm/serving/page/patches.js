@@ -79,7 +79,7 @@ export class Patches {
 
   stageButton({ stage, rows, columns }) {
     const button = Object.assign(document.createElement('button'), { type: 'button', textContent: stage });
-    const size = Object.assign(document.createElement('small'), { textContent: `${rows} × ${columns}` });
+    const size = Object.assign(document.createElement('small'), { textContent: `${rows}×${columns}` });
     button.append(size);
     button.setAttribute('aria-label', `Stage ${stage}, ${rows} by ${columns} patches`);
     button.dataset.stage = stage;
