@@ -15,7 +15,7 @@ from .app import create_app
 from .explainer import Explainer
 from .scorer import Scorer
 
-__all__ = ['bind', 'create_server', 'is_loopback', 'run']
+__all__ = ['bind', 'create_server', 'is_loopback', 'run', 'url_of']
 
 GRACE = 10  # seconds for which requests may go on after Ctrl-C
 
@@ -63,7 +63,10 @@ def run(app: FastAPI, address: socket.socket) -> None:
             file=sys.stderr,
             flush=True,
         )
-    server.run(sockets=[address])
+    try:
+        server.run(sockets=[address])
+    except KeyboardInterrupt:  # which is how a server ends
+        print('Stopped.')
 
 
 def create_server(

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from contextlib import suppress
-from typing import Callable
+from typing import Callable, Mapping, Optional
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -40,11 +40,12 @@ class UploadLimit:
         if not length.isdigit() or int(length) > self.limit:
             await _refuse(receive, send, 413, self.sentence)
             return
-        received, is_refused = 0, False
+        received, is_refused, is_complete = 0, False, False
 
         async def count() -> Message:
-            nonlocal received, is_refused
+            nonlocal received, is_refused, is_complete
             message = await receive()
+            is_complete = not message.get('more_body')
             received += len(message.get('body', b''))
             if received > self.limit:
                 is_refused = True
@@ -57,18 +58,22 @@ class UploadLimit:
 
         await self.app(scope, count, unless_refused)
         if is_refused:
-            await _refuse(receive, send, 413, self.sentence)
+            await _refuse(None if is_complete else receive, send, 413, self.sentence)
 
 
-async def _refuse(receive: Receive, send: Send, status: int, sentence: str, headers: dict = {}) -> None:  # noqa: B006
+async def _refuse(
+    receive: Optional[Receive], send: Send, status: int, sentence: str, headers: Optional[Mapping[str, str]] = None
+) -> None:
+    """Answer, and then throw away what `receive` still gives, unless the body has been received."""
     body = json.dumps({'detail': sentence}).encode()
-    fields = {'content-type': 'application/json', 'content-length': str(len(body)), **headers}
+    fields = {'content-type': 'application/json', 'content-length': str(len(body)), **(headers or {})}
     pairs = [(name.encode(), value.encode()) for name, value in fields.items()]
     await send({'type': 'http.response.start', 'status': status, 'headers': pairs})
     await send({'type': 'http.response.body', 'body': body, 'more_body': True})
-    # many clients read no answer before they have sent all, and take a closed connection for a failure
-    with suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(_throw_away(receive), LINGER)
+    if receive:
+        # many clients read no answer before they have sent all, and take a closed connection for a failure
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(_throw_away(receive), LINGER)
     await send({'type': 'http.response.body', 'body': b''})
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import save_image
+from fastapi.testclient import TestClient
 from runs import check_one_line
 
 import timm
@@ -278,3 +279,19 @@ def test_file_that_fails_for_a_size(any_size, photos, monkeypatch):
         program(torch.zeros(1, 3, 64, 96))
     with pytest.raises(ValueError, match='multiples of 32 from 64 on'):
         program(torch.zeros(1, 3, 80, 80))
+
+
+@pytest.mark.parametrize('name', EXACT)
+def test_serve(exported, photos, name, tmp_path, monkeypatch):
+    """The server gives the scores of predict, and has no label graph to show."""
+    source, found = str(exported[1] / name), []
+    monkeypatch.setattr('gkgnet_timm.serving.server.run', lambda app, address: found.append(app) or address.close())
+    main(['serve', '--checkpoint', source, '--port', '0', '--device', 'cpu'])
+    predict([photos, '--checkpoint', source, '--all-scores', '--output', 'rows.jsonl', *CPU])
+    with TestClient(found[0]) as client:
+        files = [('files', (path.name, path.read_bytes())) for path in sorted(Path(photos).iterdir())]
+        rows = client.post('/predict', files=files).json()
+        assert client.get('/model').json()['label_graph'] is False
+    for row, expected in zip(rows, rows_of('rows.jsonl'), strict=True):
+        scores = {label['label']: label['score'] for label in expected['labels']}
+        assert Path(expected['file']).name == row['file'] and row['scores'] == pytest.approx(scores, abs=2e-4)
