@@ -193,11 +193,14 @@ def test_a_busy_server_is_asked_again(browser, address):
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
-def test_a_narrow_screen(browser, address, scheme):
-    with open_page(browser, address, viewport=dict(width=390, height=844), color_scheme=scheme) as page:
+def test_a_narrow_screen_with_touch(browser, address, scheme):
+    options = dict(viewport=dict(width=390, height=844), color_scheme=scheme, has_touch=True)
+    with open_page(browser, address, **options) as page:
         page.set_input_files('#pick', [GOOD, dict(OTHER, name='a_long_name_' * 8 + '.png')])
-        card(page, 'good.jpg').locator('.label').first.click()
-        card(page, 'good.jpg').locator('.chosen rect').first.wait_for()
+        found = card(page, 'good.jpg')
+        found.locator('.label').first.tap()
+        found.locator('.chosen rect').first.tap()
+        found.locator('.lines line').first.wait_for(state='attached')
         assert page.evaluate('document.documentElement.scrollWidth') <= 390
         background = page.evaluate('getComputedStyle(document.body).backgroundColor')
         assert (background == 'rgb(255, 255, 255)') == (scheme == 'light')

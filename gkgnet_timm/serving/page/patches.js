@@ -103,18 +103,25 @@ export class Patches {
     const patches = this.shown();
     const cells = cellsOf(patches);
     this.ranks = Math.max(1, ...patches.map((patch) => patch.rank));
-    this.legend(new Set(patches.map((patch) => patch.group)), cells.some((cell) => cell.groups.size > 1));
-    const { width, height } = this.answer;
-    const holes = cells.map(({ box: [x0, y0, x1, y1] }) => `M${x0} ${y0}H${x1}V${y1}H${x0}Z`).join('');
-    const dim = svg('path', { class: 'dim', 'fill-rule': 'evenodd', d: `M0 0H${width}V${height}H0Z${holes}` });
+    this.legend(cells);
+    this.cells = cells;
+    this.veil = svg('path', { class: 'veil', 'fill-rule': 'evenodd' });
+    this.uncover(cells);
     const casing = svg('g', { class: 'casing' });
     casing.append(...cells.map((cell) => svg('rect', frame(cell.box))));
     this.chosen = svg('g', { class: 'chosen' });
     this.lines = svg('g', { class: 'lines', 'aria-hidden': 'true' });
     this.chosen.append(...cells.map((cell, i) => this.rectangle(cell, i)));
-    this.layer.replaceChildren(dim, casing, this.chosen, this.lines);
+    this.layer.replaceChildren(this.veil, casing, this.chosen, this.lines);
     this.layer.setAttribute('aria-label', `Patches of ${this.label} in stage ${this.stage}: arrow keys go from one to the next`);
     this.tell(`${cells.length} patches of ${this.label} in stage ${this.stage}.`);
+  }
+
+  /** Dim the image but for some patches. */
+  uncover(cells) {
+    const { width, height } = this.answer;
+    const holes = cells.map(({ box: [x0, y0, x1, y1] }) => `M${x0} ${y0}H${x1}V${y1}H${x0}Z`).join('');
+    this.veil.setAttribute('d', `M0 0H${width}V${height}H0Z${holes}`);
   }
 
   style(cell) {
@@ -167,8 +174,11 @@ export class Patches {
     this.aborting?.abort();
     this.current?.classList.remove('current');
     this.current = null;
+    if (!this.layer.classList.contains('connected')) return;
     this.layer.classList.remove('connected');
-    this.lines?.replaceChildren();
+    this.lines.replaceChildren();
+    this.uncover(this.cells);
+    this.legend(this.cells);
   }
 
   async connect(cell, text) {
@@ -201,13 +211,16 @@ export class Patches {
       ...drawn.map(([tag, place, other]) => svg(tag, { ...place, ...this.style(other) })),
       svg('path', { class: 'start', d: `M${x} ${y}h0` }),
     );
+    this.uncover(cells);
+    this.legend(cells);
     this.layer.classList.add('connected');
     this.tell(`${text} Lines go to its ${cells.length} neighbours in the trunk.`);
   }
 
-  legend(groups, overlap) {
+  legend(cells) {
+    const groups = new Set(this.answer.patches.map((patch) => patch.group));
     const entries = [...groups].sort().map((group) => [COLOURS[(group - 1) % COLOURS.length], `group ${group}`]);
-    if (overlap) entries.push([SEVERAL, groups.size > 2 ? 'several' : 'both']);
+    if (cells.some((cell) => cell.groups.size > 1)) entries.push([SEVERAL, groups.size > 2 ? 'several' : 'both']);
     this.card.find('.legend').replaceChildren(...entries.map(([colour, text]) => {
       const item = Object.assign(document.createElement('li'), { textContent: text });
       item.style.setProperty('--colour', colour);
