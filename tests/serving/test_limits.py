@@ -1,13 +1,15 @@
 """What the server refuses: no images, too many or too large ones, and more than it can do."""
 
+import socket
 import threading
 import time
 
+import httpx
 import pytest
 import torch
 from fastapi.testclient import TestClient
 from tiny import create
-from uploads import NAMES, UNREADABLE, create_scorer, jpeg, post, turned
+from uploads import NAMES, UNREADABLE, create_scorer, jpeg, post, serving, turned
 
 from gkgnet_timm.explanation.explain import explain
 from gkgnet_timm.serving.app import create_app
@@ -75,6 +77,18 @@ def test_large_uploads_are_refused_with_and_without_a_length(client):
     for answer in (stated, streamed):
         assert answer.status_code == 413 and 'larger than the 2 MB' in answer.json()['detail']
     assert post(client, [('a.jpg', jpeg())]).status_code == 200
+
+
+def test_clients_that_read_no_answer_before_they_have_sent_all(scorer):
+    """Over a real connection, which must stay open for them; a length alone is enough to be refused."""
+    with serving(create_app(scorer, max_upload=2_000_000)) as address:
+        for _ in range(5):
+            answer = httpx.post(f'{address}/predict', files=[('files', ('a.jpg', b'0' * 20_000_000))], timeout=30)
+            assert answer.status_code == 413
+        host, port = address.removeprefix('http://').split(':')
+        with socket.create_connection((host, int(port)), timeout=3) as connection:
+            connection.sendall(b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999999\r\n\r\n')
+            assert connection.recv(12) == b'HTTP/1.1 413'
 
 
 def test_a_full_queue_answers_503_and_goes_on(scorer):

@@ -2,39 +2,21 @@
 
 import io
 import json
-import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import uvicorn
 from browser import CHROMIUM, open_browser, open_page
-from uploads import NAMES, create_scorer, jpeg, saved, turned
+from uploads import NAMES, create_scorer, jpeg, saved, serving, turned
 
 from gkgnet_timm.explanation.explain import explain
 from gkgnet_timm.serving.app import create_app
 from gkgnet_timm.serving.explainer import Explainer
-from gkgnet_timm.serving.server import bind, url_of
 
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason='needs Chromium')
 
 GOOD = dict(name='good.jpg', mimeType='image/jpeg', buffer=jpeg())
 OTHER = dict(name='<i>other</i>.png', mimeType='image/png', buffer=saved('PNG', 'RGB', (90, 60)))
 BROKEN = dict(name='broken.jpg', mimeType='image/jpeg', buffer=b'this is text')
-
-
-@contextmanager
-def serving(app):
-    """The address of a server of an application, in a thread."""
-    address = bind('127.0.0.1', 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level='warning'))
-    thread = threading.Thread(target=server.run, kwargs=dict(sockets=[address]))
-    thread.start()
-    try:
-        yield url_of(address)
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope='module')

@@ -1,14 +1,18 @@
-"""Uploads of all kinds, good and bad, and a small model that scores them."""
+"""Uploads of all kinds, good and bad, a small model that scores them, and a server of it."""
 
 import io
+import threading
 import zlib
+from contextlib import contextmanager
 
 import numpy as np
 import torch
+import uvicorn
 from PIL import Image
 from tiny import create
 
 from gkgnet_timm.serving.scorer import Scorer
+from gkgnet_timm.serving.server import bind, url_of
 
 NAMES = ['a', 'b', '<b>', 'd;e', 'ö']
 THRESHOLDS = [0.5, 0.47, 0.52, 0.49, 0.6]
@@ -92,3 +96,17 @@ UNREADABLE = {
 
 def post(client, contents, path='/predict', **options):
     return client.post(path, files=[('files', (name, content)) for name, content in contents], **options)
+
+
+@contextmanager
+def serving(app):
+    """The address of a server of an application, in a thread."""
+    address = bind('127.0.0.1', 0)
+    server = uvicorn.Server(uvicorn.Config(app, log_level='warning'))
+    thread = threading.Thread(target=server.run, kwargs=dict(sockets=[address]))
+    thread.start()
+    try:
+        yield url_of(address)
+    finally:
+        server.should_exit = True
+        thread.join()
