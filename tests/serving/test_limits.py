@@ -1,13 +1,14 @@
 """What the server refuses: no images, too many or too large ones, and more than it can do."""
 
+import http.client
 import socket
 import threading
 import time
 
-import httpx
 import pytest
 import torch
 from fastapi.testclient import TestClient
+from PIL import Image
 from tiny import create
 from uploads import NAMES, UNREADABLE, create_scorer, jpeg, post, serving, turned
 
@@ -32,7 +33,7 @@ def client(scorer):
 
 @pytest.mark.parametrize('name', UNREADABLE)
 def test_what_is_no_image(client, name):
-    make, reason = UNREADABLE[name]
+    (make, reason), limit = UNREADABLE[name], Image.MAX_IMAGE_PIXELS
     began = time.monotonic()
     alone = post(client, [(name, make())])
     assert time.monotonic() - began < 1
@@ -45,6 +46,7 @@ def test_what_is_no_image(client, name):
     assert [row['file'] for row in mixed.json()] == ['a.jpg', name, 'b.jpg']
     assert ['error' in row for row in mixed.json()] == [False, True, False]
     assert mixed.json()[0]['scores'] != mixed.json()[2]['scores']
+    assert Image.MAX_IMAGE_PIXELS == limit  # is one for the whole process
 
 
 def test_requests_without_files(client):
@@ -82,10 +84,14 @@ def test_large_uploads_are_refused_with_and_without_a_length(client):
 def test_clients_that_read_no_answer_before_they_have_sent_all(scorer):
     """Over a real connection, which must stay open for them; a length alone is enough to be refused."""
     with serving(create_app(scorer, max_upload=2_000_000)) as address:
-        for _ in range(5):
-            answer = httpx.post(f'{address}/predict', files=[('files', ('a.jpg', b'0' * 20_000_000))], timeout=30)
-            assert answer.status_code == 413
         host, port = address.removeprefix('http://').split(':')
+        for _ in range(3):
+            connection = http.client.HTTPConnection(host, int(port), timeout=30)
+            connection.request(
+                'POST', '/predict', b'0' * 20_000_000, {'Content-Type': 'multipart/form-data; boundary=b'}
+            )
+            assert connection.getresponse().status == 413
+            connection.close()
         with socket.create_connection((host, int(port)), timeout=3) as connection:
             connection.sendall(b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999999\r\n\r\n')
             assert connection.recv(12) == b'HTTP/1.1 413'
@@ -145,6 +151,16 @@ def test_scores_that_are_not_finite():
     with TestClient(app, raise_server_exceptions=False) as client:
         answer = post(client, [('x.jpg', jpeg())])
     assert answer.status_code == 500 and 'not finite' in answer.json()['detail']
+
+
+def test_files_of_a_request_wait_all_or_none():
+    worker = Worker(lambda images: images, batch_size=1, limit=3)
+    assert len(worker.submit([lambda: (1, '')] * 2)) == 2
+    with pytest.raises(Busy):
+        worker.submit([lambda: (1, '')] * 2)
+    assert not worker.is_full
+    worker.submit([lambda: (1, '')])
+    assert worker.is_full
 
 
 def test_the_end_of_a_server_answers_what_waits(scorer):
