@@ -85,11 +85,10 @@ def test_clients_that_read_no_answer_before_they_have_sent_all(scorer):
     """Over a real connection, which must stay open for them; a length alone is enough to be refused."""
     with serving(create_app(scorer, max_upload=2_000_000)) as address:
         host, port = address.removeprefix('http://').split(':')
+        headers = {'Content-Type': 'multipart/form-data; boundary=b'}
         for _ in range(3):
             connection = http.client.HTTPConnection(host, int(port), timeout=30)
-            connection.request(
-                'POST', '/predict', b'0' * 20_000_000, {'Content-Type': 'multipart/form-data; boundary=b'}
-            )
+            connection.request('POST', '/predict', b'0' * 20_000_000, headers)
             assert connection.getresponse().status == 413
             connection.close()
         with socket.create_connection((host, int(port)), timeout=3) as connection:
