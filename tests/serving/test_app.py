@@ -14,11 +14,14 @@ from PIL.PngImagePlugin import PngInfo
 from tiny import create
 from uploads import NAMES, READABLE, THRESHOLDS, create_scorer, jpeg, post, saved, turned
 
+import timm
+
 from gkgnet_timm.explanation.explain import explain
 from gkgnet_timm.inference.predictor import class_names_of, predict_images
 from gkgnet_timm.serving.app import create_app
 from gkgnet_timm.serving.explainer import Explainer
 from gkgnet_timm.serving.scorer import Scorer
+from gkgnet_timm.serving.server import create_server
 
 
 @pytest.fixture(scope='module')
@@ -150,6 +153,20 @@ def info(number):
     text = PngInfo()
     text.add_text('number', str(number))
     return text
+
+
+def test_a_label_graph_without_a_graph_of_patches():
+    model = timm.create_model('gkgnet_backbone', backbone='test_resnet', num_classes=3, img_size=64).eval()
+    app = create_server(
+        model, class_names_of(model), 0.5, name='b', max_upload=10**6, queue=4, batch_size=2, device='cpu'
+    )
+    with TestClient(app) as client:
+        about = client.get('/model').json()
+        assert (about['label_graph'], about['patch_neighbors']) == (True, False)
+        file = dict(file=('x.jpg', jpeg()))
+        assert client.post('/explain', files=file, data=dict(labels=['class 1'])).json()['patches']
+        answer = client.post('/explain', files=file, data=dict(patch='1,1'))
+        assert answer.status_code == 422 and 'ViG trunk' in answer.json()['detail']
 
 
 def test_models_without_a_label_graph():

@@ -30,6 +30,7 @@ def open_page(browser, address, **options):
     """
     context = browser.new_context(**options)
     page = context.new_page()
+    page.set_default_timeout(10_000)
     page.problems, page.requests = [], []
     page.on('console', lambda message: message.type in ('error', 'warning') and page.problems.append(message.text))
     page.on('pageerror', lambda error: page.problems.append(str(error)))
