@@ -197,7 +197,7 @@ def _open(file: BinaryIO) -> Image.Image:
         return Image.open(file)
     except UnidentifiedImageError:
         if not is_heif(file):
-            raise
+            raise ValueError('it is not an image of a known format') from None
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
