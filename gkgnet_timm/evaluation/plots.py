@@ -5,8 +5,9 @@ from typing import Any, List, Optional, Sequence, Union
 
 import numpy as np
 
-from ..metrics import Array, Threshold, average_precision, chance_by_class, check_threshold, rank, ratio
+from ..metrics import Array, Threshold, average_precision, chance_by_class, check_threshold, ratio
 from .class_report import check_rows
+from .curves import confusion, precision_at
 from .figures import BLUE, ORANGE, class_styles, create_figure, save_figure, short_name
 
 __all__ = ['draw_plots']
@@ -17,14 +18,6 @@ CELL = 0.18  # inches of a cell of the matrix, and of a bar
 MAX_STYLES = 20  # curves with a colour of their own
 MAX_CURVES = 100
 ENDS = 5  # best and worst curves that the legend names if they have no colour of their own
-
-
-def _precision_at(scores: np.ndarray, targets: np.ndarray, recalls: np.ndarray) -> np.ndarray:
-    """Precision at the highest threshold that reaches each recall, over known targets with at least one positive."""
-    known = targets >= 0
-    _, hits, images = rank(scores[known], targets[known] > 0)
-    at = np.searchsorted(hits, recalls * hits[-1] - 1e-6)  # less than a hit, more than the rounding of the product
-    return hits[at] / images[at]
 
 
 def _in_legend(ap: float, name: str) -> str:
@@ -64,7 +57,7 @@ def _draw_precision_recall(axes: Any, scores: np.ndarray, targets: np.ndarray, n
     ap = 100 * average_precision(scores, targets)
     order = present[np.argsort(-ap[present], kind='stable')]
     if len(order):
-        curves = np.stack([_precision_at(scores[:, i], targets[:, i], recalls) for i in order])
+        curves = np.stack([precision_at(scores[:, i], targets[:, i], recalls) for i in order])
         _draw_curves(axes, recalls, curves, ap[order], [names[i] for i in order])
         if len(order) > 1:
             mean = _in_legend(ap[order].mean(), f'mean of {len(order)} classes')
@@ -72,7 +65,7 @@ def _draw_precision_recall(axes: Any, scores: np.ndarray, targets: np.ndarray, n
             known = targets >= 0
             of_all = 100 * average_precision(scores[known][:, None], targets[known][:, None])[0]
             pooled = _in_legend(of_all, 'all classes pooled')
-            axes.plot(recalls, _precision_at(scores, targets, recalls), 'k', ls=(0, (1, 1)), lw=2.5, label=pooled)
+            axes.plot(recalls, precision_at(scores, targets, recalls), 'k', ls=(0, (1, 1)), lw=2.5, label=pooled)
         beside = 1.16 if axes.child_axes else 1.01  # of the colours' scale
         axes.legend(loc='upper left', bbox_to_anchor=(beside, 1), fontsize=8, title='AP in %', alignment='left')
     axes.set_title(f'{len(scores)} images, {len(present)} of {len(names)} classes have positives')
@@ -99,22 +92,12 @@ def _draw_ap(axes: Any, scores: np.ndarray, targets: np.ndarray, names: List[str
     axes.legend(loc='upper left', bbox_to_anchor=(1.01, 1), fontsize=8)
 
 
-def _confusion(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Cells of the co-occurrence plot (1 + L, L) in percent, nan if no image counts. The first row is all images."""
-    present, absent = (x.astype(np.float32) for x in (targets > 0, targets == 0))  # products of floats are fast
-    diagonal = np.arange(1, 1 + targets.shape[1]), np.arange(targets.shape[1])
-    rows = np.vstack([np.ones(len(targets), np.float32), present.T])
-    counts, support = rows @ (predicted * absent), rows @ absent
-    counts[diagonal], support[diagonal] = (present * ~predicted).sum(axis=0), present.sum(axis=0)
-    return np.where(support > 0, 100 * ratio(counts, support), np.nan)
-
-
 def _draw_cooccurrence(axes: Any, scores: np.ndarray, targets: np.ndarray, names: List[str], threshold: Any) -> None:
     from matplotlib.colors import PowerNorm
 
     positives = (targets > 0).sum(axis=0)
     kept = np.sort(np.argsort(-positives, kind='stable')[:MAX_CELLS])
-    matrix = _confusion((scores >= threshold.astype(scores.dtype))[:, kept], targets[:, kept])
+    matrix = confusion((scores >= threshold.astype(scores.dtype))[:, kept], targets[:, kept])
     diagonal = np.eye(*matrix.shape, k=-1, dtype=bool)
     axes.set_facecolor('0.9')  # shows in cells of nan
     scales = (('Oranges', '% predicted although absent', ~diagonal), ('Blues', '% missed', diagonal))

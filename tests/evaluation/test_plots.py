@@ -7,6 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from gkgnet_timm.evaluation import plots
+from gkgnet_timm.evaluation.curves import precision_at
 from gkgnet_timm.evaluation.figures import COLOURS, class_styles, create_figure, short_name
 from gkgnet_timm.metrics import average_precision
 
@@ -76,7 +77,7 @@ def test_more_classes_than_curves_are_bands():
     assert labels_of(axes)[:3] == ['90 % of the classes', '50 % of the classes', 'median class']
     scores, targets = make_rows(130)
     recalls = np.linspace(0, 1, 201)
-    curves = [plots._precision_at(scores[:, i], targets[:, i], recalls) for i in range(130) if i != 1]
+    curves = [precision_at(scores[:, i], targets[:, i], recalls) for i in range(130) if i != 1]
     wide, narrow = (path.get_paths()[0].get_extents() for path in axes.collections)
     assert wide.y0 == pytest.approx(np.percentile(curves, 5, axis=0).min())
     assert narrow.y0 == pytest.approx(np.percentile(curves, 25, axis=0).min())

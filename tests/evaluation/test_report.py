@@ -12,7 +12,8 @@ from pictures import BLUE, read_picture, share_of
 
 from gkgnet_timm.data import CocoReader
 from gkgnet_timm.evaluation.class_report import class_report, write_class_report
-from gkgnet_timm.evaluation.plots import _confusion, _precision_at, draw_plots
+from gkgnet_timm.evaluation.curves import confusion, precision_at
+from gkgnet_timm.evaluation.plots import draw_plots
 from gkgnet_timm.evaluation.scores_file import exact_scores, load_scores, save_scores
 from gkgnet_timm.evaluation.thresholds import calibrate
 from gkgnet_timm.metrics import multilabel_metrics
@@ -224,17 +225,17 @@ def test_damaged_scores(tmp_path):
 # --- plots
 
 
-def test_precision_at():
+def testprecision_at():
     scores, targets = np.array([0.9, 0.8, 0.8, 0.4, 0.3, 0.1]), np.array([0, 1, 0, -1, 1, 0])
     recalls = np.array([0, 0.01, 0.5, 0.51, 1])
-    assert _precision_at(scores, targets, recalls) == pytest.approx([0, 1 / 3, 1 / 3, 0.5, 0.5])
+    assert precision_at(scores, targets, recalls) == pytest.approx([0, 1 / 3, 1 / 3, 0.5, 0.5])
 
 
 @pytest.mark.parametrize('images', [1, 40])
 def test_confusion_by_counting(images):
     scores, targets = make_rows(images, 5)
     predicted = scores >= 0.3
-    matrix = _confusion(predicted, targets)
+    matrix = confusion(predicted, targets)
     assert matrix.shape == (6, 5)
     for i, j in np.ndindex(matrix.shape):
         among = np.ones(images, bool) if i == 0 else targets[:, i - 1] == 1
