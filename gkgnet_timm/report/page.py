@@ -1,0 +1,76 @@
+"""Write a report: one page with all in it, its figures, pictures, style and script."""
+
+import html
+import json
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
+
+from ..evaluation.evaluate import Evaluation
+from ..runtime import replacing
+from ..version import __version__
+from .content import describe_evaluation, pick_galleries
+from .pictures import Look, describe_pictures
+from .thumbnails import ReadImage
+
+__all__ = ['write_report']
+
+FILES = resources.files('gkgnet_timm') / 'report' / 'page'
+SCRIPTS = ('base', 'table', 'charts', 'confusion', 'gallery')
+NO_CLEANLAB = (
+    'Labels that are probably wrong are found by cleanlab, which is not installed: pip install cleanlab, and write the '
+    'report again.'
+)
+
+
+def _read(name: str) -> str:
+    return (FILES / name).read_text(encoding='utf-8')
+
+
+def _in_script(values: Dict[str, Any]) -> str:
+    """JSON in ASCII that no name in it can end the script element of."""
+    text = json.dumps(values, allow_nan=False, separators=(',', ':'))
+    return text.replace('&', r'\u0026').replace('<', r'\u003c').replace('>', r'\u003e')
+
+
+def write_report(
+    folder: Union[str, Path],
+    evaluation: Evaluation,
+    title: str,
+    facts: Sequence[Tuple[str, str]] = (),
+    notes: Sequence[str] = (),
+    read_image: Optional[ReadImage] = None,
+    look: Optional[Look] = None,
+) -> Path:
+    """Write `index.html`, which needs no other file and no network.
+
+    Args:
+        folder: Folder to write to, created if necessary.
+        evaluation: What the report is of.
+        title: Title of the page.
+        facts: Names and values, such as of the model.
+        notes: More sentences on what was evaluated.
+        read_image: Reads the image of a row, for thumbnails.
+        look: Says where the label nodes of an image looked.
+
+    Returns:
+        The path of the page.
+    """
+    galleries = pick_galleries(evaluation)
+    content = describe_evaluation(evaluation, notes)
+    content.update(describe_pictures(evaluation, galleries, read_image, look))
+    content.update(facts=[list(fact) for fact in facts], images_total=len(evaluation.files))
+    content.update(no_label_errors='' if galleries['label_errors'] else NO_CLEANLAB)
+    page = Template(_read('page.html')).substitute(
+        title=html.escape(title),
+        style=_read('page.css'),
+        script='\n'.join(_read(f'{name}.js') for name in SCRIPTS),
+        data=_in_script(content),
+        version=html.escape(__version__),
+    )
+    path = Path(folder, 'index.html')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(page)
+    return path
