@@ -1,6 +1,6 @@
 """All that a report shows, as plain values for a page: figures, sentences, and names of classes and files."""
 
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 
@@ -113,13 +113,8 @@ def pick_galleries(evaluation: Evaluation) -> Dict[str, Optional[Gallery]]:
     )
 
 
-def describe_evaluation(evaluation: Evaluation, notes: Sequence[str] = ()) -> Dict[str, Any]:
-    """All figures of a report.
-
-    Args:
-        evaluation: Of which they are.
-        notes: More sentences on what was evaluated.
-    """
+def describe_evaluation(evaluation: Evaluation) -> Dict[str, Any]:
+    """All figures of a report, and what they mean."""
     scores, targets = evaluation.scores, evaluation.targets
     rows = class_report(scores, targets, evaluation.class_names, evaluation.threshold, evaluation.ranking)
     classes = describe_classes(evaluation, rows)
@@ -127,7 +122,7 @@ def describe_evaluation(evaluation: Evaluation, notes: Sequence[str] = ()) -> Di
     calibration = reliability(scores, targets)
     curves = np.array([row['curve'] for row in classes if row['curve']])
     return dict(
-        notes=[*describe_data(evaluation), *notes],
+        notes=describe_data(evaluation),
         figures=explain_figures(evaluation, best, calibration),
         classes=classes,
         recalls=_plain(RECALLS, 2),

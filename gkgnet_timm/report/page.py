@@ -5,19 +5,19 @@ import json
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Union
 
 from ..evaluation.evaluate import Evaluation
 from ..runtime import replacing
 from ..version import __version__
 from .content import describe_evaluation, pick_galleries
 from .pictures import Look, describe_pictures
-from .thumbnails import ReadImage
+from .words import describe_origin
 
 __all__ = ['write_report']
 
 FILES = resources.files('gkgnet_timm') / 'report' / 'page'
-SCRIPTS = ('base', 'table', 'charts', 'confusion', 'gallery')
+SCRIPTS = ('base', 'table', 'charts', 'confusion', 'looks', 'gallery')
 NO_CLEANLAB = (
     'Labels that are probably wrong are found by cleanlab, which is not installed: pip install cleanlab, and write the '
     'report again.'
@@ -37,10 +37,7 @@ def _in_script(values: Dict[str, Any]) -> str:
 def write_report(
     folder: Union[str, Path],
     evaluation: Evaluation,
-    title: str,
-    facts: Sequence[Tuple[str, str]] = (),
-    notes: Sequence[str] = (),
-    read_image: Optional[ReadImage] = None,
+    origin: Mapping[str, Any],
     look: Optional[Look] = None,
 ) -> Path:
     """Write `index.html`, which needs no other file and no network.
@@ -48,19 +45,18 @@ def write_report(
     Args:
         folder: Folder to write to, created if necessary.
         evaluation: What the report is of.
-        title: Title of the page.
-        facts: Names and values, such as of the model.
-        notes: More sentences on what was evaluated.
-        read_image: Reads the image of a row, for thumbnails.
+        origin: What was evaluated: as far as known `model`, `checkpoint` or `scores`, `dataset`, `split`, `img_size`,
+            `crop_mode`, and a `warning`.
         look: Says where the label nodes of an image looked.
 
     Returns:
         The path of the page.
     """
     galleries = pick_galleries(evaluation)
-    content = describe_evaluation(evaluation, notes)
-    content.update(describe_pictures(evaluation, galleries, read_image, look))
-    content.update(facts=[list(fact) for fact in facts], images_total=len(evaluation.files))
+    title, facts, notes = describe_origin(origin, evaluation)
+    content = dict(describe_evaluation(evaluation), facts=facts, images_total=len(evaluation.files))
+    content['notes'] = [*notes, *content['notes']]
+    content.update(describe_pictures(evaluation, galleries, look))
     content.update(no_label_errors='' if galleries['label_errors'] else NO_CLEANLAB)
     page = Template(_read('page.html')).substitute(
         title=html.escape(title),

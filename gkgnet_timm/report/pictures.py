@@ -9,7 +9,7 @@ from ..data.progress_bar import ProgressBar
 from ..evaluation.evaluate import Evaluation
 from ..metrics import check_threshold
 from .gallery import Gallery, Item, in_turn
-from .thumbnails import Album, ReadImage
+from .thumbnails import Album
 from .words import explain_gallery
 
 __all__ = ['Look', 'describe_pictures']
@@ -49,7 +49,6 @@ def _describe(found: int, wanted: int, images: int, looked: int, can_look: bool,
 def describe_pictures(
     evaluation: Evaluation,
     galleries: Dict[str, Optional[Gallery]],
-    read_image: Optional[ReadImage],
     look: Optional[Look] = None,
 ) -> Dict[str, Any]:
     """Galleries, and the images in them, each once.
@@ -57,7 +56,6 @@ def describe_pictures(
     Args:
         evaluation: Of which they are.
         galleries: By kind.
-        read_image: Reads the image of a row, None if there are none.
         look: Says where the label nodes of an image looked, None for a model without such nodes.
     """
     labels_of: Dict[int, List[int]] = {}  # by row, most important first
@@ -68,7 +66,7 @@ def describe_pictures(
     album, images, looks = Album(len(labels_of)), [], {}
     with ProgressBar(len(labels_of), 'pictures of the report') as bar:
         for row, labels in labels_of.items():
-            image = read_image(row) if read_image else None
+            image = evaluation.read_image(row) if evaluation.read_image else None
             described = dict(file=evaluation.files[row], labels=_labels(evaluation, row, labels, thresholds))
             if image is not None:
                 described.update(src=album.add(image), size=image.size)
@@ -97,5 +95,5 @@ def describe_pictures(
         images=images,
         galleries=shown,
         looks=looks,
-        pictures=_describe(found, len(images), total, looked, bool(look), read_image is not None),
+        pictures=_describe(found, len(images), total, looked, bool(look), evaluation.read_image is not None),
     )

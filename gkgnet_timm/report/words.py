@@ -1,6 +1,7 @@
 """What the figures of a report mean, in sentences."""
 
-from typing import Dict, List, Optional
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from ..evaluation.calibration import Reliability
 from ..evaluation.evaluate import Evaluation
 from ..metrics import chance_level
 
-__all__ = ['count', 'describe_data', 'explain_calibration', 'explain_figures', 'explain_gallery']
+__all__ = ['count', 'describe_data', 'describe_origin', 'explain_calibration', 'explain_figures', 'explain_gallery']
 
 SIZES = dict(AP_small='small (below 32 x 32 px)', AP_medium='medium', AP_large='large (from 96 x 96 px on)')
 KINDS = dict(
@@ -49,6 +50,18 @@ def describe_data(evaluation: Evaluation) -> List[str]:
     if evaluation.unreadable:
         sentences.append(f'{count(len(evaluation.unreadable), "image")} could not be read and were left out.')
     return sentences
+
+
+def describe_origin(origin: Mapping[str, Any], evaluation: Evaluation) -> Tuple[str, List[List[str]], List[str]]:
+    """Title, facts and warnings on what was evaluated, see `write_report`."""
+    names = dict(model='Model', checkpoint='Checkpoint', scores='Scores', dataset='Data set', split='Split')
+    names.update(img_size='Image size', crop_mode='Crop')
+    facts = [[name, str(origin[key])] for key, name in names.items() if origin.get(key)]
+    threshold = evaluation.threshold
+    facts.append(['Threshold', 'of each class' if np.ndim(threshold) else f'{threshold:g}'])
+    title = ' on '.join(str(origin[key]) for key in ('model', 'split') if origin.get(key))
+    warnings = [f'Careful: {origin["warning"]}'] if origin.get('warning') else []
+    return title or Path(str(origin.get('scores', 'Evaluation'))).name, facts, warnings
 
 
 def explain_figures(

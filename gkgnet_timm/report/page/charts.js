@@ -23,7 +23,7 @@ function drawScatter() {
   const least = Math.min(...shown.map((index) => classes[index].images), most / 2);
   const low = Math.log10(least) - 0.08;
   const high = Math.log10(most) + 0.08;
-  const steps = high - low > 1.5 ? [1] : high - low > 0.7 ? [1, 3] : [1, 2, 3, 4, 5, 7];
+  const steps = high - low > 2.5 ? [1] : high - low > 0.9 ? [1, 3] : [1, 2, 3, 4, 5, 7];
   const ticks = [0, 1, 2, 3, 4, 5, 6].flatMap((power) => steps.map((step) => step * 10 ** power))
     .filter((value) => Math.log10(value) >= low && Math.log10(value) <= high);
   const { root, X, Y, width } = chart(place, {

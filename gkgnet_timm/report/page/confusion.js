@@ -41,7 +41,7 @@ function drawMatrix() {
   });
   matrix.forEach((cells, row) => {
     const y = top + side * row + (row ? 3 : 0);
-    const title = row ? short(nameOf(shown[row - 1]), 19) : 'any image';
+    const title = row ? `${short(nameOf(shown[row - 1]), 15)} (${classes[shown[row - 1]].images.toLocaleString('en')})` : 'any image';
     root.append(draw('text', { x: left - 6, y: y + side / 2 + 4, 'text-anchor': 'end' }, title));
     cells.forEach((value, column) => {
       const kind = Number(isDiagonal(row, column));
@@ -56,7 +56,7 @@ function drawMatrix() {
         stroke: shown[column] === state.chosen || shown[row - 1] === state.chosen ? 'var(--ink)' : 'var(--line)', 'stroke-width': 0.6,
       }));
       if (side >= 24 && value !== null && value >= 0.5) {
-        cell.append(draw('text', { x: left + side * (column + 0.5), y: y + side / 2 + 4, 'text-anchor': 'middle', 'font-size': 11 }, number(value, 0)));
+        cell.append(draw('text', { x: left + side * (column + 0.5), y: y + side / 2 + 4, 'text-anchor': 'middle', class: cellColour(value, tops[kind]) > 0.6 ? 'strong' : null }, number(value, 0)));
       }
       root.append(choosable(shown[column], cell, text));
     });
