@@ -6,7 +6,7 @@ import numpy as np
 
 from ..metrics import rank, ratio
 
-__all__ = ['confusion', 'confusion_counts', 'precision_at']
+__all__ = ['confusion_excess', 'confusion_counts', 'confusion_shares', 'most_confused', 'precision_at']
 
 
 def precision_at(scores: np.ndarray, targets: np.ndarray, recalls: np.ndarray) -> np.ndarray:
@@ -35,7 +35,23 @@ def confusion_counts(predicted: np.ndarray, targets: np.ndarray) -> Tuple[np.nda
     return counts, support
 
 
-def confusion(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def confusion_excess(counts: np.ndarray, support: np.ndarray) -> np.ndarray:
+    """Images (L, L) of `confusion_counts` beyond as many as there would be with the share of any image, at least 0.
+
+    The diagonal, which is of another kind, is 0.
+    """
+    excess = np.maximum(counts[1:] - ratio(counts[0], support[0]) * support[1:], 0)
+    np.fill_diagonal(excess, 0)
+    return excess
+
+
+def most_confused(counts: np.ndarray, support: np.ndarray, most: int) -> np.ndarray:
+    """Indices, ascending, of the classes that take most part in confusions, those without images last."""
+    excess = confusion_excess(counts, support)
+    involved = np.where(support[1:].diagonal() > 0, excess.sum(axis=0) + excess.sum(axis=1), -1)
+    return np.sort(np.argsort(-involved, kind='stable')[:most])
+
+
+def confusion_shares(counts: np.ndarray, support: np.ndarray) -> np.ndarray:
     """Shares (1 + L, L) of `confusion_counts` in percent, nan if no image counts."""
-    counts, support = confusion_counts(predicted, targets)
     return np.where(support > 0, 100 * ratio(counts, support), np.nan)

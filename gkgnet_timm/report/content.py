@@ -6,7 +6,7 @@ import numpy as np
 
 from ..evaluation.calibration import Reliability, reliability, score_histogram
 from ..evaluation.class_report import Rows, class_report
-from ..evaluation.curves import confusion_counts, precision_at
+from ..evaluation.curves import confusion_counts, confusion_excess, confusion_shares, most_confused, precision_at
 from ..evaluation.evaluate import Evaluation
 from ..metrics import chance_by_class, check_threshold, multilabel_metrics, ratio
 from .gallery import Gallery, pick
@@ -84,14 +84,8 @@ def describe_confusion(evaluation: Evaluation) -> Dict[str, Any]:
     threshold = check_threshold(evaluation.threshold, len(names)).astype(evaluation.scores.dtype)
     kept = np.sort(np.argsort(-(targets > 0).sum(axis=0), kind='stable')[:CONFUSED])
     counts, support = confusion_counts((evaluation.scores >= threshold)[:, kept], targets[:, kept])
-    shares = np.where(support > 0, 100 * ratio(counts, support), np.nan)
-    excess = counts[1:] - ratio(counts[0], support[0]) * support[1:]  # wrong labels beyond those of any image
-    np.fill_diagonal(excess, 0)
-    weight = np.maximum(excess, 0)
-    involved = weight.sum(axis=0) + weight.sum(axis=1)
-    present = np.flatnonzero((targets[:, kept] > 0).any(axis=0))
-    shown = np.sort(present[np.argsort(-involved[present], kind='stable')[:MATRIX]])
-    matrix = shares[np.ix_(np.append(0, 1 + shown), shown)]
+    excess, shown = confusion_excess(counts, support), most_confused(counts, support, MATRIX)
+    matrix = confusion_shares(counts, support)[np.ix_(np.append(0, 1 + shown), shown)]
     note = f'{len(shown)} of {len(names)} classes: those that are confused most.' if len(shown) < len(names) else ''
     if len(kept) < len(names):
         note += f' Looked at are the {len(kept)} classes with most images.'

@@ -30,8 +30,8 @@ function drawGallery(kind) {
 }
 
 function show(items, at) {
+  if (!find('viewer').open) viewer.stage = find('looks').checked ? 0 : -1;
   Object.assign(viewer, { items, at });
-  if (!patchesOf(items[at])) viewer.stage = -1;
   drawViewer();
   if (!find('viewer').open) find('viewer').showModal();
 }
@@ -56,7 +56,7 @@ function drawViewer() {
     const isGiven = score >= classes[label].threshold;
     const verdict = target < 0 ? 'unknown' : target ? (isGiven ? 'found' : 'missed') : isGiven ? 'wrong' : '';
     const row = make('tr', {}, make('td', { class: 'name' }, nameOf(label)), make('td', {}, target < 0 ? '?' : target ? 'yes' : 'no'),
-      make('td', {}, score.toFixed(2)), make('td', {}, threshold(classes[label].threshold)), make('td', {}, verdict));
+      make('td', {}, `${score.toFixed(2)} (${threshold(classes[label].threshold)})`), make('td', {}, verdict));
     row.classList.toggle('chosen', label === item[1]);
     return row;
   }));
@@ -66,7 +66,7 @@ function startGallery() {
   find('pictures-note').textContent = DATA.pictures;
   find('looks-switch').hidden = !Object.keys(DATA.looks).length;
   find('looks').addEventListener('change', () => KINDS.forEach(drawGallery));
-  const titles = ['Label', 'In the data', 'Score', 'Threshold', ''];
+  const titles = ['Label', 'In the data', 'Score (threshold)', ''];
   find('viewer-labels').tHead.append(make('tr', {}, ...titles.map((title, i) => make('th', { scope: 'col', class: i ? null : 'name' }, title))));
   const go = (step) => {
     const at = viewer.at + step;
