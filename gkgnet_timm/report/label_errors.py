@@ -1,5 +1,6 @@
 """Labels that are probably wrong, by the scores of a model."""
 
+import warnings
 from typing import Optional
 
 import numpy as np
@@ -28,5 +29,7 @@ def find_label_errors(scores: np.ndarray, targets: np.ndarray) -> Optional[np.nd
         if not present.any() or present.all():  # nothing tells one from the other
             continue
         given = [[0] if has_label else [] for has_label in present.tolist()]
-        found[known, label] = find_multilabel_issues_per_class(given, score[known, None], n_jobs=1)[:, 0]
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of classes with few images
+            found[known, label] = find_multilabel_issues_per_class(given, score[known, None], n_jobs=1)[:, 0]
     return found
