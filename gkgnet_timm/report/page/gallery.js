@@ -49,9 +49,11 @@ function drawViewer() {
     type: 'button', 'aria-pressed': String(viewer.stage === stage), onclick: () => { viewer.stage = stage; drawViewer(); },
   }, text);
   const about = `Where the node of ${short(nameOf(item[1]))} looked, by stage of the network. Paler is less. In a single stage, a frame is a patch that was chosen: blue and orange for the two groups of channels, pink for both.`;
+  const hadFocus = find('viewer-stages').contains(document.activeElement);
   find('viewer-stages').replaceChildren(...(patches ? [
     button(-1, 'Image'), button(0, 'All stages'), ...stages.map((stage) => button(stage, `Stage ${stage}`)), make('p', { class: 'soft' }, about),
   ] : []));
+  if (hadFocus) find('viewer-stages').querySelector('[aria-pressed="true"]')?.focus();
   find('viewer-labels').tBodies[0].replaceChildren(...image.labels.map(([label, score, target]) => {
     const isGiven = score >= classes[label].threshold;
     const verdict = target < 0 ? 'unknown' : target ? (isGiven ? 'found' : 'missed') : isGiven ? 'wrong' : '';
@@ -74,7 +76,8 @@ function startGallery() {
   };
   find('previous').addEventListener('click', () => go(-1));
   find('next').addEventListener('click', () => go(1));
-  find('viewer').addEventListener('keydown', (event) => {
+  document.addEventListener('keydown', (event) => {
+    if (!find('viewer').open) return;
     if (event.key === 'ArrowLeft') go(-1);
     if (event.key === 'ArrowRight') go(1);
   });

@@ -26,7 +26,7 @@ function sharesOf(patches, width, height) {
 function paint(canvas, picture, patches) {
   const [width, height] = [picture.naturalWidth, picture.naturalHeight];
   Object.assign(canvas, { width, height });
-  const context = canvas.getContext('2d');
+  const context = canvas.getContext('2d', { willReadFrequently: true });
   context.drawImage(picture, 0, 0);
   const pixels = context.getImageData(0, 0, width, height);
   const shares = sharesOf(patches, width, height);
