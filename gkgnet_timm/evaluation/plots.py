@@ -17,6 +17,7 @@ MAX_CELLS = 40  # classes in the matrix
 CELL = 0.18  # inches of a bar
 MAX_CURVES = 10  # classes that all have a curve of their own
 ENDS = 3  # best and worst classes that have one, of more
+RECALLS = np.linspace(0.005, 1, 200)  # as fine as a picture shows; there may be N thresholds
 WIDE, NARROW = (10, 90), (25, 75)  # percentiles of bands
 
 
@@ -25,33 +26,32 @@ def _in_legend(ap: float, name: str) -> str:
     return f'{figure}  {name}'
 
 
-def _draw_curves(axes: Any, recalls: np.ndarray, curves: np.ndarray, ap: np.ndarray, names: List[str]) -> None:
+def _draw_curves(axes: Any, curves: np.ndarray, ap: np.ndarray, names: List[str]) -> None:
     """Draw the curves (L, R) of classes, best AP first; of many classes bands, and the best and worst."""
     shown = range(len(curves))
     if len(curves) > MAX_CURVES:
         shown = [*shown[:ENDS], *shown[-ENDS:]]
         for (low, high), alpha in ((WIDE, 0.12), (NARROW, 0.16)):
             edges = np.percentile(curves, (low, high), axis=0)
-            axes.fill_between(recalls, *edges, color='k', alpha=alpha, lw=0, label=f'{high - low} % of the classes')
+            axes.fill_between(RECALLS, *edges, color='k', alpha=alpha, lw=0, label=f'{high - low} % of the classes')
     for i, (colour, style) in zip(shown, class_styles(len(shown))):
-        axes.plot(recalls, curves[i], color=colour, ls=style, lw=1.5, label=_in_legend(ap[i], names[i]))
+        axes.plot(RECALLS, curves[i], color=colour, ls=style, lw=1.5, label=_in_legend(ap[i], names[i]))
 
 
 def _draw_precision_recall(axes: Any, scores: np.ndarray, targets: np.ndarray, names: List[str]) -> None:
-    recalls = np.linspace(0, 1, 201)  # as fine as a picture shows; there may be N thresholds
     present = np.flatnonzero((targets > 0).any(axis=0))
     ap = 100 * average_precision(scores, targets)
     order = present[np.argsort(-ap[present], kind='stable')]
     if len(order):
-        curves = np.stack([precision_at(scores[:, i], targets[:, i], recalls) for i in order])
-        _draw_curves(axes, recalls, curves, ap[order], [names[i] for i in order])
+        curves = np.stack([precision_at(scores[:, i], targets[:, i], RECALLS) for i in order])
+        _draw_curves(axes, curves, ap[order], [names[i] for i in order])
         if len(order) > 1:
             mean = _in_legend(ap[order].mean(), f'mean of {len(order)} classes')
-            axes.plot(recalls, curves.mean(axis=0), 'k', lw=2.5, label=mean)
+            axes.plot(RECALLS, curves.mean(axis=0), 'k', lw=2.5, label=mean)
             known = targets >= 0
             of_all = 100 * average_precision(scores[known][:, None], targets[known][:, None])[0]
             pooled = _in_legend(of_all, 'all classes pooled')
-            axes.plot(recalls, precision_at(scores, targets, recalls), 'k', ls=(0, (1, 1)), lw=2.5, label=pooled)
+            axes.plot(RECALLS, precision_at(scores, targets, RECALLS), 'k', ls=(0, (1, 1)), lw=2.5, label=pooled)
         ends = f'\n{ENDS} best, {ENDS} worst of {len(order)}' if len(order) > MAX_CURVES else ''
         style = dict(fontsize=8, title=f'AP in %{ends}', title_fontsize=9, alignment='left')
         axes.legend(loc='upper left', bbox_to_anchor=(1.01, 1), borderaxespad=0, **style)

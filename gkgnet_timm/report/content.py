@@ -15,7 +15,7 @@ from .words import describe_data, explain_calibration, explain_figures
 
 __all__ = ['describe_classes', 'describe_confusion', 'describe_evaluation', 'pick_galleries']
 
-RECALLS = np.linspace(0, 1, 51)
+RECALLS = np.linspace(0.01, 1, 51)  # at 0 there is no precision
 QUANTILES = (10, 50, 90)
 MATRIX = 30  # most classes in the matrix
 CONFUSED = 500  # most classes that are looked at

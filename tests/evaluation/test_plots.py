@@ -72,8 +72,7 @@ def test_of_many_classes_the_best_and_worst_have_curves_and_the_others_bands(cla
     ends = [*order[: plots.ENDS], *order[-plots.ENDS :]]
     assert shown[:-2] == ['80 % of the classes', '50 % of the classes', *(f'{ap[i]:5.1f}  class {i}' for i in ends)]
     assert axes.get_legend().get_title().get_text() == f'AP in %\n3 best, 3 worst of {classes - 1}'
-    recalls = np.linspace(0, 1, 201)
-    curves = [precision_at(scores[:, i], targets[:, i], recalls) for i in range(classes) if i != 1]
+    curves = [precision_at(scores[:, i], targets[:, i], plots.RECALLS) for i in range(classes) if i != 1]
     for band, percentiles in zip(axes.collections, (plots.WIDE, plots.NARROW), strict=True):
         extents = band.get_paths()[0].get_extents()
         low, high = np.percentile(curves, percentiles, axis=0)

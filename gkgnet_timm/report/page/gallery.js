@@ -6,6 +6,12 @@ const viewer = { items: [], at: 0, stage: -1 };
 const patchesOf = ([image, label]) => DATA.looks[`${image}:${label}`];
 const scoreOf = ([image, label]) => DATA.images[image].labels.find((entry) => entry[0] === label)[1];
 
+// The labels of an image in the data.
+function hasOf(image) {
+  const names = image.labels.filter(([, , target]) => target > 0).map(([label]) => short(nameOf(label), 20));
+  return names.length ? `labels: ${names.join(', ')}` : 'no label';
+}
+
 function drawGallery(kind) {
   const gallery = DATA.galleries[kind];
   const items = !gallery ? [] : state.chosen < 0 ? gallery.overall : gallery.classes[state.chosen] || [];
@@ -25,6 +31,7 @@ function drawGallery(kind) {
     return make('button', { onclick: () => show(items, at) },
       make('span', { class: 'picture' }, frame(image, patches, 0)),
       make('span', { class: 'name' }, verb, make('b', {}, nameOf(item[1])), ` ${scoreOf(item).toFixed(2)}`),
+      make('small', { class: 'name' }, hasOf(image)),
       make('small', { class: 'name' }, image.file));
   }));
 }
