@@ -76,19 +76,16 @@ def explain_figures(
     """
     figures = evaluation.metrics
     at = 'the thresholds of the classes' if np.ndim(evaluation.threshold) else f'threshold {evaluation.threshold:g}'
+    present = ''
+    if figures['mAP_present'] != figures['mAP']:
+        present = f' ({figures["mAP_present"]:.1f} over those that have images)'
     found = [
         (
             'mAP',
             figures['mAP'],
             'How well images that have a label are ranked above those that do not: the average precision, as a mean '
-            f'over the classes. Scores that ignore the image reach {chance_level(evaluation.targets):.1f}.',
-        )
-    ]
-    if figures['mAP_present'] != figures['mAP']:
-        found.append(
-            ('mAP, classes with images', figures['mAP_present'], 'The same without classes that no image has.')
-        )
-    found += [
+            f'over the classes{present}. Scores that ignore the image reach {chance_level(evaluation.targets):.1f}.',
+        ),
         (
             'CF1',
             figures['CF1'],

@@ -150,9 +150,10 @@ function drawHistogram() {
     }, draw('title', {}, `${plural(one.histogram[i][bin], 'score')} from ${(bin / group.length).toFixed(2)} to ${((bin + 1) / group.length).toFixed(2)}, ${(100 * share).toFixed(1)} %`)));
   }));
   const lines = [[state.chosen < 0 ? DATA.threshold : one.threshold, 'threshold', ''], [one.best_threshold ?? null, 'best', '5 4']];
-  for (const [value, name, dash] of lines) {
-    if (value === null) continue;
-    const isRight = X(value) > X(0.75);
+  const shown = lines.filter(([value]) => value !== null);
+  for (const [value, name, dash] of shown) {
+    const isLower = shown.some(([other]) => other > value); // its name is on the other side
+    const isRight = isLower ? value > 0.25 : value > 0.75;
     root.append(draw('line', { x1: X(value), x2: X(value), y1: Y(at(high)), y2: Y(-at(high)), stroke: 'var(--ink)', 'stroke-width': 2, 'stroke-dasharray': dash }));
     root.append(draw('text', { x: X(value) + (isRight ? -5 : 5), y: name === 'best' ? Y(-at(high)) - 5 : Y(at(high)) + 12, 'text-anchor': isRight ? 'end' : 'start' }, `${name} ${threshold(value)}`));
   }

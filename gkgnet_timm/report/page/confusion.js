@@ -63,6 +63,7 @@ function drawMatrix() {
   });
   find('matrix').replaceChildren(root);
   find('matrix-legend').replaceChildren(gradient(colours[0], tops[0], 'of the images without the label get it'), gradient(colours[1], tops[1], 'of the images with the label miss it (diagonal)'));
+  if (matrix.flat().includes(null)) find('matrix-legend').append(make('span', { class: 'soft' }, 'grey: there are no such images'));
 }
 
 function startConfusion() {
