@@ -1,6 +1,7 @@
 """Evaluation on a labelled split, the same in training and in validation."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Union
 
@@ -39,6 +40,10 @@ class Evaluation(NamedTuple):
     threshold: Threshold  # of predicted labels
     unreadable: List[str] = []  # files left out
     read_image: Optional[Callable[[int], Optional[Image.Image]]] = None  # upright image of a row, None if it is gone
+
+
+def _read_row(dataset: MultiLabelDataset, positions: np.ndarray, row: int) -> Optional[Image.Image]:
+    return dataset.read_image(int(positions[row]))
 
 
 def evaluate_dataset(
@@ -96,7 +101,7 @@ def evaluate_dataset(
         files = [str(dataset.filename(position)) for position in positions]
         skipped = sorted(set(range(len(dataset))) - set(positions.tolist()))
         unreadable = [str(dataset.filename(position, absolute=True)) for position in skipped]
-        read_image = lambda row: dataset.read_image(int(positions[row]))  # noqa: E731
+        read_image = partial(_read_row, dataset, positions)
         areas = getattr(dataset.reader, 'areas', None)
         if areas is not None:
             figures = multilabel_metrics(logits, targets, areas=areas[positions])
