@@ -109,7 +109,7 @@ function drawCurves() {
   });
   const legend = [];
   const entry = (sample, name, value, button) => legend.push(
-    make('li', {}, fill(draw('svg', { width: 34, height: 12 }), {}, [sample]), make('span', { class: 'name' }, name), make('span', {}, value), button),
+    make('li', {}, fill(draw('svg', { width: 34, height: 12 }), {}, [sample]), make('span', { class: 'name', title: name }, short(name, 60)), make('span', {}, value), button),
   );
   const sample = (colour, dash, width) => draw('line', { x1: 1, x2: 33, y1: 6, y2: 6, stroke: colour, 'stroke-dasharray': dash, 'stroke-width': width });
   if (shown.length > COLOURS.length) {

@@ -7,7 +7,7 @@ const cellColour = (share, top) => Math.sqrt(Math.min(1, share / (top || 1)));
 function drawPairs() {
   const isOf = ([label, given]) => state.chosen < 0 || label === state.chosen || given === state.chosen;
   const shown = confusion.pairs.filter(isOf).slice(0, MOST_PAIRS);
-  const name = (index) => make('td', { class: 'name' }, make('button', { class: 'name', onclick: () => { choose(index); find('class').focus(); } }, nameOf(index)));
+  const name = (index) => make('td', { class: 'name' }, make('button', { class: 'name', onclick: () => { choose(index); find('class').focus(); }, title: nameOf(index) }, short(nameOf(index), 60)));
   find('pairs').tBodies[0].replaceChildren(...shown.map(([label, given, wrong, all, share, base]) => make('tr', {},
     name(label), name(given), make('td', {}, `${wrong.toLocaleString('en')} of ${all.toLocaleString('en')}`),
     make('td', {}, `${number(share)} %`), make('td', {}, `${number(base)} %`))));

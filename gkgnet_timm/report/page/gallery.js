@@ -30,7 +30,7 @@ function drawGallery(kind) {
     const verb = kind === 'label_errors' ? (given[2] ? 'perhaps not: ' : 'perhaps missing: ') : '';
     return make('button', { onclick: () => show(items, at) },
       make('span', { class: 'picture' }, frame(image, patches, 0)),
-      make('span', { class: 'name' }, verb, make('b', {}, nameOf(item[1])), ` ${scoreOf(item).toFixed(2)}`),
+      make('span', { class: 'name' }, verb, make('b', { title: nameOf(item[1]) }, short(nameOf(item[1]), 60)), ` ${scoreOf(item).toFixed(2)}`),
       make('small', { class: 'name' }, hasOf(image)),
       make('small', { class: 'name' }, image.file));
   }));
@@ -64,7 +64,7 @@ function drawViewer() {
   find('viewer-labels').tBodies[0].replaceChildren(...image.labels.map(([label, score, target]) => {
     const isGiven = score >= classes[label].threshold;
     const verdict = target < 0 ? 'unknown' : target ? (isGiven ? 'found' : 'missed') : isGiven ? 'wrong' : '';
-    const row = make('tr', {}, make('td', { class: 'name' }, nameOf(label)), make('td', {}, target < 0 ? '?' : target ? 'yes' : 'no'),
+    const row = make('tr', {}, make('td', { class: 'name', title: nameOf(label) }, short(nameOf(label), 60)), make('td', {}, target < 0 ? '?' : target ? 'yes' : 'no'),
       make('td', {}, `${score.toFixed(2)} (${threshold(classes[label].threshold)})`), make('td', {}, verdict));
     row.classList.toggle('chosen', label === item[1]);
     return row;

@@ -1,7 +1,7 @@
 // The summary, and the table of classes: sorted by a click on a heading, a class chosen by a click on its name.
 
 const COLUMNS = [
-  { key: 'name', title: 'Class', className: 'name', text: (row) => row.name },
+  { key: 'name', title: 'Class', className: 'name', text: (row) => short(row.name, 100) },
   { key: 'images', title: 'Images', text: (row) => row.images.toLocaleString('en') },
   { key: 'AP', title: 'AP', className: 'bar', text: (row) => number(row.AP) },
   { key: 'F1', title: 'F1', text: (row) => number(row.F1) },
@@ -45,7 +45,7 @@ function makeRow(index) {
   const row = classes[index];
   const cells = COLUMNS.map(({ key, className, text }) => {
     if (key === 'name') {
-      return make('td', { class: 'name' }, make('button', { class: 'name', onclick: () => choose(index) }, text(row)));
+      return make('td', { class: 'name' }, make('button', { class: 'name', title: row.name, onclick: () => choose(index) }, text(row)));
     }
     const cell = make('td', { class: className }, text(row));
     if (className === 'bar' && row.AP !== null) {

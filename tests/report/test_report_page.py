@@ -1,4 +1,4 @@
-"""The page of a report, as it is written. What it does in a browser: test_browser.py."""
+"""The page of a report, as it is written. What it does in a browser: test_report_in_browser.py."""
 
 import sys
 import warnings
