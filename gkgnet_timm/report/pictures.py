@@ -17,7 +17,7 @@ __all__ = ['Look', 'describe_pictures']
 # patches that label nodes of an image chose, by class: stage, channel group, and a box in thousandths of the image
 Look = Callable[[Image.Image, Sequence[int]], Dict[int, List[List[int]]]]
 
-MOST_LOOKED = 240  # images whose label nodes are asked where they looked
+MOST_LOOKED = 120  # images whose label nodes are asked where they looked
 BEST = 3  # scores that are shown of an image in any case
 MOST_LABELS = 15
 
