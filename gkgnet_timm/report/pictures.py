@@ -19,18 +19,25 @@ Look = Callable[[Image.Image, Sequence[int]], Dict[int, List[List[int]]]]
 
 MOST_LOOKED = 120  # images whose label nodes are asked where they looked
 BEST = 3  # scores that are shown of an image in any case
-MOST_LABELS = 15
+MOST_LABELS = 40
 
 
-def _labels(evaluation: Evaluation, row: int, wanted: Sequence[int], thresholds: np.ndarray) -> List[List[Any]]:
-    """Class, score and target of what there is to say about an image, highest score first."""
+def _labels(evaluation: Evaluation, row: int, wanted: Sequence[int], thresholds: np.ndarray) -> Dict[str, Any]:
+    """Labels that an image has or is given, as class, score, target and whether it is given, highest score first, and
+    how many more there are."""
     scores, targets = evaluation.scores[row], evaluation.targets[row]
+    given = scores >= thresholds
     order = np.argsort(-evaluation.ranking[row], kind='stable')
-    matters = (targets != 0) | (scores >= thresholds)
-    matters[order[:BEST]] = True
-    shown = order[matters[order]][:MOST_LABELS].tolist()
-    shown += [label for label in wanted if label not in shown]
-    return [[label, round(float(scores[label]), 4), int(targets[label])] for label in shown]
+    rank = np.argsort(order)
+    matters = (targets != 0) | given | (rank < BEST)
+    is_wanted = np.isin(np.arange(len(scores)), wanted)
+    first = np.lexsort((rank, targets <= 0, ~is_wanted))  # those of the galleries, then those that it has
+    shown = first[(matters | is_wanted)[first]][:MOST_LABELS]
+    labels = [
+        [label, round(float(scores[label]), 4), int(targets[label]), int(given[label])]
+        for label in shown[np.argsort(rank[shown])].tolist()
+    ]
+    return dict(labels=labels, more=int((matters | is_wanted).sum()) - len(labels))
 
 
 def _describe(found: int, wanted: int, images: int, looked: int, can_look: bool, was_given: bool) -> str:
@@ -67,7 +74,7 @@ def describe_pictures(
     with ProgressBar(len(labels_of), 'pictures of the report') as bar:
         for row, labels in labels_of.items():
             image = evaluation.read_image(row) if evaluation.read_image else None
-            described = dict(file=evaluation.files[row], labels=_labels(evaluation, row, labels, thresholds))
+            described = dict(file=evaluation.files[row], **_labels(evaluation, row, labels, thresholds))
             if image is not None:
                 described.update(src=album.add(image), size=image.size)
                 if look and places[row] < MOST_LOOKED and described['src']:

@@ -62,7 +62,9 @@ def test_galleries_are_of_the_worst(tmp_path):
         image, label = gallery['overall'][0]
         row = evaluation.files.index(data['images'][image]['file'])
         assert order[row, label] == np.where(wrong, order, np.inf).min()
-        assert [label, round(float(scores[row, label]), 4), int(targets[row, label])] in data['images'][image]['labels']
+        given = int(scores[row, label] >= 0.5)
+        entry = [label, round(float(scores[row, label]), 4), int(targets[row, label]), given]
+        assert entry in data['images'][image]['labels']
     files = [image['file'] for image in data['images']]
     assert len(files) == len(set(files)) and not any(image.get('src') for image in data['images'])
     assert data['pictures'] == 'There are no pictures, as the images are not at hand: they are named only.'
@@ -137,6 +139,21 @@ def test_pictures_and_looks(tmp_path, monkeypatch):
     assert data['pictures'].endswith(f'Where the label nodes looked is shown for {len(asked)} of them.')
     _, data = write(tmp_path, evaluation._replace(read_image=lambda row: None), look)
     assert data['pictures'] == 'There are no pictures, as none of the images was found where the files are named from.'
+
+
+def test_labels_of_an_image(tmp_path, monkeypatch):
+    """Those of a mistake come first, then those that it has; how many are left out is said."""
+    monkeypatch.setattr(pictures, 'MOST_LABELS', 3)
+    evaluation = make_evaluation(1, 6)
+    scores = np.array([[0.9, 0.8, 0.7, 0.6, 0.2, 0.1]])
+    targets = np.array([[1, 0, 1, 0, 1, 0]], np.int8)
+    evaluation = evaluation._replace(scores=scores, ranking=scores, targets=targets)
+    thresholds = np.full(6, 0.5)
+    shown = pictures._labels(evaluation, 0, [3], thresholds)
+    assert shown == dict(labels=[[0, 0.9, 1, 1], [2, 0.7, 1, 1], [3, 0.6, 0, 1]], more=2)
+    monkeypatch.setattr(pictures, 'MOST_LABELS', 9)
+    shown = pictures._labels(evaluation, 0, [5], thresholds)
+    assert [label for label, *_ in shown['labels']] == [0, 1, 2, 3, 4, 5] and shown['more'] == 0
 
 
 def test_without_cleanlab(tmp_path, monkeypatch):

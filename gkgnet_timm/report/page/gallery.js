@@ -61,14 +61,14 @@ function drawViewer() {
     button(-1, 'Image'), button(0, 'All stages'), ...stages.map((stage) => button(stage, `Stage ${stage}`)), make('p', { class: 'soft' }, about),
   ] : []));
   if (hadFocus) find('viewer-stages').querySelector('[aria-pressed="true"]')?.focus();
-  find('viewer-labels').tBodies[0].replaceChildren(...image.labels.map(([label, score, target]) => {
-    const isGiven = score >= classes[label].threshold;
+  find('viewer-labels').tBodies[0].replaceChildren(...image.labels.map(([label, score, target, isGiven]) => {
     const verdict = target < 0 ? 'unknown' : target ? (isGiven ? 'found' : 'missed') : isGiven ? 'wrong' : '';
     const row = make('tr', {}, make('td', { class: 'name', title: nameOf(label) }, short(nameOf(label), 60)), make('td', {}, target < 0 ? '?' : target ? 'yes' : 'no'),
       make('td', {}, `${score.toFixed(2)} (${threshold(classes[label].threshold)})`), make('td', {}, verdict));
     row.classList.toggle('chosen', label === item[1]);
     return row;
   }));
+  find('viewer-more').textContent = image.more ? `${plural(image.more, 'more label is', 'more labels are')} left out.` : '';
 }
 
 function startGallery() {
