@@ -16,9 +16,10 @@ KINDS = dict(
     false_positives=('The model gives a label that the image does not have', 'false positive', 'highest score'),
     misses=('The model does not give a label that the image has', 'miss', 'lowest score'),
     label_errors=(
-        'By the scores of the model, these labels of the data set are probably wrong or missing',
-        'suspicious label',
-        'least plausible label',
+        'Labels of the data set that do not fit the scores: wrong or missing ones, or mistakes of the model. The better '
+        'the model, the more of them are errors of the data; look before you change one',
+        'label that does not fit',
+        'worst',
     ),
 )
 
