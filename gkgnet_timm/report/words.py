@@ -16,8 +16,8 @@ KINDS = dict(
     false_positives=('The model gives a label that the image does not have', 'false positive', 'highest score'),
     misses=('The model does not give a label that the image has', 'miss', 'lowest score'),
     label_errors=(
-        'Labels of the data set that do not fit the scores: wrong or missing ones, or mistakes of the model. The better '
-        'the model, the more of them are errors of the data; look before you change one',
+        'Labels of the data set that do not fit the scores: wrong or missing ones, or mistakes of the model. The '
+        'better the model, the more of them are errors of the data; look before you change one',
         'label that does not fit',
         'worst',
     ),
