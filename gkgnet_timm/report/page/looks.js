@@ -4,10 +4,16 @@ const GROUPS = ['#0072B2', '#D55E00', '#009E73', '#56B4E9', '#E69F00']; // of ch
 const BOTH = '#CC79A7';
 const PALE = 0.55; // share of white where nobody looked
 
+function groupBy(items, keyOf) { // Map.groupBy, which browsers of 2023 do not have
+  const groups = new Map();
+  for (const item of items) groups.set(keyOf(item), [...(groups.get(keyOf(item)) || []), item]);
+  return groups;
+}
+
 // How many pairs of stage and channel group chose each pixel, from 0 for the fewest to 1 for the most.
 function sharesOf(patches, width, height) {
   const counts = new Uint8Array(width * height);
-  const pairs = Map.groupBy(patches, (patch) => `${patch[0]}:${patch[1]}`);
+  const pairs = groupBy(patches, (patch) => `${patch[0]}:${patch[1]}`);
   for (const chosen of pairs.values()) {
     const isChosen = new Uint8Array(width * height);
     for (const [, , x0, y0, x1, y1] of chosen) {
@@ -40,7 +46,7 @@ function paint(canvas, picture, patches) {
 
 function outlines(patches) {
   const root = draw('svg', { viewBox: '0 0 1000 1000', preserveAspectRatio: 'none', 'aria-hidden': 'true' });
-  for (const same of Map.groupBy(patches, (patch) => patch.slice(2).join()).values()) {
+  for (const same of groupBy(patches, (patch) => patch.slice(2).join()).values()) {
     const [[, group, x0, y0, x1, y1]] = same;
     const isBoth = new Set(same.map((patch) => patch[1])).size > 1;
     root.append(draw('rect', {
