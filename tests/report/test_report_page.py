@@ -75,7 +75,6 @@ def test_hostile_names_end_nothing(tmp_path):
     evaluation = make_evaluation(len(files), names=HOSTILE, files=files)
     page, data = write(tmp_path, evaluation, model=HOSTILE[0], split=HOSTILE[1])
     text = page.read_text()
-    assert text.isascii() is False or text  # the style has no other letters than those of the page
     assert text.count('</script>') == 2 and 'alert(1)</script>' not in text and '<img' not in text
     assert [one['name'] for one in data['classes']] == HOSTILE
     assert {image['file'] for image in data['images']} <= set(files)
