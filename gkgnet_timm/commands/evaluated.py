@@ -36,7 +36,7 @@ from .selected import (
     select_weights,
 )
 
-__all__ = ['check_weights', 'evaluate_model', 'is_folder_of_checkpoints', 'parse_evaluation']
+__all__ = ['check_weights', 'evaluate_model', 'is_folder_of_checkpoints', 'load_evaluated', 'parse_evaluation']
 
 PREPROCESSING = ('input_size', 'crop_pct', 'crop_mode', 'interpolation', 'mean', 'std')
 
@@ -152,6 +152,13 @@ def _meaning(args: argparse.Namespace, trained: Optional[TrainedWith]) -> Option
     """Return how the table of the training was understood, if it was on one."""
     record = trained.table if trained and args.dataset == 'csv' else None
     return None if record is None else Meaning.from_record(record)
+
+
+def load_evaluated(args: argparse.Namespace, trained: Optional[TrainedWith], num_classes: int) -> nn.Module:
+    """Load the model of an evaluation once more, with the preprocessing of the flags as its own."""
+    model = load_selected(args, num_classes, use_ema=bool(trained and trained.takes_average(args.use_ema)))
+    model.pretrained_cfg = dict(model.pretrained_cfg, **resolve_preprocessing(model, args=vars(args)))
+    return model
 
 
 def evaluate_model(

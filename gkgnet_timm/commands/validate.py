@@ -3,11 +3,13 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import List, Optional, Tuple, Union
 
 import numpy as np
 import torch
 
+from ..data import Decoder
 from ..evaluation.answers import find_permutation
 from ..evaluation.class_report import class_report, write_class_report
 from ..evaluation.evaluate import Evaluation, evaluate_scores
@@ -17,14 +19,17 @@ from ..evaluation.scores_file import save_scores
 from ..evaluation.thresholds import calibrate, save_thresholds
 from ..inference.device import Process, start_process
 from ..metrics import average_precision, chance_level, multilabel_metrics
+from ..report.looks import create_look
+from ..report.page import write_report
+from ..report.thumbnails import images_of_files
 from ..runtime import command_line, one_line
 from ..weights.file import TrainedWith
-from .evaluated import check_weights, evaluate_model, is_folder_of_checkpoints, parse_evaluation
+from .evaluated import check_weights, evaluate_model, is_folder_of_checkpoints, load_evaluated, parse_evaluation
 from .flags.checks import check_outputs
 from .flags.validate import create_parser
 from .jobs import list_jobs
 
-OF_ONE_MODEL = ('metrics_by_class', 'calibrate', 'scores_out', 'plots')  # each model would overwrite them
+OF_ONE_MODEL = ('metrics_by_class', 'calibrate', 'scores_out', 'plots', 'report')  # each model would overwrite them
 SELECTING = ('model', 'checkpoint', 'dataset', 'data_dir', 'split')
 
 
@@ -35,7 +40,7 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
         ValueError: If there is nothing to evaluate, or flags contradict each other.
     """
     args, trained = parse_evaluation(argv, create_parser(), takes_several=True)
-    check_outputs(args, ('results_file', 'metrics_by_class', 'calibrate', 'scores_out'), ('plots',))
+    check_outputs(args, ('results_file', 'metrics_by_class', 'calibrate', 'scores_out'), ('plots', 'report'))
     if args.scores_in and args.use_ema:
         raise ValueError(f'--use-ema: {args.scores_in!r} has scores, not averaged weights.')
     if not args.scores_in and not is_folder_of_checkpoints(args.checkpoint):  # each is checked when its turn comes
@@ -43,9 +48,11 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
     return args, trained
 
 
-def _write_files(args: argparse.Namespace, evaluation: Evaluation) -> None:
+def _write_files(
+    args: argparse.Namespace, trained: Optional[TrainedWith], process: Process, evaluation: Evaluation, of: Result
+) -> None:
     """Print the table of classes, write what the flags ask for, and say so."""
-    metrics, scores, ranking, targets, files, class_names, threshold, _ = evaluation
+    metrics, scores, ranking, targets, files, class_names, threshold, *_ = evaluation
     rows = class_report(scores, targets, class_names, threshold, ranking)
     print(f'\n{class_table(rows)}\n')
     if args.metrics_by_class:
@@ -61,8 +68,23 @@ def _write_files(args: argparse.Namespace, evaluation: Evaluation) -> None:
         save_scores(args.scores_out, scores, targets, files, class_names, ranking if is_logits else None)
     if args.plots:
         draw_plots(args.plots, scores, targets, class_names, threshold, ranking)
-    if written := [path for name in OF_ONE_MODEL if (path := getattr(args, name))]:
+    written = [path for name in OF_ONE_MODEL if name != 'report' and (path := getattr(args, name))]
+    if args.report:
+        written.append(str(_write_report(args, trained, process, evaluation, of)))
+    if written:
         print(f'Wrote {", ".join(written)}.')
+
+
+def _write_report(
+    args: argparse.Namespace, trained: Optional[TrainedWith], process: Process, evaluation: Evaluation, of: Result
+) -> Path:
+    """Write the page of --report."""
+    if args.scores_in:
+        decoder = Decoder(args.bit_depth, args.background, args.max_pixels)
+        read_image = images_of_files(evaluation.files, (args.images, args.data_dir), decoder)
+        return write_report(args.report, evaluation._replace(read_image=read_image), of)
+    model = load_evaluated(args, trained, len(evaluation.class_names)).to(process.device)
+    return write_report(args.report, evaluation, of, create_look(model, evaluation.class_names))
 
 
 def _describe_permutation(args: argparse.Namespace, evaluation: Evaluation, outputs: np.ndarray) -> str:
@@ -112,7 +134,7 @@ def validate(
         if (outputs := find_permutation(headline.ranking, headline.targets)) is not None:
             print(_describe_permutation(args, headline, outputs))
         if is_only:
-            _write_files(args, headline)
+            _write_files(args, trained, process, headline, result)
     return result
 
 

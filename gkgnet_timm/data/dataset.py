@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, Callable, Dict, List, Optional, Tuple, Union
 import numpy as np
 import torch
 import torch.utils.data
+from PIL import Image
 
 import timm.data
 from timm.data import ImageDataset, IterableImageDataset, MultiLabelTarget
@@ -92,6 +93,11 @@ class MultiLabelDataset(ImageDataset):
         with open(self.bad_images, 'a', encoding='utf-8', errors='surrogateescape') as file:
             file.write(f'{path}\n')
         return image, torch.full((len(self.class_names),), torch.nan)
+
+    def read_image(self, index: int) -> Optional[Image.Image]:
+        """Return an upright image as it is in its file, None if it cannot be read."""
+        image, problem = self.decoder.read(lambda: self.reader[index][0])
+        return None if problem else image
 
     def targets(self) -> np.ndarray:
         """Return the targets (N, L) that training sees, without reading an image."""

@@ -1,12 +1,14 @@
 """Evaluation on a labelled split, the same in training and in validation."""
 
 import os
+from functools import partial
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Union
 
 import numpy as np
 import torch
 import torch.nn as nn
+from PIL import Image
 
 from timm.task import evaluation_sample_limit
 
@@ -37,6 +39,11 @@ class Evaluation(NamedTuple):
     class_names: List[str]
     threshold: Threshold  # of predicted labels
     unreadable: List[str] = []  # files left out
+    read_image: Optional[Callable[[int], Optional[Image.Image]]] = None  # upright image of a row, None if it is gone
+
+
+def _read_row(dataset: MultiLabelDataset, positions: np.ndarray, row: int) -> Optional[Image.Image]:
+    return dataset.read_image(int(positions[row]))
 
 
 def evaluate_dataset(
@@ -89,16 +96,17 @@ def evaluate_dataset(
     logits, targets, positions = evaluator.gathered
     check_negatives(targets, getattr(dataset, 'split', 'the data set'))
     scores = exact_scores(logits)
-    files, unreadable = [str(position) for position in positions], []
+    files, unreadable, read_image = [str(position) for position in positions], [], None
     if isinstance(dataset, MultiLabelDataset):
         files = [str(dataset.filename(position)) for position in positions]
         skipped = sorted(set(range(len(dataset))) - set(positions.tolist()))
         unreadable = [str(dataset.filename(position, absolute=True)) for position in skipped]
+        read_image = partial(_read_row, dataset, positions)
         areas = getattr(dataset.reader, 'areas', None)
         if areas is not None:
             figures = multilabel_metrics(logits, targets, areas=areas[positions])
             metrics.update({name: value for name, value in figures.items() if name.startswith('AP_')})
-    return Evaluation(metrics, scores, logits, targets, files, dataset.class_names, threshold, unreadable)
+    return Evaluation(metrics, scores, logits, targets, files, dataset.class_names, threshold, unreadable, read_image)
 
 
 def evaluate_scores(path: Union[str, Path], threshold: Union[str, float, Path] = 0.5) -> Evaluation:

@@ -239,6 +239,7 @@ class TrainConfig:
     log_interval: int = option(50, 'updates between lines', 'N', limits=(1, inf))
     checkpoint_hist: int = option(3, 'epoch checkpoints to keep', 'N', limits=(1, inf))
     log_images: bool = option(False, 'draw a batch after augmentation, with its labels, to train_batch.png')
+    report: bool = option(False, 'end with the page of validate --report for the best checkpoint, in report/')
     seed: int = option(42, 'decides all that is random', limits=(0, 2**32 - 1))
     log_wandb: bool = option(False, 'log to Weights & Biases')
     wandb_project: Optional[str] = option(None, 'of Weights & Biases', 'NAME')
@@ -277,6 +278,8 @@ class TrainConfig:
             raise ValueError(f'--val-fraction must be between 0 and 1, got {self.val_fraction}.')
         if self.no_val and self.patience:
             raise ValueError('--patience needs the figures of an evaluation: leave out --no-val.')
+        if self.no_val and self.report:
+            raise ValueError('--report shows an evaluation: leave out --no-val.')
         ways = [name for name in ('val_fraction', 'no_val') if getattr(self, name)]
         of_split = ('val_split', 'val_where', 'val_images', 'val_num_samples')
         given = [name for name in of_split if getattr(self, name)]

@@ -19,7 +19,7 @@ def _draw_panel(axes: Any, rows: List[Dict[str, Any]], columns: Dict[str, str]) 
 
 
 def draw_curves(summary: Union[str, Path], path: Union[str, Path], metric: str, name: Optional[str] = None) -> None:
-    """Draw loss, learning rate and metric of a summary.csv over the epochs, as far as they are known.
+    """Draw losses, metric and learning rate of a summary.csv over the epochs, as far as they are known.
 
     Args:
         summary: File of `RunLog`.
@@ -30,12 +30,10 @@ def draw_curves(summary: Union[str, Path], path: Union[str, Path], metric: str, 
     with open(summary, newline='', encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
     best = next((int(row['best_epoch']) for row in reversed(rows) if row.get('best_epoch')), None)
-    panels = {
-        'loss': {'training': 'train_loss', 'validation': 'eval_loss'},
-        'learning rate': {'learning rate': 'lr'},
-    }
-    if metric not in panels:
+    panels = {'loss': {'training': 'train_loss', 'validation': 'eval_loss'}}
+    if metric != 'loss':
         panels[metric] = {metric: f'eval_{metric}', **({'chance': 'eval_chance'} if metric == 'mAP' else {})}
+    panels['learning rate'] = {'learning rate': 'lr'}
     figure = create_figure(figsize=(12, 3.8), layout='constrained')
     if name:
         figure.suptitle(short_name(name, 80))

@@ -34,6 +34,7 @@ from .freeze import scale_trunk_rate, set_frozen
 from .logs import RunLog
 from .pictures import draw_batch
 from .progress import Progress
+from .report import report_run
 from .schedule import create_schedule
 
 __all__ = ['train']
@@ -45,7 +46,7 @@ def train(config: TrainConfig, resume: Optional[str] = None) -> Dict[str, float]
     """Train a model, as train_multilabel.py does. Runs under `torchrun` as well.
 
     `output/experiment` then holds `args.yaml`, `summary.csv`, `curves.png`, `last.pth.tar`, `model_best.pth.tar`, the
-    checkpoints of the best epochs, and `train_batch.png` with `log_images`.
+    checkpoints of the best epochs, `train_batch.png` with `log_images`, and `report/index.html` with `report`.
 
     Args:
         config: All about the run.
@@ -186,6 +187,8 @@ def _train(config: TrainConfig, resume: Optional[str], process: Process, output:
         _announce_end(config, task, output, saver, len(train_set) + len(val_set or ()))
     if process.is_distributed:
         torch.distributed.destroy_process_group()
+    if process.is_primary and config.report:
+        report_run(config, output, val_set, process.device, bool(task.facts.get('is_training_split')))
     return result.metrics if result else {}
 
 

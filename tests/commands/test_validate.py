@@ -10,6 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from pictures import read_picture
 from PIL import Image
+from reports import data_of
 from runs import TINY
 from screen import Screen
 
@@ -137,6 +138,32 @@ def test_plots(checkpoint, tmp_path):
     assert len(list((tmp_path / 'plots').iterdir())) == 3
 
 
+def test_report(run, checkpoint, small_demo, tmp_path, capsys):
+    """It has pictures and where label nodes looked; of scores only, pictures of the images that are found."""
+    path = str(tmp_path / 'scores.npz')
+    validate([*checkpoint, '--no-use-ema', '--report', str(tmp_path / 'model'), '--scores-out', path])
+    assert f'Wrote {path}, {tmp_path / "model" / "index.html"}.' in capsys.readouterr().out
+    data = data_of(tmp_path / 'model' / 'index.html')
+    assert dict(data['facts'])['Split'] == 'val' and data['images'] and data['looks']
+    assert all(image['src'] and image['size'] == [96, 96] for image in data['images'])
+    patches = next(iter(data['looks'].values()))
+    assert {stage for stage, *_ in patches} == {1, 2, 3, 4} and {group for _, group, *_ in patches} == {1, 2}
+    assert all(0 <= x0 < x1 <= 1000 and 0 <= y0 < y1 <= 1000 for _, _, x0, y0, x1, y1 in patches)
+    for folder, expected in ((small_demo / 'val', data['images']), (tmp_path, [])):
+        validate(['--scores-in', path, '--images', str(folder), '--report', str(tmp_path / 'scores')])
+        again = data_of(tmp_path / 'scores' / 'index.html')
+        assert [image for image in again['images'] if image.get('src')] == expected and again['looks'] == {}
+        for name in ('classes', 'confusion', 'galleries'):
+            assert again[name] == data[name], name
+    assert again['pictures'] == 'There are no pictures, as none of the images was found where the files are named from.'
+
+
+def test_report_needs_a_folder(run, tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(NotADirectoryError, match="--report .*'file' is a file, give a folder"):
+        validate(['--checkpoint', str(run / 'last.pth.tar'), '--report', str(tmp_path / 'file')])
+
+
 def test_folder_of_checkpoints(run, tmp_path, capsys):
     for path in run.glob('*.pth.tar'):
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -201,7 +228,7 @@ def test_folder_with_a_checkpoint_that_breaks(run, tmp_path, capsys, monkeypatch
     )
 
 
-@pytest.mark.parametrize('flag', ['--scores-out', '--calibrate', '--metrics-by-class', '--plots'])
+@pytest.mark.parametrize('flag', ['--scores-out', '--calibrate', '--metrics-by-class', '--plots', '--report'])
 def test_files_of_one_model_are_not_for_several(flag, run, tmp_path, capsys):
     for argv in (['--checkpoint', str(run)], ['--model', 'pvig_*', '--pretrained', '--dataset', 'demo']):
         with pytest.raises(ValueError, match=f'{flag}: for one model only, these are'):

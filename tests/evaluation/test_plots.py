@@ -7,6 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from gkgnet_timm.evaluation import plots
+from gkgnet_timm.evaluation.curves import confusion_counts, most_confused, precision_at
 from gkgnet_timm.evaluation.figures import COLOURS, class_styles, create_figure, short_name
 from gkgnet_timm.metrics import average_precision
 
@@ -44,7 +45,7 @@ def test_styles_differ():
     assert 'k' not in COLOURS and '#000000' not in COLOURS
 
 
-@pytest.mark.parametrize('classes', [2, 6, 20])
+@pytest.mark.parametrize('classes', [2, 6, 10])
 def test_classes_are_in_order_of_ap_and_unlike_the_pooled_curve(classes):
     axes = draw(plots._draw_precision_recall, classes)
     ap = 100 * average_precision(*make_rows(classes))
@@ -61,26 +62,31 @@ def test_classes_are_in_order_of_ap_and_unlike_the_pooled_curve(classes):
     assert [look[0] for look in looks].count('#000000') == 2 * (classes > 2)
 
 
-@pytest.mark.parametrize('classes', [22, 80, 100])
-def test_many_curves_are_coloured_by_ap(classes):
+@pytest.mark.parametrize('classes', [20, 80, 500])
+def test_of_many_classes_the_best_and_worst_have_curves_and_the_others_bands(classes):
     axes = draw(plots._draw_precision_recall, classes)
-    assert len(axes.lines) == classes - 1 + 2 and len(labels_of(axes)) == 2 * plots.ENDS + 2
-    figures = [float(label.split()[0]) for label in labels_of(axes)[:-2]]
-    assert figures == sorted(figures, reverse=True)
-    assert axes.child_axes[0].get_ylabel() == 'AP of the class in %'
+    scores, targets = make_rows(classes)
+    ap = 100 * average_precision(scores, targets)
+    order = [i for i in np.argsort(-ap, kind='stable') if i != 1]
+    shown = [label.replace('\N{FIGURE SPACE}', ' ') for label in labels_of(axes)]
+    ends = [*order[: plots.ENDS], *order[-plots.ENDS :]]
+    assert shown[:-2] == ['80 % of the classes', '50 % of the classes', *(f'{ap[i]:5.1f}  class {i}' for i in ends)]
+    assert axes.get_legend().get_title().get_text() == f'AP in %\n3 best, 3 worst of {classes - 1}'
+    curves = [precision_at(scores[:, i], targets[:, i], plots.RECALLS) for i in range(classes) if i != 1]
+    for band, percentiles in zip(axes.collections, (plots.WIDE, plots.NARROW), strict=True):
+        extents = band.get_paths()[0].get_extents()
+        low, high = np.percentile(curves, percentiles, axis=0)
+        assert (extents.y0, extents.y1) == pytest.approx((low.min(), high.max()))
 
 
-def test_more_classes_than_curves_are_bands():
-    axes = draw(plots._draw_precision_recall, 130)
-    assert len(axes.lines) == 3 and len(axes.collections) == 2
-    assert labels_of(axes)[:3] == ['90 % of the classes', '50 % of the classes', 'median class']
-    scores, targets = make_rows(130)
-    recalls = np.linspace(0, 1, 201)
-    curves = [plots._precision_at(scores[:, i], targets[:, i], recalls) for i in range(130) if i != 1]
-    wide, narrow = (path.get_paths()[0].get_extents() for path in axes.collections)
-    assert wide.y0 == pytest.approx(np.percentile(curves, 5, axis=0).min())
-    assert narrow.y0 == pytest.approx(np.percentile(curves, 25, axis=0).min())
-    assert axes.lines[0].get_ydata() == pytest.approx(np.median(curves, axis=0))
+def test_of_many_bars_the_best_and_worst_are_drawn():
+    axes = draw(plots._draw_ap, plots.MAX_BARS + 30)
+    ticks = [label.get_text() for label in axes.get_yticklabels()]
+    ap = 100 * average_precision(*make_rows(plots.MAX_BARS + 30))
+    shown = [ap[int(tick.split()[1])] for tick in ticks]
+    half, ranked = plots.MAX_BARS // 2, sorted(ap, reverse=True)
+    assert len(shown) == plots.MAX_BARS and shown == [*ranked[:half], *ranked[-half:]]
+    assert ticks[-1] == 'class 1 (0)  –' and [text.get_text() for text in axes.texts] == ['30 classes between']
 
 
 def test_chance_is_marked_at_every_bar():
@@ -95,14 +101,32 @@ def test_chance_is_marked_at_every_bar():
     assert ticks[-1] == 'class 1 (0)  –' and 'chance' in labels_of(axes)
 
 
-@pytest.mark.parametrize('classes', [1, 5, 100])
+@pytest.mark.parametrize('classes', [1, 5, 80])
 def test_scales_are_beside_the_matrix(classes):
     axes = draw(plots._draw_cooccurrence, classes, None, np.array(0.3))
     axes.figure.canvas.draw()
     matrix, boxes = axes.get_window_extent(), [scale.get_window_extent() for scale in axes.child_axes]
-    assert len(boxes) == 2 and all((box.y0, box.y1) == pytest.approx((matrix.y0, matrix.y1)) for box in boxes)
-    inches = [(box.x0 - matrix.x1) / axes.figure.dpi for box in boxes]
-    assert inches == pytest.approx([0.15, 1.05])
+    assert len(boxes) == 2 and all(matrix.y0 - 1 <= box.y0 < box.y1 <= matrix.y1 + 1 for box in boxes)
+    assert boxes[1].y1 < boxes[0].y0  # one below the other
+    assert [(box.x0 - matrix.x1) / axes.figure.dpi for box in boxes] == pytest.approx([0.15] * 2)
+
+
+def test_matrix_has_the_classes_that_are_confused_most():
+    """A label that misleads to another is in it however rare it is; the title says that it is a part."""
+    targets = np.zeros((400, 80), int)
+    targets[np.arange(400), np.arange(400) % 80] = 1
+    scores = np.where(targets, 0.9, 0.1)
+    scores[targets[:, 70] == 1, 75] = 0.8
+    axes = create_figure(figsize=(7, 6)).subplots()
+    plots._draw_cooccurrence(axes, scores, targets, [f'class {i}' for i in range(80)], np.array(0.5))
+    columns = [label.get_text() for label in axes.get_xticklabels()]
+    assert len(columns) == plots.MAX_CELLS and {'class 70', 'class 75'} <= set(columns)
+    assert axes.get_title().endswith('the 40 of 80 classes that are confused most')
+
+
+def test_confused_most_without_any_image():
+    counts, support = confusion_counts(np.zeros((3, 60), bool), np.zeros((3, 60), int))
+    assert most_confused(counts, support, 40).tolist() == list(range(40))
 
 
 def test_names_are_cut_in_the_middle():

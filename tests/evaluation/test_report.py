@@ -11,8 +11,10 @@ import torch
 from pictures import BLUE, read_picture, share_of
 
 from gkgnet_timm.data import CocoReader
+from gkgnet_timm.evaluation import plots
 from gkgnet_timm.evaluation.class_report import class_report, write_class_report
-from gkgnet_timm.evaluation.plots import _confusion, _precision_at, draw_plots
+from gkgnet_timm.evaluation.curves import confusion_counts, confusion_shares, precision_at
+from gkgnet_timm.evaluation.plots import draw_plots
 from gkgnet_timm.evaluation.scores_file import exact_scores, load_scores, save_scores
 from gkgnet_timm.evaluation.thresholds import calibrate
 from gkgnet_timm.metrics import multilabel_metrics
@@ -227,14 +229,14 @@ def test_damaged_scores(tmp_path):
 def test_precision_at():
     scores, targets = np.array([0.9, 0.8, 0.8, 0.4, 0.3, 0.1]), np.array([0, 1, 0, -1, 1, 0])
     recalls = np.array([0, 0.01, 0.5, 0.51, 1])
-    assert _precision_at(scores, targets, recalls) == pytest.approx([0, 1 / 3, 1 / 3, 0.5, 0.5])
+    assert precision_at(scores, targets, recalls) == pytest.approx([0, 1 / 3, 1 / 3, 0.5, 0.5])
 
 
 @pytest.mark.parametrize('images', [1, 40])
 def test_confusion_by_counting(images):
     scores, targets = make_rows(images, 5)
     predicted = scores >= 0.3
-    matrix = _confusion(predicted, targets)
+    matrix = confusion_shares(*confusion_counts(predicted, targets))
     assert matrix.shape == (6, 5)
     for i, j in np.ndindex(matrix.shape):
         among = np.ones(images, bool) if i == 0 else targets[:, i - 1] == 1
@@ -253,8 +255,8 @@ def test_plots(tmp_path, images, classes):
         draw_plots(tmp_path / 'new' / 'folder', scores, targets, names, np.full(classes, 0.4) if images > 1 else 0.5)
     sizes = {path.name: read_picture(path).shape[:2] for path in (tmp_path / 'new' / 'folder').iterdir()}
     assert set(sizes) == PLOTS
-    assert sizes['ap_by_class.png'][0] >= 10 * min(classes, 200)
-    assert min(sizes['cooccurrence.png']) >= 10 * min(classes, 100)
+    assert sizes['ap_by_class.png'][0] >= 10 * min(classes, plots.MAX_BARS)
+    assert min(sizes['cooccurrence.png']) >= 10 * min(classes, plots.MAX_CELLS)
 
 
 def test_plots_show_the_figures(tmp_path):

@@ -59,8 +59,8 @@ def test_curves_are_those_of_the_summary(draw):
     best = [
         [line.get_xdata() for line in axes.lines if line.get_label() == 'best mAP, epoch 2'] for axes in figure.axes
     ]
-    assert best == [[[2, 2]], [], [[2, 2]]]
-    shown = [text.get_text() for text in figure.axes[2].get_legend().get_texts()]
+    assert best == [[[2, 2]], [[2, 2]], []]
+    shown = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
     assert shown == ['mAP', 'chance', 'best mAP, epoch 2']
 
 

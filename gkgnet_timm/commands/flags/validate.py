@@ -27,4 +27,5 @@ def create_parser() -> argparse.ArgumentParser:
     group.add_argument('--scores-out', metavar='FILE', help='write scores, targets, files and classes (npz)')
     group.add_argument('--scores-in', metavar='FILE', help='evaluate such a file, without a model')
     group.add_argument('--plots', metavar='DIR', help='draw precision over recall, AP by class and co-occurrence')
+    group.add_argument('--report', metavar='DIR', help='write a page of figures, curves and mistakes to DIR/index.html')
     return parser

@@ -1,0 +1,30 @@
+"""Labels that are probably wrong."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from gkgnet_timm.report.label_errors import find_label_errors
+
+
+def test_wrong_labels_are_found():
+    rng = np.random.default_rng(0)
+    truth = (rng.random((600, 3)) < 0.3).astype(np.int8)
+    scores = np.clip(0.15 + 0.7 * truth + 0.08 * rng.standard_normal(truth.shape), 0.01, 0.99)
+    targets = truth.copy()
+    targets[:10, 1] = 1 - targets[:10, 1]
+    targets[20:30, 2] = -1
+    found = find_label_errors(scores, targets)
+    assert found[:10, 1].all() and not found[10:, 1].any() and not found[:, 0].any() and not found[20:30].any()
+
+
+@pytest.mark.parametrize('targets', [[[1]], [[0]], [[-1]], [[1], [0]], [[1], [1]], [[-1], [1]], [[1], [0], [-1]]])
+def test_few_images(targets):
+    targets = np.array(targets, np.int8)
+    assert not find_label_errors(np.full(targets.shape, 0.5), targets).any()
+
+
+def test_without_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'cleanlab.multilabel_classification.filter', None)
+    assert find_label_errors(np.full((2, 1), 0.5), np.array([[1], [0]])) is None
