@@ -27,6 +27,7 @@ LATE = {  # what a function may import, and why not the module
     'onnxscript': 'an optional dependency, to export only',
     'onnxruntime': 'an optional dependency, to export and to run exported models only',
     'pillow_heif': 'an optional dependency, for files in HEIC format only',
+    'pytorch_grad_cam': 'an optional dependency, for explain --evaluate only',
     'torch._higher_order_ops.scan': 'a prototype of PyTorch, for graphs of ONNX only',
     'torch.utils.tensorboard': 'needs tensorboard, for --log-tensorboard only',
     'wandb': 'not a dependency, for --log-wandb only',

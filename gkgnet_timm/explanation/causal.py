@@ -125,9 +125,9 @@ def conclude(effects: Sequence[Effect]) -> List[str]:
         above = np.mean([effect.drop > effect.random_mean for effect in compared])
         clearly = np.mean([effect.beats >= NEARLY_ALL for effect in compared])
         sentences.append(
-            f'Of {len(compared)} confident label{"s" * (len(compared) > 1)}, the chosen patches matter more than the '
-            f'mean of random parts of the same shape for {100 * above:.0f} %, and more than {100 * NEARLY_ALL:.0f} % of '
-            f'these for {100 * clearly:.0f} %.'
+            f'Of {len(compared)} confident label{"s" * (len(compared) > 1)}, the chosen patches matter more than random '
+            f'parts do on average for {100 * above:.0f} %, and more than {100 * NEARLY_ALL:.0f} % of the random parts '
+            f'for {100 * clearly:.0f} %.'
         )
     if without := len(effects) - len(compared):
         sentences.append(
