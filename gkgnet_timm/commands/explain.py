@@ -1,20 +1,25 @@
-"""Draw where labels looked: `gkgnet_timm.explain`, with files."""
+"""Draw where labels looked: `gkgnet_timm.explain`, with files, and measure whether it matters."""
 
 import argparse
+import csv
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 import torch.nn as nn
 from tqdm import tqdm
 
+from ..benchmark.tables import markdown, write_csv
 from ..data import BadImageError
 from ..data.images import find_images
 from ..data.progress_bar import ProgressBar
 from ..evaluation.figures import save_figure
+from ..explanation import curves
+from ..explanation.causal import Effect, conclude, measure
 from ..explanation.explain import explain
+from ..explanation.result import Explanation
 from ..inference.device import check_device
 from ..inference.predictor import class_names_of
 from ..inference.program import is_program
@@ -25,6 +30,23 @@ from ..weights.thresholds import load_threshold
 from .flags.checks import RANGES
 from .flags.explain import create_parser
 from .selected import READING_OPTIONS, load_named, model_defaults, select_weights
+
+SHOWN = 20  # rows of a table that is printed
+EFFECT_COLUMNS = {
+    'file': 'file',
+    'label': 'label',
+    'score': 'score',
+    'drop': 'drop',
+    'random_mean': 'random drop',
+    'random_sd': 'sd',
+    'beats': 'share below drop',
+    'area': 'area',
+}
+CURVE_COLUMNS = {
+    'method': 'area under the curve, ± standard error',
+    'deletion': 'deletion (lower is better)',
+    'insertion': 'insertion (higher is better)',
+}
 
 
 def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Optional[TrainedWith]]:
@@ -39,6 +61,8 @@ def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Op
     given = [f'--{name}' for name in ('labels', 'topk', 'patch') if getattr(args, name) is not None]
     if len(given) > 1:
         raise ValueError(f'{" and ".join(given)}: give one of them.')
+    if args.patch and (args.causal or args.evaluate):
+        raise ValueError(f'--{"causal" if args.causal else "evaluate"} is about scores of labels: give no --patch.')
     if is_program(args.checkpoint):
         raise ValueError(f'--checkpoint {args.checkpoint!r} is an exported model: give what it was exported from.')
     checkpoint = select_weights(args.checkpoint) if args.checkpoint else None
@@ -56,7 +80,6 @@ def _outputs(files: List[str], folder: str, formats: List[str]) -> Dict[str, Lis
     Raises:
         ValueError: If two images have the same name, or an image would be overwritten.
     """
-    images = {os.path.realpath(file) for file in files}
     owners: Dict[Path, str] = {}
     outputs: Dict[str, List[Path]] = {}
     for file in files:
@@ -67,10 +90,16 @@ def _outputs(files: List[str], folder: str, formats: List[str]) -> Dict[str, Lis
                     f'{owners[path]!r} and {file!r} would both be explained in {str(path)!r}: rename one, or give them '
                     'apart with another --output.'
                 )
-            if os.path.realpath(path) in images:
-                raise ValueError(f'{str(path)!r} is one of the images, it would be overwritten: give another --output.')
             owners[path] = file
+    _check_not_read(owners, files)
     return outputs
+
+
+def _check_not_read(outputs: Iterable[Path], files: List[str]) -> None:
+    images = {os.path.realpath(file) for file in files}
+    for path in outputs:
+        if os.path.realpath(path) in images:
+            raise ValueError(f'{str(path)!r} is one of the images, it would be overwritten: give another --output.')
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -82,7 +111,11 @@ def main(argv: Optional[List[str]] = None) -> None:
     with reading_once():
         args, trained = parse_args(argv)
         files = find_images(args.images)
-        outputs = _outputs(files, args.output, args.format)
+        if args.evaluate:
+            written = [Path(args.output, f'curves.{suffix}') for suffix in ('csv', *dict.fromkeys(args.format))]
+            _check_not_read(written, files)
+        else:
+            outputs = _outputs(files, args.output, args.format)
         model, names = load_named(args, trained)
     names = names or class_names_of(model)
     model.to(check_device(args.device))
@@ -90,31 +123,82 @@ def main(argv: Optional[List[str]] = None) -> None:
     options = {name: getattr(args, name) for name in (*READING_OPTIONS, 'labels', 'topk', 'patch', 'stages')}
     if args.threshold is not None:
         options['threshold'] = load_threshold(args.threshold, names)
-    unreadable = _explain_files(model, outputs, dict(options, class_names=names))
+    unreadable: List[str] = []
+    explanations = _explain_files(model, files, dict(options, class_names=names), unreadable)
+    if args.evaluate:
+        _compare(model, explanations, *written)
+    else:
+        effects = _draw(model, explanations, outputs, args.causal)
+        if args.causal:
+            _report(effects, Path(args.output, 'causal.csv'))
+        done = len(files) - len(unreadable)
+        print(f'Wrote the pictures and patches of {done} image{"s" * (done != 1)} to {args.output}.')
     if trained and trained.has_ema:
         print(trained.describe_weights(args.use_ema))
-    done = len(files) - unreadable
-    print(f'Wrote the pictures and patches of {done} image{"s" * (done != 1)} to {args.output}.')
     if unreadable:
-        print(f'{unreadable} of {len(files)} images cannot be read.', file=sys.stderr)
+        print(f'{len(unreadable)} of {len(files)} images cannot be read.', file=sys.stderr)
         sys.exit(1)
 
 
-def _explain_files(model: nn.Module, outputs: Dict[str, List[Path]], options: Dict[str, Any]) -> int:
-    """Write the pictures and patches of images, and return how many cannot be read."""
-    unreadable = 0
-    with ProgressBar(len(outputs), 'explaining') as bar:
-        for file, (*pictures, patches) in outputs.items():
+def _explain_files(
+    model: nn.Module, files: List[str], options: Dict[str, Any], unreadable: List[str]
+) -> Iterator[Explanation]:
+    """Yield the explanations of images, and add those that cannot be read to a list."""
+    with ProgressBar(len(files), 'explaining') as bar:
+        for file in files:
             try:
                 explanation = explain(model, file, **options)
             except BadImageError as error:
                 tqdm.write(str(error), file=sys.stderr)
-                unreadable += 1
+                unreadable.append(file)
             else:
-                figure = explanation.draw()
-                for path in pictures:
-                    save_figure(figure, path)
-                with replacing(patches) as output:
-                    output.write('[' + ',\n '.join(map(json.dumps, explanation.to_json())) + ']\n')
+                yield explanation
             bar.update()
-    return unreadable
+
+
+def _draw(
+    model: nn.Module, explanations: Iterable[Explanation], outputs: Dict[str, List[Path]], causal: bool
+) -> List[Effect]:
+    """Write pictures and patches, and return the effects of the latter if these are asked for."""
+    effects: List[Effect] = []
+    for explanation in explanations:
+        *pictures, patches = outputs[explanation.file]
+        figure = explanation.draw()
+        for path in pictures:
+            save_figure(figure, path)
+        with replacing(patches) as output:
+            output.write('[' + ',\n '.join(map(json.dumps, explanation.to_json())) + ']\n')
+        if causal:
+            effects += measure(model, explanation)
+    return effects
+
+
+def _report(effects: List[Effect], path: Path) -> None:
+    """Print effects and what they show, and write all of them to a table."""
+    with replacing(path, newline='') as file:
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow(Effect._fields)
+        writer.writerows(effects)
+    if effects:
+        print(markdown([effect._asdict() for effect in effects[:SHOWN]], EFFECT_COLUMNS))
+    if len(effects) > SHOWN:
+        print(f'... {len(effects)} labels in all, see {path}.')
+    print(*conclude(effects), sep='\n')
+
+
+def _compare(model: nn.Module, explanations: Iterable[Explanation], table: Path, *pictures: Path) -> None:
+    """Write the curves of all methods, and print which explains better.
+
+    Raises:
+        ValueError: If no label reaches its threshold.
+    """
+    found = list(curves.evaluate(model, explanations))
+    if not found:
+        raise ValueError('No label reaches its threshold, so there is no curve to draw: give other images.')
+    write_csv(str(table), curves.steps(found))
+    figure = curves.draw_curves(found)
+    for path in pictures:
+        save_figure(figure, path, dpi=100)
+    print(markdown(curves.compare(found), CURVE_COLUMNS))
+    print(curves.conclude(found))
+    print(f'Wrote {", ".join(str(path) for path in (table, *pictures))}.')

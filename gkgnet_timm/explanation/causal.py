@@ -125,13 +125,13 @@ def conclude(effects: Sequence[Effect]) -> List[str]:
         above = np.mean([effect.drop > effect.random_mean for effect in compared])
         clearly = np.mean([effect.beats >= NEARLY_ALL for effect in compared])
         sentences.append(
-            f'Of {len(compared)} confident label{"s" * (len(compared) > 1)}, the chosen patches matter more than random '
-            f'parts do on average for {100 * above:.0f} %, and more than {100 * NEARLY_ALL:.0f} % of the random parts '
-            f'for {100 * clearly:.0f} %.'
+            f'Of {len(compared)} confident label{"s" * (len(compared) > 1)}, {100 * above:.0f} % have chosen patches '
+            f'that matter more than random parts do on average, and {100 * clearly:.0f} % have some that matter more '
+            f'than at least {100 * NEARLY_ALL:.0f} % of the random parts.'
         )
     if without := len(effects) - len(compared):
         sentences.append(
-            f'Of {without} label{"s" * (without > 1)}, the chosen patches cover all of the image, and there is nothing '
-            'to compare them with. Take early stages alone, such as --stages 1 2.'
+            f'The chosen patches of {without} label{"s" * (without > 1)} cover all of the image, so that there is '
+            'nothing to compare them with: take early stages alone, such as --stages 1 2.'
         )
     return sentences

@@ -105,9 +105,16 @@ def _masks(heat: np.ndarray, noise: np.ndarray, inside: np.ndarray) -> List[np.n
 def steps(curves: Sequence[Curves]) -> List[Dict[str, Any]]:
     """Rows of a table with a score at each share."""
     return [
-        dict(file=one.file, label=one.label, method=one.method, share=round(float(share), 2), deletion=d, insertion=i)
+        dict(
+            file=one.file,
+            label=one.label,
+            method=one.method,
+            share=round(float(share), 2),
+            deletion=float(f'{deletion:.6f}'),
+            insertion=float(f'{insertion:.6f}'),
+        )
         for one in curves
-        for share, d, i in zip(SHARES, np.round(one.deletion, 6).tolist(), np.round(one.insertion, 6).tolist())
+        for share, deletion, insertion in zip(SHARES, one.deletion, one.insertion)
     ]
 
 
@@ -154,7 +161,9 @@ def conclude(curves: Sequence[Curves]) -> str:
     else:
         verdict = f'{words[deletion]} by deletion, and {words[insertion]} by insertion'
     images, labels = len({one.file for one in curves}), len(curves) // len(METHODS)
-    return f'On these {images} images with {labels} confident labels, {verdict}.'
+    of_images = f'these {images} images' if images > 1 else 'this image'
+    of_labels = f'{labels} confident label{"s" * (labels > 1)}'
+    return f'On {of_images} with {of_labels}, {verdict}.'
 
 
 def draw_curves(curves: Sequence[Curves]) -> Any:

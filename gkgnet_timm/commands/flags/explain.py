@@ -65,4 +65,18 @@ def create_parser() -> argparse.ArgumentParser:
         help='lowest score of a label, or a file of validate.py --calibrate with one for each class (default: that of '
         'the weights if convert has put thresholds beside them, else 0.5)',
     )
+    group = parser.add_argument_group('whether it matters')
+    group = group.add_mutually_exclusive_group()
+    group.add_argument(
+        '--causal',
+        action='store_true',
+        help='for labels at their threshold, also measure how far scores drop when their chosen patches are greyed '
+        'out, and when 20 random parts of the same area and shape are; write causal.csv',
+    )
+    group.add_argument(
+        '--evaluate',
+        action='store_true',
+        help='in place of pictures, compare the patches with Grad-CAM (pip install \'gkgnet-timm[explain]\') over all '
+        'images, at most 3 labels of each: deletion and insertion curves; write curves.csv and curves.png',
+    )
     return parser
