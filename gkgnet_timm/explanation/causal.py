@@ -125,9 +125,9 @@ def conclude(effects: Sequence[Effect]) -> List[str]:
         above = np.mean([effect.drop > effect.random_mean for effect in compared])
         clearly = np.mean([effect.beats >= NEARLY_ALL for effect in compared])
         sentences.append(
-            f'Of {len(compared)} confident label{"s" * (len(compared) > 1)}, {100 * above:.0f} % have chosen patches '
-            f'that matter more than random parts do on average, and {100 * clearly:.0f} % have some that matter more '
-            f'than at least {100 * NEARLY_ALL:.0f} % of the random parts.'
+            f'The chosen patches matter more than random parts do on average for {100 * above:.0f} % of '
+            f'{len(compared)} confident label{"s" * (len(compared) > 1)}, and more than at least '
+            f'{100 * NEARLY_ALL:.0f} % of the random parts for {100 * clearly:.0f} %.'
         )
     if without := len(effects) - len(compared):
         sentences.append(

@@ -1,5 +1,6 @@
 """Command explain: its files, and what it refuses."""
 
+import csv
 import json
 
 import pytest
@@ -72,6 +73,10 @@ def test_an_image_that_cannot_be_read(weights, images, tmp_path, capsys):
         (['--patch', '3'], 'expected ROW,COLUMN'),
         (['--patch', '99,0'], 'Patch 99,0: the first map has rows 0 to 15, columns 0 to 15'),
         (['--patch', '1,1', '--topk', '2'], '--topk and --patch: give one of them'),
+        (['--patch', '1,1', '--causal'], '--causal is about scores of labels: give no --patch'),
+        (['--patch', '1,1', '--evaluate'], '--evaluate is about scores of labels: give no --patch'),
+        (['--causal', '--evaluate'], 'not allowed with argument'),
+        (['--evaluate', '--threshold', '0.999'], 'No label reaches its threshold'),
         (['--stages', '7'], 'Stage 7: the model has stages 1 to 4'),
         (['--topk', '0'], 'topk must be at least 1'),
         (['--threshold', '7'], 'threshold must be a score between 0 and 1'),
@@ -95,3 +100,41 @@ def test_models_without_a_label_graph(images, tmp_path, capsys):
     torch.save(timm.create_model('resnet10t').state_dict(), tmp_path / 'resnet.pt')
     flags = ['--model', 'resnet10t', '--checkpoint', str(tmp_path / 'resnet.pt'), '--output', str(tmp_path)]
     check_one_line(['explain', str(images), *flags], 'ResNet with 1000 classes has no label graph to explain', capsys)
+
+
+@pytest.fixture
+def even_weights(weights, tmp_path):
+    """Weights whose scores are all near 0.5."""
+    state = torch.load(weights[1])
+    state.update({key: value / 1000 for key, value in state.items() if key.startswith('head_')})
+    torch.save(state, tmp_path / 'even.pt')
+    return ['--checkpoint', str(tmp_path / 'even.pt'), *weights[2:]]
+
+
+def test_effects(even_weights, images, tmp_path, capsys):
+    flags = ['--causal', '--stages', '1', '2', '--threshold', '0.1', '--output', str(tmp_path)]
+    main(['explain', str(images), *even_weights, *flags])
+    rows = list(csv.DictReader((tmp_path / 'causal.csv').open()))
+    assert [(row['file'], row['draws']) for row in rows] == [(str(images / name), '20') for name in 3 * ['a.png']] + [
+        (str(images / name), '20') for name in 3 * ['b.jpg']
+    ]
+    output = capsys.readouterr().out
+    assert f'| {images / "b.jpg"} | {rows[3]["label"]} | {float(rows[3]["score"]):.2f} |' in output
+    assert 'of 6 confident labels' in output and (tmp_path / 'a.png').exists()
+    main(['explain', str(images), *even_weights, *flags[:-1], str(tmp_path / 'again'), '--threshold', '0.999'])
+    assert 'No label reaches its threshold' in capsys.readouterr().out
+    assert (tmp_path / 'again' / 'causal.csv').read_text().startswith('file,label,score,drop,')
+
+
+def test_curves(even_weights, images, tmp_path, capsys):
+    flags = ['--evaluate', '--threshold', '0.1', '--format', 'svg', 'png', '--output', str(tmp_path / 'out')]
+    main(['explain', str(images), *even_weights, *flags])
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['curves.csv', 'curves.png', 'curves.svg']
+    rows = list(csv.DictReader((tmp_path / 'out' / 'curves.csv').open()))
+    assert len(rows) == 2 * 3 * 3 * 21 and {row['method'] for row in rows} == {'graph', 'grad_cam', 'random'}
+    output = capsys.readouterr().out
+    assert '| Grad-CAM | 0.' in output and 'On these 2 images with 6 confident labels' in output
+    (images / 'a.png').rename(images / 'curves.png')
+    check_one_line(
+        ['explain', str(images), *even_weights, '--evaluate', '--output', str(images)], 'is one of the', capsys
+    )
