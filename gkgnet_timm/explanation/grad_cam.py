@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 
-from ..runtime import UserError
+from ..runtime import UserError, one_line
 
 __all__ = ['grad_cam']
 
@@ -29,8 +29,9 @@ def grad_cam(model: nn.Module, pixels: torch.Tensor, labels: Sequence[int]) -> n
     try:
         from pytorch_grad_cam import GradCAM
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-    except ImportError:
-        raise UserError("Grad-CAM needs a package: pip install 'gkgnet-timm[explain]'.") from None
+    except ImportError as error:
+        reason = one_line(error)
+        raise UserError(f"Grad-CAM needs pytorch-grad-cam ({reason}): pip install 'gkgnet-timm[explain]'.") from None
     info = model.feature_info[-1]
     grid = [max(1, round(side / info['reduction'])) for side in pixels.shape[2:]]
 
