@@ -50,9 +50,9 @@ def evaluate(
 ) -> Iterator[Curves]:
     """Yield the curves of each method for the labels of explanations that reach their threshold.
 
-    The label graph ranks a pixel by how many stages and channel groups chose it, Grad-CAM by its map. Noise of spots,
-    the same for all methods, ranks what is equal; on its own it is the random ranking. Of single pixels at random,
-    a few would damage every object in the image.
+    The label graph ranks a pixel by how many stages and channel groups chose it, as pictures show it; rank or
+    similarity as weights change little. Grad-CAM ranks it by its map. Noise of spots, the same for all methods, ranks
+    what is equal; on its own it is the random ranking. Of single pixels at random, a few would damage every object.
 
     Grey is the mean colour of the image, as in `causal.measure`.
 
