@@ -8,7 +8,7 @@ import numpy as np
 import torch.nn as nn
 
 from .explain import see
-from .masking import chosen_counts, image_part, masked_scores, mean_colour
+from .masking import chosen_pixels, image_part, masked_scores, mean_colour
 from .result import Explanation
 
 __all__ = ['Effect', 'conclude', 'measure']
@@ -74,7 +74,7 @@ def measure(model: nn.Module, explanation: Explanation, *, draws: int = 20, batc
         if label.score < label.threshold:
             continue
         patches = [chosen for chosen in explanation.patches if chosen.label == label.label]
-        chosen = (chosen_counts(patches, explanation.grids, height, width) > 0) & inside
+        chosen = chosen_pixels(patches, explanation.grids, height, width) & inside
         steps = [max(1, round(min(sides))) for sides in zip(*(grid.cell for grid in explanation.grids))]
         rng = np.random.default_rng(zlib.crc32(f'{name}/{label.label}'.encode()))
         masks = [np.zeros_like(chosen), chosen, *_shifted(chosen, inside, steps, draws, rng)]

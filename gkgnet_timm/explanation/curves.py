@@ -11,7 +11,7 @@ from PIL import Image
 from ..evaluation.figures import BLUE, ORANGE, create_figure
 from .explain import see
 from .grad_cam import grad_cam
-from .masking import chosen_counts, image_part, masked_scores, mean_colour
+from .masking import chosen_heat, image_part, masked_scores, mean_colour
 from .result import Explanation
 
 __all__ = ['METHODS', 'SHARES', 'Curves', 'compare', 'conclude', 'draw_curves', 'evaluate', 'steps']
@@ -50,9 +50,10 @@ def evaluate(
 ) -> Iterator[Curves]:
     """Yield the curves of each method for the labels of explanations that reach their threshold.
 
-    The label graph ranks a pixel by how many stages and channel groups chose it, as pictures show it; rank or
-    similarity as weights change little. Grad-CAM ranks it by its map. Noise of spots, the same for all methods, ranks
-    what is equal; on its own it is the random ranking. Of single pixels at random, a few would damage every object.
+    The label graph ranks a pixel by the similarity of the patches that were chosen there, summed over stages and
+    channel groups: of the weights that were tried, it was better than none for one model and equal for another, and
+    better than the rank. Grad-CAM ranks it by its map. Noise of spots, the same for all methods, ranks what is
+    equal; on its own it is the random ranking. Of single pixels at random, a few would damage every object.
 
     Grey is the mean colour of the image, as in `causal.measure`.
 
@@ -79,9 +80,9 @@ def evaluate(
         indices = [explanation.class_names.index(label.label) for label in confident]
         noise = _noise(height, width, os.path.basename(explanation.file))
         for label, index, cam in zip(confident, indices, grad_cam(model, pixels, indices)):
-            patches = [chosen for chosen in explanation.patches if chosen.label == label.label]
-            counts = chosen_counts(patches, explanation.grids, height, width)
-            for method, heat in (('graph', counts), ('grad_cam', cam), ('random', noise)):
+            patches = [patch for patch in explanation.patches if patch.label == label.label]
+            chosen = chosen_heat(patches, explanation.grids, height, width)
+            for method, heat in (('graph', chosen), ('grad_cam', cam), ('random', noise)):
                 masks = _masks(heat, noise, inside)
                 scores = masked_scores(model, pixels, masks, colour, batch_size)[:, index]
                 yield Curves(explanation.file, label.label, method, *np.split(scores, 2))

@@ -1,6 +1,6 @@
 """Parts of the image that a model sees: which a label chose, and scores when some are greyed out."""
 
-from typing import Any, Sequence
+from typing import Any, Iterator, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -9,27 +9,39 @@ import torch.nn as nn
 from ..inference.predictor import probabilities
 from .explain import evaluating
 from .frame import Frame
-from .overlap import overlap
 
-__all__ = ['chosen_counts', 'image_part', 'masked_scores', 'mean_colour']
+__all__ = ['chosen_heat', 'chosen_pixels', 'image_part', 'masked_scores', 'mean_colour']
 
 
-def chosen_counts(patches: Sequence[Any], grids: Sequence[Any], height: int, width: int) -> np.ndarray:
-    """Count how many (stage, group) pairs chose each pixel (height, width) that a model sees.
+def chosen_heat(patches: Sequence[Any], grids: Sequence[Any], height: int, width: int) -> np.ndarray:
+    """Sum the similarity of what chose each pixel (height, width) that a model sees, over stages and groups.
 
     Args:
-        patches: `Chosen` ones of one label.
+        patches: `Chosen` ones of one label. A similarity below 0 counts as 0.
         grids: `Grid`s of their stages.
         height: Height of the image that the model sees.
         width: Width.
     """
+    heat = np.zeros((height, width))
+    for chosen, part in _parts(patches, grids):
+        heat[part] += max(0.0, chosen.similarity)
+    return heat
+
+
+def chosen_pixels(patches: Sequence[Any], grids: Sequence[Any], height: int, width: int) -> np.ndarray:
+    """Mark the pixels (height, width) that any stage or group chose, see `chosen_heat`."""
+    mask = np.zeros((height, width), dtype=bool)
+    for _, part in _parts(patches, grids):
+        mask[part] = True
+    return mask
+
+
+def _parts(patches: Sequence[Any], grids: Sequence[Any]) -> Iterator[Tuple[Any, Tuple[slice, slice]]]:
     cells = {grid.stage: grid.cell for grid in grids}
-    boxes = []
     for chosen in patches:
-        (high, wide), row, column = cells[chosen.stage], chosen.row, chosen.column
-        box = [column * wide, row * high, min((column + 1) * wide, width), min((row + 1) * high, height)]
-        boxes.append(chosen._replace(box=box))
-    return overlap(boxes, (width, height), (width, height))
+        ends = zip((chosen.row, chosen.column), cells[chosen.stage])
+        # a cell of an image that the model pads may begin behind its end
+        yield chosen, tuple(slice(round(i * side), round((i + 1) * side)) for i, side in ends)
 
 
 def image_part(frame: Frame, height: int, width: int) -> np.ndarray:

@@ -60,6 +60,15 @@ def test_what_more_stages_chose_goes_first():
     assert one.deletion[1] == pytest.approx(greyed(0), abs=1e-6) and one.deletion[3] == pytest.approx(greyed(1))
 
 
+def test_what_is_more_similar_goes_first():
+    chosen = explanation([(0, 0), *LAST])
+    first, last = chosen.patches
+    for similarity, share in ((0.6, 1), (0.4, 0), (-0.4, 0)):  # of the corner; 0.5 of the other cell
+        chosen.patches[:] = [first._replace(similarity=similarity), last]
+        (one, *_) = curves.evaluate(CornerModel(), [chosen])
+        assert one.deletion[1] == pytest.approx(greyed(share * round(PIXELS / 20) / CELL**2), abs=1e-6)
+
+
 def test_noise_is_of_the_file_and_ranks_what_is_equal():
     one, same, other = (evaluated([], file=file) for file in ('x/a.png', 'y/a.png', 'b.png'))
     np.testing.assert_array_equal(one['random'].deletion, same['random'].deletion)
