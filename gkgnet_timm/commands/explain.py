@@ -21,15 +21,13 @@ from ..explanation.causal import Effect, conclude, measure
 from ..explanation.explain import explain
 from ..explanation.result import Explanation
 from ..inference.device import check_device
-from ..inference.predictor import class_names_of
 from ..inference.program import is_program
 from ..runtime import check_ranges, replacing
 from ..weights.content import reading_once
 from ..weights.file import TrainedWith, read_training
-from ..weights.thresholds import load_threshold
 from .flags.checks import RANGES
 from .flags.explain import create_parser
-from .selected import READING_OPTIONS, load_named, model_defaults, select_weights
+from .selected import READING_OPTIONS, load_labelled, model_defaults, select_threshold, select_weights
 
 SHOWN = 20  # rows of a table that is printed
 EFFECT_COLUMNS = {
@@ -116,15 +114,13 @@ def main(argv: Optional[List[str]] = None) -> None:
             _check_not_read(written, files)
         else:
             outputs = _outputs(files, args.output, args.format)
-        model, names = load_named(args, trained)
-    names = names or class_names_of(model)
+        model, names = load_labelled(args, trained)
     model.to(check_device(args.device))
     os.makedirs(args.output, exist_ok=True)
     options = {name: getattr(args, name) for name in (*READING_OPTIONS, 'labels', 'topk', 'patch', 'stages')}
-    if args.threshold is not None:
-        options['threshold'] = load_threshold(args.threshold, names)
+    options.update(class_names=names, threshold=select_threshold(args, model, names))
     unreadable: List[str] = []
-    explanations = _explain_files(model, files, dict(options, class_names=names), unreadable)
+    explanations = _explain_files(model, files, options, unreadable)
     if args.evaluate:
         _compare(model, explanations, *written)
     else:

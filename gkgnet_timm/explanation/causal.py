@@ -7,9 +7,9 @@ from typing import List, NamedTuple, Optional, Sequence
 import numpy as np
 import torch.nn as nn
 
-from .explain import see
 from .masking import chosen_pixels, image_part, masked_scores, mean_colour
 from .result import Explanation
+from .seen import see
 
 __all__ = ['Effect', 'conclude', 'measure']
 

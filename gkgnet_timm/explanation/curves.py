@@ -9,10 +9,10 @@ import torch.nn as nn
 from PIL import Image
 
 from ..evaluation.figures import BLUE, ORANGE, create_figure
-from .explain import see
 from .grad_cam import grad_cam
 from .masking import chosen_heat, image_part, masked_scores, mean_colour
 from .result import Explanation
+from .seen import see
 
 __all__ = ['METHODS', 'SHARES', 'Curves', 'compare', 'conclude', 'draw_curves', 'evaluate', 'steps']
 

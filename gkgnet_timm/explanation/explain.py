@@ -1,47 +1,21 @@
 """Run a model on an image and say which patches its labels, or a patch, chose."""
 
 import difflib
-import os
-from contextlib import contextmanager
-from functools import partial
-from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 import torch.nn as nn
-from PIL import Image
 
-from timm.data import create_transform
-
-from ..data import BadImageError, Decoder
-from ..data.decode import MODES
 from ..inference.device import check_device
 from ..inference.predictor import class_names_of, probabilities
 from ..layers.image_size import STRIDE
 from ..models._edges import Edges, blocks_of_layers, recorded_edges
-from ..weights.preprocessing import resolve_preprocessing
-from .frame import Box, Frame, prepare
+from .frame import Box, Frame
 from .result import Chosen, Explanation, Grid, Label
+from .seen import ImageSource, evaluating, see
 
-__all__ = ['Seen', 'evaluating', 'explain', 'has_label_graph', 'has_patch_graph', 'see']
-
-ImageSource = Union[str, 'os.PathLike[str]', Image.Image]
-
-
-class Seen(NamedTuple):
-    """An image as its user and as the model sees it.
-
-    Attributes:
-        file: Name, '' if it has none.
-        image: Upright original in RGB.
-        pixels: Normalised pixels (1, C, H, W), on the device and in the type of the model.
-        frame: Where those are in the original.
-    """
-
-    file: str
-    image: Image.Image
-    pixels: torch.Tensor
-    frame: Frame
+__all__ = ['explain', 'has_label_graph', 'has_patch_graph']
 
 
 def has_label_graph(model: nn.Module) -> bool:
@@ -52,42 +26,6 @@ def has_label_graph(model: nn.Module) -> bool:
 def has_patch_graph(model: nn.Module) -> bool:
     """Whether the patches of a model have neighbours, so that one can be explained."""
     return hasattr(getattr(model, 'backbone', model), 'layers_with_maps')
-
-
-def see(
-    model: nn.Module,
-    image: ImageSource,
-    *,
-    bit_depth: Optional[int] = None,
-    background: Optional[str] = None,
-    max_pixels: Optional[int] = None,
-) -> Seen:
-    """Read an image, and prepare it as the `pretrained_cfg` of a model says. See `explain` for arguments and errors."""
-    config = resolve_preprocessing(model)
-    decoder = Decoder(bit_depth, background, max_pixels, MODES[config['input_size'][0]])
-    decoder = decoder.for_model(model.pretrained_cfg)
-    file = '' if isinstance(image, Image.Image) else os.fspath(image)
-    if file:
-        upright, error = decoder.read(partial(open, file, 'rb'))
-        if error:
-            raise BadImageError(f'Cannot read image {file!r}: {error}')
-    else:
-        upright = decoder.convert(image)
-    pixels, frame = prepare(upright, create_transform(**config))
-    parameter = next(model.parameters())
-    return Seen(file, upright.convert('RGB'), pixels[None].to(parameter.device, parameter.dtype), frame)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the mode of the model is restored."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(was_training)
 
 
 def explain(
@@ -157,19 +95,17 @@ def explain(
         of_image.update(class_names=names, scores=scores, grids=grids, frame=seen.frame)
         if patch is None:
             picked = _pick(scores, names, labels, topk, thresholds)
-            patches = [
-                chosen
-                for index, label in picked
-                for grid, of_block in zip(grids, edges)
-                for chosen in _chosen(label.label, grid, of_block, index, seen.frame)
-            ]
-            return Explanation(**of_image, labels=[label for _, label in picked], patches=patches)
-        nodes = _nodes_of_patch(patch, recorded[layers[0][-1]].nodes, edges)
+            nodes, chosen_by = [[index for index, _ in picked]] * len(kept), [label.label for _, label in picked]
+        else:
+            nodes, chosen_by = _nodes_of_patch(patch, recorded[layers[0][-1]].nodes, edges), [None]
+        by_stage = [_choices(chosen_by, *of_stage, seen.frame) for of_stage in zip(grids, edges, nodes)]
+        of_image['patches'] = [chosen for of_node in zip(*by_stage) for of_stage in of_node for chosen in of_stage]
+        if patch is None:
+            return Explanation(**of_image, labels=[label for _, label in picked])
         cells = [_cell(size, of_block.nodes, stride) for of_block, stride in zip(edges, strides)]
-        places = [divmod(node, of_block.nodes[1]) for node, of_block in zip(nodes, edges)]
+        places = [divmod(node, of_block.nodes[1]) for (node,), of_block in zip(nodes, edges)]
         centers = tuple(_box(*place, cell, seen.frame) for place, cell in zip(places, cells))
-        patches = [chosen for args in zip(grids, edges, nodes) for chosen in _chosen(None, *args, seen.frame)]
-        return Explanation(**of_image, labels=[], patches=patches, patch=tuple(patch), centers=centers)
+        return Explanation(**of_image, labels=[], patch=tuple(patch), centers=centers)
 
 
 def _check_stages(
@@ -235,7 +171,7 @@ def _index(label: Union[str, int], names: Sequence[str]) -> int:
     raise ValueError(f'No class is named {label!r}: {expected}')
 
 
-def _nodes_of_patch(patch: Tuple[int, int], grid: Tuple[int, int], edges: Sequence[Edges]) -> List[int]:
+def _nodes_of_patch(patch: Tuple[int, int], grid: Tuple[int, int], edges: Sequence[Edges]) -> List[List[int]]:
     """Index of the node of each stage that holds the centre of a patch of the first map, which has a grid of these."""
     (row, column), (rows, columns) = patch, grid
     if not (0 <= row < rows and 0 <= column < columns):
@@ -243,7 +179,7 @@ def _nodes_of_patch(patch: Tuple[int, int], grid: Tuple[int, int], edges: Sequen
     nodes = []
     for height, width in (of_stage.nodes for of_stage in edges):
         y, x = (2 * row + 1) * height // (2 * rows), (2 * column + 1) * width // (2 * columns)
-        nodes.append(y * width + x)
+        nodes.append([y * width + x])
     return nodes
 
 
@@ -253,13 +189,18 @@ def _box(row: int, column: int, cell: Tuple[float, float], frame: Frame) -> Box:
     return [round(value, 2) for value in box]
 
 
-def _chosen(label: Optional[str], grid: Grid, edges: Edges, node: int, frame: Frame) -> List[Chosen]:
-    """The neighbours of a node, nearest first in each group."""
-    neighbors, similarity = edges.neighbors[0, :, node].tolist(), edges.similarity([node])[0, :, 0].tolist()
-    chosen = []
-    for group, (indices, cosines) in enumerate(zip(neighbors, similarity), 1):
-        for rank, (index, cosine) in enumerate(zip(indices, cosines), 1):
-            row, column = divmod(index, grid.columns)
-            box = _box(row, column, grid.cell, frame)
-            chosen.append(Chosen(label, grid.stage, group, rank, row, column, box, round(cosine, 6)))
-    return chosen
+def _choices(
+    labels: Sequence[Optional[str]], grid: Grid, edges: Edges, nodes: Sequence[int], frame: Frame
+) -> List[List[Chosen]]:
+    """The neighbours of each of some nodes in a stage, nearest first in each group."""
+    neighbors = edges.neighbors[0, :, nodes].transpose(0, 1).tolist()  # (G, N, k) -> (N, G, k)
+    similarity = edges.similarity(nodes)[0].transpose(0, 1).tolist()
+    choices = []
+    for label, of_label, cosines_of_label in zip(labels, neighbors, similarity):
+        choices.append([])
+        for group, (indices, cosines) in enumerate(zip(of_label, cosines_of_label), 1):
+            for rank, (index, cosine) in enumerate(zip(indices, cosines), 1):
+                row, column = divmod(index, grid.columns)
+                box = _box(row, column, grid.cell, frame)
+                choices[-1].append(Chosen(label, grid.stage, group, rank, row, column, box, round(cosine, 6)))
+    return choices

@@ -7,8 +7,8 @@ import torch
 import torch.nn as nn
 
 from ..inference.predictor import probabilities
-from .explain import evaluating
 from .frame import Frame
+from .seen import evaluating
 
 __all__ = ['chosen_heat', 'chosen_pixels', 'image_part', 'masked_scores', 'mean_colour']
 

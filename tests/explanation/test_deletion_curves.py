@@ -13,8 +13,9 @@ import timm
 
 from gkgnet_timm.explanation import curves
 from gkgnet_timm.explanation.curves import METHODS, SHARES, Curves
-from gkgnet_timm.explanation.explain import explain, see
+from gkgnet_timm.explanation.explain import explain
 from gkgnet_timm.explanation.grad_cam import grad_cam
+from gkgnet_timm.explanation.seen import see
 from gkgnet_timm.runtime import UserError
 
 PIXELS = SIDE**2
