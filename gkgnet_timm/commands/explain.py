@@ -12,7 +12,7 @@ import torch.nn as nn
 from tqdm import tqdm
 
 from ..benchmark.tables import markdown, write_csv
-from ..data import BadImageError
+from ..data import BadImageError, Decoder
 from ..data.images import find_images
 from ..data.progress_bar import ProgressBar
 from ..evaluation.figures import save_figure
@@ -25,7 +25,7 @@ from ..inference.program import is_program
 from ..runtime import check_ranges, replacing
 from ..weights.content import reading_once
 from ..weights.file import TrainedWith, read_training
-from .flags.checks import RANGES
+from .flags.checks import RANGES, check_outputs
 from .flags.explain import create_parser
 from .selected import READING_OPTIONS, load_labelled, model_defaults, select_threshold, select_weights
 
@@ -56,6 +56,7 @@ def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Op
     """
     parser = create_parser()
     args = parser.parse_args(argv)
+    check_outputs(args, (), ('output',))
     given = [f'--{name}' for name in ('labels', 'topk', 'patch') if getattr(args, name) is not None]
     if len(given) > 1:
         raise ValueError(f'{" and ".join(given)}: give one of them.')
@@ -76,7 +77,7 @@ def _outputs(files: List[str], folder: str, formats: List[str]) -> Dict[str, Lis
     """Return the files to write for each image, pictures first.
 
     Raises:
-        ValueError: If two images have the same name, or an image would be overwritten.
+        ValueError: If two images have the same name.
     """
     owners: Dict[Path, str] = {}
     outputs: Dict[str, List[Path]] = {}
@@ -89,15 +90,21 @@ def _outputs(files: List[str], folder: str, formats: List[str]) -> Dict[str, Lis
                     'apart with another --output.'
                 )
             owners[path] = file
-    _check_not_read(owners, files)
     return outputs
 
 
-def _check_not_read(outputs: Iterable[Path], files: List[str]) -> None:
-    images = {os.path.realpath(file) for file in files}
+def _check_nothing_is_lost(args: argparse.Namespace, outputs: Iterable[Path], files: List[str]) -> None:
+    """Raise a ValueError for an output that the command reads, or that exists in a folder of the images, where others
+    keep files of such names, annotations say."""
+    named = [args.checkpoint, args.threshold, args.class_map, *args.images]
+    read = {os.path.realpath(path) for path in (*files, *filter(None, named))}
+    folders = {os.path.dirname(os.path.realpath(file)) for file in files}
     for path in outputs:
-        if os.path.realpath(path) in images:
-            raise ValueError(f'{str(path)!r} is one of the images, it would be overwritten: give another --output.')
+        real = os.path.realpath(path)
+        if real in read:
+            raise ValueError(f'{str(path)!r} is read by this command, it would be overwritten: give another --output.')
+        if os.path.dirname(real) in folders and os.path.exists(real):
+            raise ValueError(f'{str(path)!r} exists beside the images, it would be overwritten: give another --output.')
 
 
 def main(argv: Optional[List[str]] = None) -> None:
@@ -111,13 +118,19 @@ def main(argv: Optional[List[str]] = None) -> None:
         files = find_images(args.images)
         if args.evaluate:
             written = [Path(args.output, f'curves.{suffix}') for suffix in ('csv', *dict.fromkeys(args.format))]
-            _check_not_read(written, files)
         else:
             outputs = _outputs(files, args.output, args.format)
+            written = [path for of_image in outputs.values() for path in of_image]
+            written += [Path(args.output, 'causal.csv')] * args.causal
+        _check_nothing_is_lost(args, written, files)
         model, names = load_labelled(args, trained)
     model.to(check_device(args.device))
+    reading = {name: getattr(args, name) for name in READING_OPTIONS}
+    for difference in Decoder(**reading).for_model(model.pretrained_cfg).differences():
+        print(f'Warning: {difference}.', file=sys.stderr)
     os.makedirs(args.output, exist_ok=True)
-    options = {name: getattr(args, name) for name in (*READING_OPTIONS, 'labels', 'topk', 'patch', 'stages')}
+    selected = ('labels', 'topk', 'patch', 'stages', 'amp_dtype')
+    options = dict({name: getattr(args, name) for name in selected}, amp=bool(args.amp), **reading)
     options.update(class_names=names, threshold=select_threshold(args, model, names))
     unreadable: List[str] = []
     explanations = _explain_files(model, files, options, unreadable)

@@ -1,13 +1,14 @@
 """Run a model on an image and say which patches its labels, or a patch, chose."""
 
 import difflib
+import operator
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 import torch.nn as nn
 
-from ..inference.device import check_device
+from ..inference.device import autocast_context, check_device
 from ..inference.predictor import class_names_of, probabilities
 from ..layers.image_size import STRIDE
 from ..models._edges import Edges, blocks_of_layers, recorded_edges
@@ -23,6 +24,13 @@ def has_label_graph(model: nn.Module) -> bool:
     return hasattr(model, 'forward_graph') and model.num_classes > 0
 
 
+def _named(names: Optional[Sequence[str]], model: nn.Module) -> List[str]:
+    names = class_names_of(model) if names is None else list(names)
+    if len(names) != model.num_classes:
+        raise ValueError(f'class_names has {len(names)} names, the model has {model.num_classes} classes.')
+    return names
+
+
 def has_patch_graph(model: nn.Module) -> bool:
     """Whether the patches of a model have neighbours, so that one can be explained."""
     return hasattr(getattr(model, 'backbone', model), 'layers_with_maps')
@@ -32,13 +40,15 @@ def explain(
     model: nn.Module,
     image: ImageSource,
     *,
-    labels: Optional[Sequence[Union[str, int]]] = None,
+    labels: Union[None, str, int, Sequence[Union[str, int]]] = None,
     topk: Optional[int] = None,
     patch: Optional[Tuple[int, int]] = None,
     stages: Optional[Sequence[int]] = None,
     threshold: Union[None, float, Sequence[float]] = None,
     class_names: Optional[Sequence[str]] = None,
     device: Union[None, str, torch.device] = None,
+    amp: bool = False,
+    amp_dtype: str = 'bfloat16',
     bit_depth: Optional[int] = None,
     background: Optional[str] = None,
     max_pixels: Optional[int] = None,
@@ -57,6 +67,8 @@ def explain(
         threshold: Lowest score of a label, or one for each class (default: those of the weights, else 0.5).
         class_names: Names of the classes (default: those of the weights).
         device: Where the model runs. It is moved there (default: where it is).
+        amp: Use automatic mixed precision.
+        amp_dtype: 'bfloat16' or 'float16'.
         bit_depth: See `Decoder`, as background and max_pixels (default: as in the training of the model).
 
     Raises:
@@ -67,18 +79,19 @@ def explain(
         raise ValueError('Give one of labels, topk and patch.')
     if patch is None and not has_label_graph(model):
         raise ValueError(
-            f'{type(model).__name__} with {model.num_classes} classes has no label graph to explain: take a GKGNet, '
-            'or gkgnet_backbone with any timm model.'
+            f'{type(model).__name__} with {getattr(model, "num_classes", "unknown")} classes has no label graph to '
+            'explain: take a GKGNet, or gkgnet_backbone with any timm model.'
         )
     if device is not None:
         model.to(check_device(device))
-    names = list(class_names or class_names_of(model))
+    names = _named(class_names, model)
     thresholds = _thresholds(model, threshold, len(names))
     layers = blocks_of_layers(model) if patch is not None else [stage.blocks for stage in model.label_stages]
     kept = _check_stages(stages, layers, patch)
     seen = see(model, image, bit_depth=bit_depth, background=background, max_pixels=max_pixels)
     blocks = [layers[i][-1] for i in kept]
-    with evaluating(model), recorded_edges([layers[0][-1], *blocks]) as recorded:
+    autocast = autocast_context(seen.pixels.device, amp, amp_dtype)
+    with evaluating(model), autocast(), recorded_edges([layers[0][-1], *blocks]) as recorded:
         scores = probabilities(model(seen.pixels)[0].float().cpu().numpy())
         if not np.isfinite(scores).all():
             raise ValueError(
@@ -97,7 +110,9 @@ def explain(
             picked = _pick(scores, names, labels, topk, thresholds)
             nodes, chosen_by = [[index for index, _ in picked]] * len(kept), [label.label for _, label in picked]
         else:
-            nodes, chosen_by = _nodes_of_patch(patch, recorded[layers[0][-1]].nodes, edges), [None]
+            first = recorded[layers[0][-1]].nodes
+            nodes, chosen_by = _nodes_of_patch(patch, first, edges), [None]
+            _check_inside(patch, _cell(size, first, infos[0]['reduction']), first, seen.frame)
         by_stage = [_choices(chosen_by, *of_stage, seen.frame) for of_stage in zip(grids, edges, nodes)]
         of_image['patches'] = [chosen for of_node in zip(*by_stage) for of_stage in of_node for chosen in of_stage]
         if patch is None:
@@ -135,32 +150,45 @@ def _cell(size: Sequence[int], counts: Sequence[int], stride: float) -> Tuple[fl
 
 def _thresholds(model: nn.Module, threshold: Union[None, float, Sequence[float]], classes: int) -> np.ndarray:
     of_weights = getattr(model, 'thresholds', None)
-    threshold = of_weights or 0.5 if threshold is None else threshold
-    return np.broadcast_to(np.asarray(threshold, dtype=np.float32), classes)
+    thresholds = np.asarray(of_weights or 0.5 if threshold is None else threshold, dtype=np.float32)
+    if thresholds.shape not in ((), (classes,)):
+        raise ValueError(
+            f'threshold is a number, or one for each of {classes} classes; it has shape {thresholds.shape}.'
+        )
+    if not ((0 <= thresholds) & (thresholds <= 1)).all():
+        raise ValueError('threshold has to be a score, from 0 to 1.')
+    return np.broadcast_to(thresholds, classes)
 
 
 def _pick(
     scores: np.ndarray,
     names: Sequence[str],
-    labels: Optional[Sequence[Union[str, int]]],
+    labels: Union[None, str, int, Sequence[Union[str, int]]],
     topk: Optional[int],
     thresholds: np.ndarray,
 ) -> List[Tuple[int, Label]]:
     """Indices of the labels to explain, and these."""
     order = np.argsort(-scores, kind='stable')
     if labels is not None:
+        labels = [labels] if isinstance(labels, (str, int)) else list(labels)
+        if not labels:
+            raise ValueError('labels is empty: name some, or leave it out.')
         picked = list(dict.fromkeys(_index(label, names) for label in labels))
     elif topk is not None:
         if topk < 1:
-            raise ValueError(f'--topk must be at least 1, got {topk}.')
+            raise ValueError(f'topk must be at least 1, got {topk}.')
         picked = order[:topk].tolist()
     else:
         picked = order[(scores >= thresholds)[order]].tolist() or order[:1].tolist()
+    shown = [names[i] for i in picked]
+    if twice := next((name for name in shown if shown.count(name) > 1), None):
+        raise ValueError(f'Two classes are named {twice!r}: explain one at a time, by its index.')
     return [(i, Label(names[i], float(scores[i]), float(thresholds[i]))) for i in picked]
 
 
 def _index(label: Union[str, int], names: Sequence[str]) -> int:
-    if isinstance(label, int):
+    if not isinstance(label, str):
+        label = operator.index(label)
         if 0 <= label < len(names):
             return label
         raise ValueError(f'No class {label}: there are {len(names)}, from 0.')
@@ -173,7 +201,7 @@ def _index(label: Union[str, int], names: Sequence[str]) -> int:
 
 def _nodes_of_patch(patch: Tuple[int, int], grid: Tuple[int, int], edges: Sequence[Edges]) -> List[List[int]]:
     """Index of the node of each stage that holds the centre of a patch of the first map, which has a grid of these."""
-    (row, column), (rows, columns) = patch, grid
+    (row, column), (rows, columns) = map(operator.index, patch), grid
     if not (0 <= row < rows and 0 <= column < columns):
         raise ValueError(f'Patch {row},{column}: the first map has rows 0 to {rows - 1}, columns 0 to {columns - 1}.')
     nodes = []
@@ -183,10 +211,24 @@ def _nodes_of_patch(patch: Tuple[int, int], grid: Tuple[int, int], edges: Sequen
     return nodes
 
 
+def _check_inside(patch: Tuple[int, int], cell: Tuple[float, float], grid: Tuple[int, int], frame: Frame) -> None:
+    """Raise a ValueError for a patch in the padding of an image. Says where the image is."""
+    x0, y0, x1, y1 = _box(*patch, cell, frame)
+    if x0 < x1 and y0 < y1:
+        return
+    lines = []
+    for name, axis, count in (('rows', 1, grid[0]), ('columns', 0, grid[1])):
+        side = cell[1 - axis]
+        boxes = ((i, frame.box(*(i * side,) * 2, *((i + 1) * side,) * 2)) for i in range(count))
+        inside = [i for i, box in boxes if box[axis] < box[axis + 2]]
+        lines.append(f'{name} {inside[0]} to {inside[-1]}')
+    raise ValueError(f'Patch {patch[0]},{patch[1]} is in the padding, the image has {" and ".join(lines)}.')
+
+
 def _box(row: int, column: int, cell: Tuple[float, float], frame: Frame) -> Box:
     height, width = cell
     box = frame.box(column * width, row * height, (column + 1) * width, (row + 1) * height)
-    return [round(value, 2) for value in box]
+    return [round(value, 6) for value in box]
 
 
 def _choices(

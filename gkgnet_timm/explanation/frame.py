@@ -20,11 +20,18 @@ class Frame(NamedTuple):
         size: Width and height of the original.
         scale: Pixels of the original for one of the model, along x and y.
         start: Where the first pixel of the model is in the original, x and y; negative with padding.
+        shown: Width and height of what the model sees.
     """
 
     size: Tuple[int, int]
     scale: Tuple[float, float]
     start: Tuple[float, float]
+    shown: Tuple[int, int]
+
+    @property
+    def part(self) -> Box:
+        """Box in the original of all that the model sees."""
+        return self.box(0, 0, *self.shown)
 
     def box(self, x0: float, y0: float, x1: float, y1: float) -> Box:
         """Box in the original of one in the image that the model sees, clipped to the original."""
@@ -63,7 +70,8 @@ def prepare(image: Image.Image, transform: transforms.Compose) -> Tuple[torch.Te
             start = tuple(place + s * pixel for place, s, pixel in zip(start, scale, first))
         else:
             raise ValueError(f'{type(step).__name__}: it is not known where this preprocessing moves pixels.')
-    return shown, Frame(image.size, scale, start)
+    height, width = shown.shape[-2:]
+    return shown, Frame(image.size, scale, start, (width, height))
 
 
 def _first(old: int, new: int) -> int:

@@ -1,6 +1,6 @@
 """The explanation of one image: what was chosen, as a picture, as json, and as a thumbnail."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
@@ -55,7 +55,7 @@ class Chosen(NamedTuple):
     similarity: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """Where the labels of an image looked, or with a patch, where that did.
 
@@ -76,10 +76,10 @@ class Explanation:
     file: str
     image: Image.Image
     model: str
-    class_names: List[str]
-    scores: np.ndarray
+    class_names: List[str] = field(repr=False)
+    scores: np.ndarray = field(repr=False)
     labels: List[Label]
-    patches: List[Chosen]
+    patches: List[Chosen] = field(repr=False)
     grids: List[Grid]
     frame: Frame
     patch: Optional[Tuple[int, int]] = None
@@ -87,13 +87,17 @@ class Explanation:
 
     def to_json(self) -> List[Dict[str, Any]]:
         """What was chosen, an object for each patch."""
-        return [chosen._asdict() for chosen in self.patches]
+        return [dict(chosen._asdict(), box=[round(side, 2) for side in chosen.box]) for chosen in self.patches]
 
     def draw(self) -> Any:
         """The picture, as a matplotlib figure."""
         if self.patch is None:
-            return draw_labels(self.image, self.labels, self.patches, self.grids, self.file, self.model)
-        return draw_star(self.image, self.patch, self.centers, self.patches, self.grids, self.file, self.model)
+            return draw_labels(
+                self.image, self.labels, self.patches, self.grids, self.frame.part, self.file, self.model
+            )
+        return draw_star(
+            self.image, self.patch, self.centers, self.patches, self.grids, self.frame.part, self.file, self.model
+        )
 
     def overlay(self, label: str, side: int = 224) -> Image.Image:
         """The image, dimmed by as many as did not choose a place: stages and channel groups.
@@ -101,7 +105,12 @@ class Explanation:
         Args:
             label: One of the labels that are explained.
             side: Longer side in pixels. An image that is smaller is enlarged.
+
+        Raises:
+            ValueError: If the label is not explained.
         """
+        if label not in [shown.label for shown in self.labels]:
+            raise ValueError(f'{label!r} is not explained here: {", ".join(shown.label for shown in self.labels)} are.')
         factor = side / max(self.image.size)
         size = tuple(max(1, round(length * factor)) for length in self.image.size)
         image = self.image.resize(size, Image.Resampling.BICUBIC)

@@ -1,7 +1,8 @@
 """The edges that blocks choose, kept while a model runs."""
 
+import threading
 from contextlib import contextmanager
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn as nn
@@ -59,14 +60,21 @@ class Edges:
 
 
 @contextmanager
-def recorded_edges(blocks: Sequence[Block]) -> Iterator[Dict[Block, Edges]]:
-    """Keep the edges of blocks of every pass inside, the last pass replaces those before."""
-    kept: Dict[Block, Edges] = {}
+def recorded_edges(blocks: Sequence[Block], keep: Callable[..., Any] = Edges) -> Iterator[Dict[Block, Any]]:
+    """Keep the edges of blocks of every pass inside in this thread; the last pass replaces those before.
 
-    def keep(block: Block, args: Tuple[Optional[torch.Tensor], ...], output: Tuple[torch.Tensor, torch.Tensor]) -> None:
-        kept[block] = Edges(block, args[0], args[1] if len(args) > 1 else None, output[1])
+    Args:
+        blocks: The blocks.
+        keep: Returns what is kept of a block, its nodes, its candidates (None for these nodes) and the neighbours.
+    """
+    kept: Dict[Block, Any] = {}
+    thread = threading.get_ident()
 
-    handles = [block.register_forward_hook(keep) for block in blocks]
+    def hook(block: Block, args: Tuple[Optional[torch.Tensor], ...], output: Tuple[torch.Tensor, torch.Tensor]) -> None:
+        if threading.get_ident() == thread:  # others may use the same model
+            kept[block] = keep(block, args[0], args[1] if len(args) > 1 else None, output[1])
+
+    handles = [block.register_forward_hook(hook) for block in blocks]
     try:
         yield kept
     finally:

@@ -234,9 +234,10 @@ class LabelBranch:
             raise ValueError('This model has num_classes=0 and so no label graph.')
         if patches:
             layers = blocks_of_layers(self)
-            with recorded_edges([block for blocks in layers for block in blocks]) as edges:
+            every = [block for blocks in layers for block in blocks]
+            with recorded_edges(every, lambda block, x, candidates, neighbors: neighbors) as neighbors:
                 graph = self.forward_graph(x)
-            return graph._replace(patch_neighbors=[[edges[block].neighbors for block in blocks] for blocks in layers])
+            return graph._replace(patch_neighbors=[[neighbors[block] for block in blocks] for blocks in layers])
         features, maps = self._forward_maps(x)
         label_nodes, neighbors = self.forward_labels(maps)
         joined = self._join(features, label_nodes[-1])

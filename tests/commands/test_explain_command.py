@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,7 +90,19 @@ def test_wrong_flags(weights, images, tmp_path, capsys, flags, message):
 
 
 def test_nothing_is_overwritten(weights, images, tmp_path, capsys):
-    check_one_line(['explain', str(images), *weights, '--output', str(images)], 'is one of the images', capsys)
+    check_one_line(['explain', str(images), *weights, '--output', str(images)], "a.png' is read by this", capsys)
+    flags = ['--output', str(images), '--format', 'svg']
+    (images / 'a.json').write_text('annotations')
+    check_one_line(['explain', str(images), *weights, *flags], "a.json' exists beside the images", capsys)
+    (images / 'a.json').unlink()
+    main(['explain', str(images), *weights, *flags])  # beside the images, where nothing is yet
+    names = Path(weights[3])
+    (images / f'{names.stem}.png').write_bytes((images / 'a.png').read_bytes())
+    argv = ['explain', str(images / f'{names.stem}.png'), *weights, '--class-map', str(tmp_path / 'names.json')]
+    (tmp_path / 'names.json').write_bytes(names.read_bytes())
+    check_one_line([*argv, '--output', str(tmp_path)], "names.json' is read by this", capsys)
+    (tmp_path / 'file').touch()
+    check_one_line(['explain', str(images), *weights, '--output', str(tmp_path / 'file')], 'give a folder', capsys)
     (images / 'deep').mkdir()
     Image.new('RGB', (9, 9)).save(images / 'deep' / 'a.png')
     argv = ['explain', str(images), *weights, '--output', str(tmp_path / 'out')]
@@ -136,5 +149,7 @@ def test_curves(even_weights, images, tmp_path, capsys):
     assert '| Grad-CAM | 0.' in output and 'On these 2 images with 6 confident labels' in output
     (images / 'a.png').rename(images / 'curves.png')
     check_one_line(
-        ['explain', str(images), *even_weights, '--evaluate', '--output', str(images)], 'is one of the', capsys
+        ['explain', str(images), *even_weights, '--evaluate', '--output', str(images)],
+        'is read by this command',
+        capsys,
     )

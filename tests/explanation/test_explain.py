@@ -1,5 +1,8 @@
 """What a label or a patch chose, of models whose choices are known, in pixels of the original."""
 
+import io
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -89,7 +92,9 @@ def test_patches_in_the_padding_have_no_area():
     model = choosing_the_brightest((96, 96), crop_mode='border', crop_pct=1.0)
     patches = explain(model, Image.new('RGB', (200, 50), 'black'), topk=1, stages=[4]).patches
     # the padding of the mean colour is brighter than the black image between its two bars
-    assert [(c.row, c.box) for c in patches if c.group == 1][0] == (0, [0, 0, 66.67, 0])
+    assert [(c.row, c.box) for c in patches if c.group == 1][0] == (0, [0, 0, pytest.approx(200 / 3), 0])
+    with pytest.raises(ValueError, match='Patch 0,3 is in the padding, the image has rows 9 to 14 and columns 0 to 23'):
+        explain(model, Image.new('RGB', (200, 50)), patch=(0, 3))
 
 
 def test_a_photograph_that_lies_on_its_side(tmp_path):
@@ -148,8 +153,18 @@ def test_choices_are_those_of_the_label_graph():
     assert [tuple(chosen)[:6] for chosen in explanation.patches] == expected
     rows = explanation.to_json()
     assert len(rows) == len(expected) and all(list(row) == KEYS for row in rows)
-    by_rank = [c.similarity for c in explanation.patches if (c.label, c.stage, c.group) == ('class 2', 1, 1)]
-    assert by_rank == sorted(by_rank, reverse=True) and all(-1.001 <= value <= 1.001 for value in by_rank)
+    # the last node of a stage and its patches, in the layers that the search is about
+    block, nodes_before = model.label_stages[1].blocks[-1], model.label_stages[1].proj(graph.label_nodes[0])
+    with torch.no_grad():
+        query = block.grapher.fc1(nodes_before.transpose(1, 2).unsqueeze(2))[0, :, 0]  # (1, L, D) -> (D, L)
+    half = query.shape[0] // 2
+    for chosen in explanation.patches:
+        if chosen.stage == 2:
+            part = slice(half * (chosen.group - 1), half * chosen.group)
+            cosine = F.cosine_similarity(
+                query[part, int(chosen.label[-1])], graph.patch_maps[1][0, part, chosen.row, chosen.column], dim=0
+            )
+            assert chosen.similarity == pytest.approx(cosine.item(), abs=1e-5)
 
 
 def test_similarity_is_a_cosine_in_the_channels_of_a_group():
@@ -173,6 +188,11 @@ def test_neighbours_of_a_patch(name, stages):
     assert {chosen.label for chosen in explanation.patches} == {None} and not explanation.labels
     cell = 16 if name.startswith('vig') else 4
     assert explanation.centers[0] == [2 * 2 * cell, cell, 3 * 2 * cell, 2 * cell]
+    for center, layer in zip(explanation.centers, (0, 4, 7, 11) if name.startswith('vig') else (0, 1, 2, 3)):
+        x, y = 2 * 2.5 * cell, 1.5 * cell  # the middle of the patch in the original
+        assert center[0] <= x < center[2] and center[1] <= y < center[3], layer
+    shown = (1, 5, 8, 12) if name.startswith('vig') else (1, 2, 3, 4)
+    assert tuple(grid.stage for grid in explanation.grids) == shown
     for grid in explanation.grids:
         assert grid.cell[0] * grid.rows == 96
         of_stage = [chosen for chosen in explanation.patches if chosen.stage == grid.stage]
@@ -214,15 +234,84 @@ def test_which_labels_are_explained():
     assert shown(threshold=0.9999) == order[:1]  # none reaches it: the best
     assert shown(topk=9) == order and shown(topk=1) == order[:1]
     assert shown(labels=['fox', 'cat', 2]) == ['fox', 'cat']
+    assert shown(labels='dog') == shown(labels=1) == shown(labels=np.array([1])) == ['dog']
     model.thresholds = [0.9999, 0.0001, 0.0001]  # of the weights
     assert shown() == [name for name in order if name != 'cat']
     assert [label.threshold for label in explain(model, image, labels=['cat']).labels] == [pytest.approx(0.9999)]
     assert shown(labels=['red'], class_names=['red', 'green', 'blue']) == ['red']
 
 
+def test_similarity_of_pooled_candidates():
+    model = create(num_classes=3, img_size=96, dtype=torch.float32)
+    model.pretrained_cfg.update(input_size=(3, 96, 96))
+    explanation = explain(model, Image.effect_noise((96, 96), 90).convert('RGB'), patch=(5, 6), stages=[1])
+    block, before = model.stages[0].blocks[-1], []
+    handle = block.register_forward_pre_hook(lambda module, args: before.append(args[0]))
+    explain(model, explanation.image, topk=1)
+    handle.remove()
+    with torch.no_grad():
+        nodes_ = block.grapher.fc1(before[0].clone())[0]
+    pooled, half = F.avg_pool2d(nodes_, 4), nodes_.shape[0] // 2
+    for chosen in explanation.patches:
+        part = slice(half * (chosen.group - 1), half * chosen.group)
+        cosine = F.cosine_similarity(nodes_[part, 5, 6], pooled[part, chosen.row, chosen.column], dim=0)
+        assert chosen.similarity == pytest.approx(cosine.item(), abs=1e-5)
+
+
+def test_scores_and_pixels_are_those_of_predict(tmp_path):
+    model = create(num_classes=3, dtype=torch.float32)
+    model.pretrained_cfg.update(input_size=(3, 64, 64))
+    seen = []
+    handle = model.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    for i, size in enumerate([(50, 70), (64, 64), (300, 201)]):
+        file = tmp_path / f'{i}.png'
+        Image.effect_noise(size, 90).convert('RGB').save(file)
+        for amp in (False, True):
+            ((_, scores, _),) = gkgnet_timm.predict_images(model, [file], device='cpu', amp=amp)
+            np.testing.assert_array_equal(explain(model, file, topk=1, amp=amp).scores, scores)
+            assert torch.equal(*seen[-2:])
+    handle.remove()
+
+
+def test_another_thread_may_use_the_model():
+    model = create(num_classes=3, dtype=torch.float32)
+    images_ = [Image.effect_noise((64, 64), 90).convert('RGB') for _ in range(6)]
+    model.pretrained_cfg.update(input_size=(3, 64, 64))
+    expected = [explain(model, image, topk=3).to_json() for image in images_]
+    stop = threading.Event()
+
+    def disturb():
+        with torch.no_grad():
+            while not stop.is_set():
+                model(torch.rand(1, 3, 64, 64))
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        for _ in range(3):
+            assert [explain(model, image, topk=3).to_json() for image in images_] == expected
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_modes_of_parts_are_restored():
+    model = choosing_the_brightest((64, 64)).train()
+    model.stem.eval()
+    before = [module.training for module in model.modules()]
+    explain(model, Image.new('RGB', (64, 64)), topk=1)
+    assert [module.training for module in model.modules()] == before and model.training and not model.stem.training
+
+
 @pytest.mark.parametrize(
     'options, message',
     [
+        (dict(labels=[]), 'labels is empty'),
+        (dict(class_names=['a', 'b']), 'class_names has 2 names, the model has 3 classes'),
+        (dict(class_names=['a', 'b', 'a'], topk=3), "Two classes are named 'a'"),
+        (dict(threshold=7), 'from 0 to 1'),
+        (dict(threshold=float('nan')), 'from 0 to 1'),
+        (dict(threshold=[0.1, 0.2]), 'one for each of 3 classes'),
         (dict(labels=['dgo']), "No class is named 'dgo': 'dog'?"),
         (dict(labels=['12345']), "No class is named '12345': the classes are cat, dog, fox"),
         (dict(labels=[3]), 'No class 3: there are 3'),
@@ -247,11 +336,20 @@ def test_models_without_a_label_graph():
         explain(timm.create_model('resnet10t'), image, patch=(0, 0))
 
 
+def png_of_noise():
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(file, format='png')
+    return file.getvalue()
+
+
 def test_what_cannot_be_explained(tmp_path):
     model = choosing_the_brightest((64, 64))
     (tmp_path / 'a.jpg').write_text('no image')
     with pytest.raises(BadImageError, match=r"Cannot read image '.*a.jpg'"):
         explain(model, tmp_path / 'a.jpg')
+    with pytest.raises(BadImageError, match='Cannot read the image'):
+        (tmp_path / 'b.png').write_bytes(png_of_noise()[:900])
+        explain(model, Image.open(tmp_path / 'b.png'))
     model.head_patch.bias.data[1] = torch.nan
     with pytest.raises(ValueError, match='not finite'):
         explain(model, Image.new('RGB', (64, 64)))

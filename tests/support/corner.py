@@ -82,5 +82,5 @@ def explanation(cells, label='corner', threshold=0.5, file='a.png', picture=None
         labels=[Label(label, float(scores[names.index(label)]), threshold)],
         patches=patches,
         grids=[Grid(stage, SIDE // CELL, SIDE // CELL, (CELL, CELL)) for stage in range(1, stages + 1)],
-        frame=Frame((SIDE, SIDE), (1, 1), (0, 0)),
+        frame=Frame((SIDE, SIDE), (1, 1), (0, 0), (SIDE, SIDE)),
     )

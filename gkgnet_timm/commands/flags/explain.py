@@ -4,7 +4,7 @@ import argparse
 from typing import Tuple
 
 from ...runtime import command_line
-from .groups import FlagParser, KeyValues, add_ema_flag, add_reading_flags
+from .groups import FlagParser, KeyValues, add_device_flags, add_ema_flag, add_reading_flags
 
 FORMATS = ('png', 'svg', 'pdf')
 _DESCRIPTION = (
@@ -45,7 +45,6 @@ def create_parser() -> argparse.ArgumentParser:
     group.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')
     group.add_argument('--img-size', type=int, metavar='N', help='image side in pixels')
     group.add_argument('--class-map', metavar='FILE', help='class names, one on each line, for weights without them')
-    group.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1, mps, ... (default: cuda if available)')
     add_reading_flags(parser.add_argument_group('reading of images'))
     group = parser.add_argument_group('what is explained')
     group.add_argument(
@@ -58,7 +57,13 @@ def create_parser() -> argparse.ArgumentParser:
         metavar='ROW,COL',
         help='in place of labels, a patch of the first map, from 0: its neighbours in a ViG trunk as a star',
     )
-    group.add_argument('--stages', nargs='+', type=int, metavar='N', help='from 1 (default: all)')
+    group.add_argument(
+        '--stages',
+        nargs='+',
+        type=int,
+        metavar='N',
+        help='from 1 (default: all; of the blocks of a ViG, four)',
+    )
     group.add_argument(
         '--threshold',
         metavar='T',
@@ -79,4 +84,6 @@ def create_parser() -> argparse.ArgumentParser:
         help='in place of pictures, compare the patches with Grad-CAM (pip install \'gkgnet-timm[explain]\') over all '
         'images, at most 3 labels of each: deletion and insertion curves; write curves.csv and curves.png',
     )
+    add_device_flags(parser, stops=False)
+    parser.set_defaults(amp_dtype='bfloat16')
     return parser
