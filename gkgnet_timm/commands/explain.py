@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
+import torch
 import torch.nn as nn
 from tqdm import tqdm
 
@@ -124,7 +125,8 @@ def main(argv: Optional[List[str]] = None) -> None:
             written += [Path(args.output, 'causal.csv')] * args.causal
         _check_nothing_is_lost(args, written, files)
         model, names = load_labelled(args, trained)
-    model.to(check_device(args.device))
+    memory_format = torch.channels_last if args.channels_last else torch.preserve_format
+    model.to(check_device(args.device), memory_format=memory_format)
     reading = {name: getattr(args, name) for name in READING_OPTIONS}
     for difference in Decoder(**reading).for_model(model.pretrained_cfg).differences():
         print(f'Warning: {difference}.', file=sys.stderr)
