@@ -48,7 +48,10 @@ def create_parser() -> argparse.ArgumentParser:
     add_reading_flags(parser.add_argument_group('reading of images'))
     group = parser.add_argument_group('what is explained')
     group.add_argument(
-        '--labels', nargs='+', metavar='NAME', help='these labels (default: those at their threshold, or else the best)'
+        '--labels',
+        nargs='+',
+        metavar='NAME',
+        help='these labels, named after the images (default: those at their threshold, or else the best)',
     )
     group.add_argument('--topk', type=int, metavar='N', help='the N best labels of an image')
     group.add_argument(
