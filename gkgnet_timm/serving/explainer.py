@@ -1,6 +1,7 @@
 """Where label nodes looked in an uploaded image. The page asks several times about each, so the last ones are kept."""
 
 import hashlib
+import json
 from collections import OrderedDict
 from typing import Any, BinaryIO, Callable, Dict, List, Optional, Tuple
 
@@ -11,7 +12,7 @@ from .scorer import Scorer
 __all__ = ['Explainer']
 
 KEPT_BYTES = 256 << 20  # of pixels
-KEPT_ANSWERS = 256
+KEPT_JSON = 64 << 20  # bytes of answers
 Found = Tuple[str, Image.Image]  # digest of the file, upright image
 
 
@@ -27,7 +28,7 @@ class Explainer:
     def __init__(self, scorer: Scorer, explain: Callable[..., Any], is_vig: bool):
         self.scorer, self.explain_image, self.is_vig = scorer, explain, is_vig
         self._images: 'OrderedDict[str, Image.Image]' = OrderedDict()  # of the thread that reads
-        self._answers: 'OrderedDict[Any, Dict[str, Any]]' = OrderedDict()  # of the thread that computes
+        self._answers: 'OrderedDict[Any, bytes]' = OrderedDict()  # of the thread that computes
 
     def read(self, upload: BinaryIO) -> Tuple[Optional[Found], str]:
         """Return the digest and the image of an upload, and '' or why it cannot be read."""
@@ -45,7 +46,7 @@ class Explainer:
             size -= dropped.width * dropped.height * len(dropped.getbands())
         return (digest, image), ''
 
-    def explain(self, labels: List[str], patch: Optional[Tuple[int, int]], found: Found) -> Dict[str, Any]:
+    def explain(self, labels: List[str], patch: Optional[Tuple[int, int]], found: Found) -> bytes:
         """Return the explanation of an image as JSON.
 
         Raises:
@@ -53,10 +54,14 @@ class Explainer:
         """
         digest, image = found
         key = (digest, tuple(labels), patch)
-        answer = self._answers.pop(key, None) or self._explain(labels, patch, image)
+        answer = self._answers.pop(key, None)
+        if answer is None:
+            content = self._explain(labels, patch, image)
+            answer = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(',', ':')).encode()
         self._answers[key] = answer
-        while len(self._answers) > KEPT_ANSWERS:
-            self._answers.popitem(last=False)
+        size = sum(map(len, self._answers.values()))
+        while size > KEPT_JSON and len(self._answers) > 1:
+            size -= len(self._answers.popitem(last=False)[1])
         return answer
 
     def _explain(self, labels: List[str], patch: Optional[Tuple[int, int]], image: Image.Image) -> Dict[str, Any]:

@@ -149,6 +149,23 @@ def test_explained_images_are_few(scorer, monkeypatch):
     assert len(decoded) == 6
 
 
+def test_kept_answers_are_few(scorer, monkeypatch):
+    """The last answers are kept as long as their bytes are few."""
+    asked = []
+    explainer = Explainer(scorer, lambda *args, **options: asked.append(1) or explain(*args, **options), True)
+    found = explainer.read(io.BytesIO(jpeg()))[0]
+    first = explainer.explain(['a'], None, found)
+    assert explainer.explain(['a'], None, found) == first and len(asked) == 1
+    monkeypatch.setattr('gkgnet_timm.serving.explainer.KEPT_JSON', int(2.5 * len(first)))
+    for label in ('b', '<b>', '<b>', 'b', 'a'):
+        explainer.explain([label], None, found)
+    assert len(asked) == 4
+    monkeypatch.setattr('gkgnet_timm.serving.explainer.KEPT_JSON', 1)
+    for _ in range(2):
+        assert explainer.explain(['a'], None, found) == first
+    assert len(asked) == 4
+
+
 def info(number):
     text = PngInfo()
     text.add_text('number', str(number))
