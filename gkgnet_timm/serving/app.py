@@ -121,6 +121,7 @@ def create_app(
         worker.close()
 
     app = FastAPI(title='gkgnet_timm', version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.worker = worker
     app.add_middleware(UploadLimit, limit=max_upload, is_busy=lambda: worker.is_full)
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
@@ -178,7 +179,7 @@ def create_app(
         work = partial(explainer.explain, labels, place)
         (future,) = worker.submit([partial(explainer.read, file.file)], work)
         try:
-            return JSONResponse(await asyncio.wrap_future(future))
+            return Response(await asyncio.wrap_future(future), media_type='application/json')
         except ValueError as error:  # no such label or patch
             raise HTTPException(422, one_line(error)) from error
 

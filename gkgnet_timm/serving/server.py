@@ -3,7 +3,7 @@
 import ipaddress
 import socket
 import sys
-from typing import Any, Sequence, Union
+from typing import Any, List, Optional, Sequence, Union
 
 import torch.nn as nn
 import uvicorn
@@ -15,7 +15,7 @@ from .app import create_app
 from .explainer import Explainer
 from .scorer import Scorer
 
-__all__ = ['bind', 'create_server', 'is_loopback', 'run', 'url_of']
+__all__ = ['Server', 'bind', 'create_server', 'is_loopback', 'run', 'url_of']
 
 GRACE = 10  # seconds for which requests may go on after Ctrl-C
 
@@ -49,12 +49,20 @@ def url_of(address: socket.socket) -> str:
     return f'http://[{host}]:{port}' if ':' in host else f'http://{host}:{port}'
 
 
+class Server(uvicorn.Server):
+    """A server that refuses what waits as soon as it is told to stop."""
+
+    async def shutdown(self, sockets: Optional[List[socket.socket]] = None) -> None:
+        self.config.app.state.worker.refuse()
+        await super().shutdown(sockets)
+
+
 def run(app: FastAPI, address: socket.socket) -> None:
     """Answer requests until Ctrl-C, and then those that are under way."""
     config = uvicorn.Config(
         app, log_level='warning', access_log=False, server_header=False, timeout_graceful_shutdown=GRACE
     )
-    server = uvicorn.Server(config)
+    server = Server(config)
     print(f'Listening on {url_of(address)} (Ctrl-C stops it).', flush=True)
     if not is_loopback(address):
         print(

@@ -11,6 +11,7 @@ from ..data import BadImageError
 __all__ = ['Busy', 'Job', 'Worker']
 
 PATIENCE = 0.004  # seconds for which a batch waits for more images
+ALONE = 2  # images with work of their own that are in memory at a time: they have their full size
 
 
 class Busy(Exception):
@@ -45,6 +46,7 @@ class Worker:
         self._waiting: queue.Queue = queue.Queue()
         self._ready: queue.Queue = queue.Queue(batch_size)  # a slow model keeps images from being read
         self._lock, self._closed = threading.Lock(), False
+        self._alone = threading.Semaphore(ALONE)
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._read, self._compute)]
 
     def start(self) -> None:
@@ -73,30 +75,43 @@ class Worker:
                 self._waiting.put(job)
         return [job.future for job in jobs]
 
-    def close(self, patience: float = 10.0) -> None:
-        """Take no more jobs and end the threads. What still waits fails with `Busy`."""
+    def refuse(self) -> None:
+        """Take no more jobs. What still waits fails with `Busy`."""
         with self._lock:
+            if self._closed:
+                return
             self._closed = True
             while not self._waiting.empty():
-                self._waiting.get().future.set_exception(Busy())
+                future = self._waiting.get().future
+                if future.set_running_or_notify_cancel():  # a server that has lost patience cancels some
+                    future.set_exception(Busy())
             self._waiting.put(None)
+
+    def close(self, patience: float = 10.0) -> None:
+        """Take no more jobs, see `refuse`, and end the threads."""
+        self.refuse()
         for thread in self._threads:
             thread.join(patience)
 
     def _read(self) -> None:
         while (job := self._waiting.get()) is not None:
-            if not job.future.set_running_or_notify_cancel():
-                continue
-            try:
-                found, error = job.read()
-            except Exception as failure:
-                job.future.set_exception(failure)
-                continue
-            if error:
-                job.future.set_exception(BadImageError(error))
-            else:
-                self._ready.put((job, found))
+            if job.future.set_running_or_notify_cancel():
+                self._read_one(job)
         self._ready.put(None)
+
+    def _read_one(self, job: Job) -> None:  # a function, so that nothing refers to the image once it is handed on
+        if job.work is not None:
+            self._alone.acquire()
+            job.future.add_done_callback(lambda _: self._alone.release())
+        try:
+            found, error = job.read()
+        except Exception as failure:
+            job.future.set_exception(failure)
+            return
+        if error:
+            job.future.set_exception(BadImageError(error))
+        else:
+            self._ready.put((job, found))
 
     def _batch(self) -> List[Tuple[Job, Any]]:
         """Wait for a job, then a little for more. Empty at the end of all."""
@@ -116,11 +131,12 @@ class Worker:
 
     def _compute(self) -> None:
         while batch := self._batch():
-            if together := [item for item in batch if item[0].work is None]:
+            together = [item for item in batch if item[0].work is None]
+            batch = [item for item in batch if item[0].work is not None]
+            if together:
                 self._finish(self.score, together)
-            for item in batch:
-                if item[0].work is not None:
-                    self._finish(item[0].work, [item])
+            while batch:  # an image goes when its work is done
+                self._finish(batch[0][0].work, [batch.pop(0)])
 
     @staticmethod
     def _finish(compute: Callable[[List[Any]], Sequence[Any]], batch: List[Tuple[Job, Any]]) -> None:

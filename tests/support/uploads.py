@@ -12,7 +12,7 @@ from PIL import Image
 from tiny import create
 
 from gkgnet_timm.serving.scorer import Scorer
-from gkgnet_timm.serving.server import bind, url_of
+from gkgnet_timm.serving.server import Server, bind, url_of
 
 NAMES = ['a', 'b', '<b>', 'd;e', 'ö']
 THRESHOLDS = [0.5, 0.47, 0.52, 0.49, 0.6]
@@ -102,7 +102,7 @@ def post(client, contents, path='/predict', **options):
 def serving(app):
     """The address of a server of an application, in a thread."""
     address = bind('127.0.0.1', 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level='warning'))
+    server = Server(uvicorn.Config(app, log_level='warning'))
     thread = threading.Thread(target=server.run, kwargs=dict(sockets=[address]))
     thread.start()
     try:
