@@ -3,6 +3,7 @@
 import argparse
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import List, Optional
 
 from ..data import Decoder
@@ -28,7 +29,8 @@ def main(argv: Optional[List[str]] = None) -> None:
         checkpoint = select_weights(args.checkpoint) if args.checkpoint else None
         trained = read_training(checkpoint) if checkpoint else None
         if trained:
-            args = parser.parse_args(argv, argparse.Namespace(**model_defaults(checkpoint, trained)))
+            defaults = dict(model_defaults(checkpoint, trained), amp=None)  # rounded, scores depend on who else asks
+            args = parser.parse_args(argv, argparse.Namespace(**defaults))
         args.checkpoint = checkpoint
         check_ranges(args, RANGES)
         reading = {name: getattr(args, name) for name in READING_OPTIONS}
@@ -42,7 +44,7 @@ def main(argv: Optional[List[str]] = None) -> None:
         names,
         select_threshold(args, model, names),
         **reading,
-        name=args.model,
+        name=args.model or model.pretrained_cfg.get('architecture') or Path(args.checkpoint).name,
         device=args.device,
         amp=bool(args.amp),
         amp_dtype=args.amp_dtype,

@@ -20,6 +20,7 @@ from uploads import jpeg, post
 import timm
 
 from gkgnet_timm.__main__ import main
+from gkgnet_timm.export.export import export_model
 from gkgnet_timm.serving import server
 
 
@@ -61,6 +62,26 @@ def test_defaults(weights, served):
         about = client.get('/model').json()
     assert about['limits'] == dict(upload_bytes=32_000_000, pixels=50_000_000, files=64)
     assert set(about['thresholds'].values()) == {0.5} and not about['calibrated']
+
+
+@pytest.mark.parametrize('flags, amp', [([], False), (['--amp'], True)])
+def test_precision_is_not_that_of_the_checkpoint(served, flags, amp, monkeypatch, tmp_path):
+    options, checkpoint = {}, str(tmp_path / 'checkpoint.pth.tar')
+    trained = dict(model='test_resnet', model_kwargs={}, img_size=None, class_names=['cat', 'dog'], amp=True)
+    torch.save(dict(args=trained, state_dict=timm.create_model('test_resnet', num_classes=2).state_dict()), checkpoint)
+    create = server.create_server
+    monkeypatch.setattr(server, 'create_server', lambda *args, **how: options.update(how) or create(*args, **how))
+    main(['serve', '--checkpoint', checkpoint, '--device', 'cpu', '--port', '0', *flags])
+    assert options['amp'] is amp and options['name'] == 'test_resnet'
+
+
+def test_the_name_of_an_exported_model(served, tmp_path):
+    """An exported model has the name of its architecture."""
+    model = timm.create_model('test_resnet', num_classes=3).eval()
+    export_model(model, tmp_path, formats=('pt2',))
+    main(['serve', '--checkpoint', str(tmp_path / 'model.pt2'), '--device', 'cpu', '--port', '0'])
+    with TestClient(served[0]) as client:
+        assert client.get('/model').json()['name'] == 'test_resnet'
 
 
 def test_a_port_in_use(weights, capsys):

@@ -142,15 +142,17 @@ def add_where_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--where', metavar='COLUMN=VALUE', help='csv: rows of the split')
 
 
-def add_device_flags(parser: argparse.ArgumentParser, stops: bool = True) -> None:
-    """Flags of how a model runs over images, and whether it stops at one that cannot be read."""
+def add_device_flags(
+    parser: argparse.ArgumentParser, stops: bool = True, amp: str = 'automatic mixed precision'
+) -> None:
+    """Flags of how a model runs over images, and whether it stops at one that cannot be read; `amp` is a help text."""
     group = parser.add_argument_group('device')
     if stops:
         group.add_argument(
             '--on-bad-image', choices=('error', 'skip'), default='error', help='stop at an unreadable image, or skip it'
         )
     group.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1, mps, ... (default: cuda if available)')
-    group.add_argument('--amp', action=argparse.BooleanOptionalAction, default=None, help='automatic mixed precision')
+    group.add_argument('--amp', action=argparse.BooleanOptionalAction, default=None, help=amp)
     group.add_argument('--amp-dtype', choices=('bfloat16', 'float16'), help='(default: bfloat16)')
     group.add_argument('--channels-last', action=Switch, help='memory layout')
 

@@ -48,7 +48,7 @@ def create_parser() -> argparse.ArgumentParser:
     group.add_argument(
         '--queue', type=int, default=64, metavar='N', help='images that may wait for the model (default: %(default)s)'
     )
-    add_device_flags(parser, stops=False)
+    add_device_flags(parser, stops=False, amp='automatic mixed precision (default: no, whatever the checkpoint says)')
     parser.add_argument(
         '-b', '--batch-size', type=int, default=16, metavar='N', help='most images at a time (default: %(default)s)'
     )
