@@ -73,6 +73,8 @@ class Explainer:
             patch=patch,
             threshold=scorer.thresholds,
             class_names=scorer.names,
+            amp=scorer.amp,
+            amp_dtype=scorer.amp_dtype,
         )
         return dict(
             width=image.width,

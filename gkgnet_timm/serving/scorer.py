@@ -91,7 +91,7 @@ class Scorer:
         decoder = Decoder(bit_depth, background, max_pixels, MODES[self.config['input_size'][0]])
         self.decoder = decoder.for_model(model.pretrained_cfg)
         self.device = check_device(device)
-        self.channels_last = channels_last
+        self.amp, self.amp_dtype, self.channels_last = amp, amp_dtype, channels_last
         model.to(self.device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
         self._transform = create_transform(**self.config, use_prefetcher=True)
         self._autocast = autocast_context(self.device, amp, amp_dtype)

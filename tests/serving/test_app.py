@@ -121,6 +121,19 @@ def test_explanations_are_those_of_explain(client, scorer):
     assert near['patches'] == json.loads(json.dumps(expected.to_json())) and near['labels'] == []
 
 
+def test_scores_of_mixed_precision():
+    """An explanation has the scores of the image alone, rounded alike."""
+    scorers = [create_scorer(amp=amp) for amp in (True, False)]
+    scores = []
+    for scorer in scorers:
+        with TestClient(create_app(scorer, explainer=Explainer(scorer, explain, True))) as client:
+            found = client.post('/explain', files=dict(file=('x.jpg', jpeg()))).json()
+            (row,) = post(client, [('x.jpg', jpeg())]).json()
+        assert found['scores'] == row['scores']
+        scores.append(row['scores'])
+    assert scores[0] != scores[1]
+
+
 @pytest.mark.parametrize(
     'fields, reason',
     [
