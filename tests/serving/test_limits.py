@@ -64,8 +64,15 @@ def test_requests_without_files(client):
 
 
 def test_too_many_files(client):
-    answer = post(client, [(f'{i}.jpg', b'') for i in range(21)])
-    assert answer.status_code == 400 and 'up to 20' in answer.json()['detail']
+    answer = post(client, [(f'{i}.jpg', b'') for i in range(11)])
+    assert answer.status_code == 400 and 'up to 10' in answer.json()['detail']
+
+
+@pytest.mark.parametrize('queue, files', [(1, 1), (2, 1), (7, 3), (64, 32), (1000, 64)])
+def test_files_of_a_request_are_half_the_queue(scorer, queue, files):
+    with TestClient(create_app(scorer, queue=queue)) as client:
+        assert client.get('/model').json()['limits']['files'] == files
+        assert client.post('/predict', files=[('files', ('a.txt', b'text'))] * files).status_code == 422
 
 
 def test_large_uploads_are_refused_with_and_without_a_length(client):

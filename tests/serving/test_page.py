@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import CHROMIUM, open_browser, open_page
 from uploads import NAMES, create_scorer, jpeg, saved, serving, turned
@@ -124,6 +125,36 @@ def test_with_the_keyboard_alone(page):
     assert focused == found.locator('.chosen rect').nth(1).get_attribute('aria-label')
     found.locator('.lines line').first.wait_for(state='attached')
     assert found.locator('.told').inner_text().startswith(focused)
+
+
+def test_a_file_that_is_gone(page, tmp_path):
+    """The user's side is to blame, not the server."""
+    path = tmp_path / 'gone.jpg'
+    path.write_bytes(jpeg())
+    page.set_input_files('#pick', path)
+    found = card(page, 'gone.jpg')
+    found.locator('.label').first.wait_for()
+    path.unlink()
+    found.locator('.label').first.click()
+    found.locator('.told', has_text='the browser cannot read the file').wait_for()
+    page.set_input_files('#pick', [dict(name='folder', mimeType='', buffer=b'')])  # as some systems hand one over
+    card(page, 'folder').locator('.error', has_text='empty, or a folder').wait_for()
+
+
+def test_the_threshold_of_the_model_until_the_slider_is_moved(browser):
+    scorer = create_scorer()
+    scorer.thresholds = np.full(5, 0.4376)
+    with serving(create_app(scorer)) as address, open_page(browser, address) as page:
+        page.locator('#threshold-value', has_text='0.4376').wait_for()
+        row = dict(file='x', labels=[], scores=dict(a=0.4377, b=0.4375))
+        page.route('**/predict*', lambda route: route.fulfill(json=[row]))
+        page.set_input_files('#pick', [GOOD])
+        found = card(page, 'good.jpg')
+        found.locator('.label').first.wait_for()
+        assert above(found) == ['a']
+        page.locator('#threshold').focus()
+        page.keyboard.press('ArrowLeft')
+        assert page.locator('#threshold-value').inner_text() == '0.43' and above(found) == ['a', 'b']
 
 
 def test_a_broken_file_among_others(page):

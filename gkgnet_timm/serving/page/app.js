@@ -8,16 +8,27 @@ const cards = [];
 const waiting = [];
 let model = null;
 let running = 0;
+let common = 0.5; // threshold of all labels: the slider has steps, the model may have another until it is moved
 
-const thresholdOf = (label) =>
-  find('calibrated').checked ? model.thresholds[label] : Number(find('threshold').value);
+const thresholdOf = (label) => (find('calibrated').checked ? model.thresholds[label] : common);
 
 function say(text) {
   find('status').textContent = text;
 }
 
+/** Throws an Error with a sentence if the browser cannot read a file. */
+async function check(file) {
+  if (!file.size) throw new Error('it is empty, or a folder.');
+  try {
+    await file.slice(0, 1).arrayBuffer();
+  } catch {
+    throw new Error('the browser cannot read the file. Has it changed on the disk, or is it a folder? Choose it again.');
+  }
+}
+
 /** The answer of the server: waits and tries again while it is busy. Throws an Error with a sentence. */
 export async function post(path, fields, signal) {
+  for (const [, value] of fields) if (value instanceof File) await check(value);
   for (;;) {
     const body = new FormData();
     for (const [name, value] of fields) body.append(name, value);
@@ -82,7 +93,8 @@ function remove(card) {
 }
 
 function update() {
-  find('threshold-value').textContent = find('calibrated').checked ? 'calibrated' : Number(find('threshold').value).toFixed(2);
+  const shown = common.toLocaleString('en', { minimumFractionDigits: 2, maximumFractionDigits: 6 });
+  find('threshold-value').textContent = find('calibrated').checked ? 'calibrated' : shown;
   find('threshold').disabled = find('calibrated').checked;
   for (const card of cards) card.update();
 }
@@ -115,8 +127,9 @@ async function start() {
     return;
   }
   find('model').textContent = `${model.name} knows ${model.class_names.length} labels.`;
-  const common = new Set(Object.values(model.thresholds));
-  if (common.size === 1) find('threshold').value = [...common][0];
+  const thresholds = new Set(Object.values(model.thresholds));
+  if (thresholds.size === 1) [common] = thresholds;
+  find('threshold').value = common;
   find('own').hidden = !model.calibrated;
   find('calibrated').checked = model.calibrated;
   describe();
@@ -128,7 +141,10 @@ find('pick').addEventListener('change', (event) => {
   add([...event.target.files]);
   event.target.value = ''; // so that the same file can be chosen again
 });
-find('threshold').addEventListener('input', update);
+find('threshold').addEventListener('input', () => {
+  common = Number(find('threshold').value);
+  update();
+});
 find('calibrated').addEventListener('change', update);
 addEventListener('paste', (event) => {
   const files = [...event.clipboardData.files];
