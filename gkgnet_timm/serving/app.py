@@ -111,7 +111,7 @@ def create_app(
         batch_size: Largest number of images that run together.
     """
     worker = Worker(scorer.score, batch_size, queue)
-    most_files = min(MOST_FILES, queue)
+    most_files = min(MOST_FILES, max(1, queue // 2))  # so that one finds room while others wait
     page = {file.name: file.read_bytes() for file in resources.files(__package__).joinpath('page').iterdir()}
 
     @asynccontextmanager
@@ -167,7 +167,9 @@ def create_app(
     @app.post('/explain', responses=_RESPONSES, openapi_extra={'x-curl': '-F file=@a.jpg -F labels=NAME {url}/explain'})
     async def explain(
         file: Annotated[UploadFile, File(description='an image')],
-        labels: Annotated[List[str], Form(description='classes (default: those above their threshold)')] = [],  # noqa: B006
+        labels: Annotated[
+            List[str], Form(description='classes (default: those at their threshold, or else the best)')
+        ] = [],  # noqa: B006
         patch: Annotated[str, Form(description='row,column in the first map: its neighbours in the trunk')] = '',
     ) -> Response:
         """The patches that each label chose, by stage, channel group and rank, with boxes in pixels of the image. With

@@ -51,7 +51,7 @@ def test_flags(weights, served, tmp_path):
         about = client.get('/model').json()
         assert about['name'] == 'test_resnet' and about['thresholds'] == dict(cat=0.1, dog=0.2, cow=0.3)
         assert about['calibrated'] and not about['label_graph']
-        assert about['limits'] == dict(upload_bytes=500_000, pixels=5000, files=7)
+        assert about['limits'] == dict(upload_bytes=500_000, pixels=5000, files=3)
         assert about['preprocessing']['size'] == [64, 64] and 'black' in about['preprocessing']['reading']
         assert set(post(client, [('a.jpg', jpeg())]).json()[0]['scores']) == {'cat', 'dog', 'cow'}
 
@@ -60,7 +60,7 @@ def test_defaults(weights, served):
     main([*weights, '--port', '0'])
     with TestClient(served[0]) as client:
         about = client.get('/model').json()
-    assert about['limits'] == dict(upload_bytes=32_000_000, pixels=50_000_000, files=64)
+    assert about['limits'] == dict(upload_bytes=32_000_000, pixels=50_000_000, files=32)
     assert set(about['thresholds'].values()) == {0.5} and not about['calibrated']
 
 

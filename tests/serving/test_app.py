@@ -99,7 +99,7 @@ def test_the_model_is_described(client):
     assert about['name'] == 'tiny' and about['class_names'] == NAMES and about['calibrated']
     assert about['thresholds'] == dict(zip(NAMES, THRESHOLDS))
     assert about['label_graph'] and about['patch_neighbors'] and about['preprocessing']['size'] == [64, 64]
-    assert about['limits'] == dict(upload_bytes=2_000_000, pixels=1_000_000, files=20)
+    assert about['limits'] == dict(upload_bytes=2_000_000, pixels=1_000_000, files=10)
     assert about['license'] and about['version']
 
 

@@ -46,7 +46,11 @@ def create_parser() -> argparse.ArgumentParser:
         '--max-upload-mb', type=float, default=32.0, metavar='N', help='largest request (default: %(default)g)'
     )
     group.add_argument(
-        '--queue', type=int, default=64, metavar='N', help='images that may wait for the model (default: %(default)s)'
+        '--queue',
+        type=int,
+        default=64,
+        metavar='N',
+        help='images that may wait for the model, of a request half as many (default: %(default)s)',
     )
     add_device_flags(parser, stops=False, amp='automatic mixed precision (default: no, whatever the checkpoint says)')
     parser.add_argument(
