@@ -43,6 +43,11 @@ def parse_args(argv: List[str]) -> Tuple[argparse.Namespace, Optional[TrainedWit
     check_outputs(args, ('results_file', 'metrics_by_class', 'calibrate', 'scores_out'), ('plots', 'report'))
     if args.scores_in and args.use_ema:
         raise ValueError(f'--use-ema: {args.scores_in!r} has scores, not averaged weights.')
+    if args.scores_in and args.report:
+        for name in ('images', 'data_dir'):
+            if (folder := getattr(args, name)) and not Path(folder).is_dir():
+                flag = f'--{name.replace("_", "-")}'
+                raise NotADirectoryError(f'{flag} {folder!r} is no folder: --report takes pictures from it.')
     if not args.scores_in and not is_folder_of_checkpoints(args.checkpoint):  # each is checked when its turn comes
         check_weights(args, trained)
     return args, trained

@@ -47,7 +47,10 @@ def _describe(found: int, wanted: int, images: int, looked: int, can_look: bool,
     if not was_given:
         return 'There are no pictures, as the images are not at hand: they are named only.'
     if not found:
-        return 'There are no pictures, as none of the images was found where the files are named from.'
+        return (
+            'There are no pictures, as none of the images was found: give the folder that the names of files start '
+            'from by --images DIR.'
+        )
     text = f'Pictures of {found:,} of {images:,} images are in this page'
     text += f'; {wanted - found:,} more are named without one.' if found < wanted else '.'
     return text + (f' Where the label nodes looked is shown for {looked:,} of them.' if can_look else '')

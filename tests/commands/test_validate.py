@@ -155,7 +155,10 @@ def test_report(run, checkpoint, small_demo, tmp_path, capsys):
         assert [image for image in again['images'] if image.get('src')] == expected and again['looks'] == {}
         for name in ('classes', 'confusion', 'galleries'):
             assert again[name] == data[name], name
-    assert again['pictures'] == 'There are no pictures, as none of the images was found where the files are named from.'
+    assert 'none of the images was found' in again['pictures'] and '--images DIR' in again['pictures']
+    for flag in ('--images', '--data-dir'):
+        with pytest.raises(NotADirectoryError, match=f"{flag} 'nosuchdir' is no folder: --report"):
+            validate(['--scores-in', path, flag, 'nosuchdir', '--report', str(tmp_path / 'scores')])
 
 
 def test_report_needs_a_folder(run, tmp_path):
