@@ -114,7 +114,9 @@ def _draw_cooccurrence(axes: Any, scores: np.ndarray, targets: np.ndarray, names
     at = 'the thresholds of the classes' if threshold.ndim else f'threshold {threshold:g}'
     axes.set(xlabel='predicted label', ylabel='label (images that have it)')
     part = f'\nthe {len(kept)} of {len(names)} classes that are confused most' if len(kept) < len(names) else ''
-    title = f'Wrong (orange) and missed (blue) at {at}\nin images that have the label of the row{part}'
+    title = (
+        f'Wrong (orange) and missed (blue) at {at}\nin images that have the label of the row; grey: no such image{part}'
+    )
     axes.set_title(title, fontsize=9)
 
 
