@@ -19,8 +19,8 @@ __all__ = ['write_report']
 FILES = resources.files('gkgnet_timm') / 'report' / 'page'
 SCRIPTS = ('base', 'table', 'charts', 'confusion', 'looks', 'gallery')
 NO_CLEANLAB = (
-    'Labels that are probably wrong are found by cleanlab, which is not installed: pip install cleanlab, and write the '
-    'report again.'
+    'Labels that are probably wrong are found by cleanlab, which is not installed: '
+    "pip install 'gkgnet-timm[report]', and write the report again."
 )
 
 

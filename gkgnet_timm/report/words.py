@@ -36,17 +36,20 @@ def describe_data(evaluation: Evaluation) -> List[str]:
     unlabelled, unknown, absent = (~has.any(axis=1)).sum(), (targets < 0).sum(), (~has.any(axis=0)).sum()
     images, classes = targets.shape
     text = f'{count(images, "image")}, {count(classes, "class", "classes")}, {has.sum() / images:.2f} labels an image'
-    sentences = [f'{text}; {count(unlabelled, "image has", "images have")} no label.' if unlabelled else f'{text}.']
+    known = 'known ' if (targets[~has.any(axis=1)] < 0).any() else ''
+    without = f'{text}; {count(unlabelled, "image has", "images have")} no {known}label.'
+    sentences = [without if unlabelled else f'{text}.']
     if unknown:
+        do, they = ('It does', 'it counts') if unknown == 1 else ('They do', 'they count')
         sentences.append(
-            f'{count(unknown, "label is", "labels are")} unknown. They do not count in the ranking (AP), the '
-            'histograms, the calibration and the galleries; where labels are predicted (precision, recall, F1), they '
-            'count as absent, as is usual.'
+            f'{count(unknown, "label is", "labels are")} unknown. {do} not count in the ranking (AP), the histograms, '
+            'the calibration and the galleries; where labels are predicted (precision, recall, F1), '
+            f'{they} as absent, as is usual.'
         )
     if absent:
         sentences.append(
-            f'{count(absent, "class has", "classes have")} no image with the label. AP counts as 0 there in the mAP, '
-            'and a threshold cannot be chosen.'
+            f'{count(absent, "class has", "classes have")} no image with the label. AP, precision and recall '
+            'count as 0 there in the mAP and in CF1, and a threshold cannot be chosen.'
         )
     if evaluation.unreadable:
         sentences.append(f'{count(len(evaluation.unreadable), "image")} could not be read and were left out.')
@@ -90,7 +93,7 @@ def explain_figures(
         (
             'CF1',
             figures['CF1'],
-            f'At {at}, with every class alike: of the labels given, {figures["CP"]:.0f} % are right; of the labels '
+            f'At {at}, as means over the classes: of the labels given, {figures["CP"]:.0f} % are right; of the labels '
             f'there are, {figures["CR"]:.0f} % are found. The best threshold of each class would give '
             f'{best["CF1"]:.1f}, on these images.',
         ),
@@ -98,7 +101,8 @@ def explain_figures(
             'OF1',
             figures['OF1'],
             f'The same with every label alike, so that frequent classes count more: {figures["OP"]:.0f} % are right, '
-            f'{figures["OR"]:.0f} % are found. With the best thresholds {best["OF1"]:.1f}.',
+            f'{figures["OR"]:.0f} % are found. With the threshold of best F1 of each class {best["OF1"]:.1f}: they are '
+            'chosen for each class alone, which may lower this figure.',
         ),
         (
             'Calibration error',

@@ -125,6 +125,35 @@ def test_nothing_is_wider_than_the_page(browser, address, width, scheme):
         assert background == ('rgb(255, 255, 255)' if scheme == 'light' else 'rgb(20, 22, 26)')
 
 
+def test_the_viewer_has_room_for_scores_on_a_phone(browser, address):
+    with open_page(browser, address, viewport=dict(width=390, height=844)) as page:
+        page.locator('#misses button').first.click()
+        right = page.get_by_role('dialog').bounding_box()
+        right = right['x'] + right['width']
+        for cell in page.locator('#viewer-labels th, #viewer-labels td').all():
+            box = cell.bounding_box()
+            assert box['x'] + box['width'] <= right, cell.inner_text()
+
+
+@pytest.mark.parametrize('unknown', [0, 0.1])
+def test_chance_is_a_line_only_if_all_labels_are_known(browser, tmp_path, unknown):
+    path = write_report(tmp_path, make_evaluation(unknown=unknown), {})
+    with open_page(browser, path.as_uri()) as page:
+        assert page.locator('#scatter path.chance').count() == (not unknown)
+        assert ('dashed line is chance' in page.locator('#classes').inner_text()) == (not unknown)
+        page.get_by_label('Class', exact=True).select_option('0')
+        assert page.locator('#scatter path.chance').count() == (not unknown)
+
+
+def test_an_image_of_which_nothing_is_known_is_not_said_to_have_no_label(browser, tmp_path):
+    evaluation = make_evaluation(3, 2)
+    evaluation.targets[:] = [[0, 0], [0, -1], [1, 0]]
+    evaluation.scores[:] = 0.9
+    with open_page(browser, write_report(tmp_path, evaluation, {}).as_uri()) as page:
+        texts = page.locator('#false_positives button small:first-of-type').all_inner_texts()
+    assert sorted(texts) == ['labels: class 0', 'no known label', 'no label']
+
+
 @pytest.mark.parametrize('images, classes', [(1, 1), (3, 500)])
 def test_extremes(browser, tmp_path, images, classes):
     evaluation = make_evaluation(images, classes)

@@ -12,6 +12,7 @@ from gkgnet_timm.evaluation.class_report import class_report
 from gkgnet_timm.metrics import average_precision, multilabel_metrics
 from gkgnet_timm.report import pictures, thumbnails
 from gkgnet_timm.report.page import write_report
+from gkgnet_timm.report.words import describe_data
 
 ORIGIN = dict(model='gkgnet_224', checkpoint='run/model_best.pth.tar', dataset='demo', split='val', img_size=224)
 
@@ -137,7 +138,7 @@ def test_pictures_and_looks(tmp_path, monkeypatch):
     assert data['looks'][f'{image}:{label}'] == [[1, 2, 0, 0, 500, 1000]]
     assert data['pictures'].endswith(f'Where the label nodes looked is shown for {len(asked)} of them.')
     _, data = write(tmp_path, evaluation._replace(read_image=lambda row: None), look)
-    assert data['pictures'] == 'There are no pictures, as none of the images was found where the files are named from.'
+    assert 'none of the images was found' in data['pictures']
 
 
 def test_labels_of_an_image(tmp_path, monkeypatch):
@@ -158,7 +159,33 @@ def test_labels_of_an_image(tmp_path, monkeypatch):
 def test_without_cleanlab(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'cleanlab.multilabel_classification.filter', None)
     _, data = write(tmp_path, make_evaluation())
-    assert 'label_errors' not in data['galleries'] and 'pip install cleanlab' in data['no_label_errors']
+    assert 'label_errors' not in data['galleries'] and "pip install 'gkgnet-timm[report]'" in data['no_label_errors']
+
+
+@pytest.mark.parametrize(
+    'targets, expected',
+    [
+        ([[1, 0], [0, 0]], ['1 image has no label', '1 class has', 'precision and recall count as 0 there']),
+        (
+            [[1, 0], [0, -1]],
+            ['1 image has no known label', '1 label is unknown. It does not count', 'it counts as absent'],
+        ),
+        (
+            [[1, -1], [-1, 1]],
+            ['1.00 labels an image.', '2 labels are unknown. They do not count', 'they count as absent'],
+        ),
+    ],
+)
+def test_notes_on_the_data(targets, expected):
+    notes = ' '.join(describe_data(make_evaluation(2, 2)._replace(targets=np.array(targets, np.int8))))
+    assert all(text in notes for text in expected), notes
+
+
+def test_the_best_thresholds_of_classes_may_lower_of1(tmp_path):
+    """They are those of single classes: the sentence does not call them the best ones of the figure."""
+    _, data = write(tmp_path, make_evaluation())
+    (sentence,) = [figure['sentence'] for figure in data['figures'] if figure['name'] == 'OF1']
+    assert 'threshold of best F1 of each class' in sentence and 'may lower' in sentence
 
 
 def test_warning_comes_first(tmp_path):

@@ -31,11 +31,14 @@ function drawScatter() {
     xTicks: ticks.map((value) => [Math.log10(value), value.toLocaleString('en')]),
     label: `AP over number of images of ${shown.length} classes`,
   });
-  const chance = Array.from({ length: 30 }, (_, i) => low + (i / 29) * (high - low));
-  root.append(draw('path', {
-    d: path(chance.map((x) => [X(x), Y(Math.min(100, (100 * 10 ** x) / DATA.images_total))])),
-    fill: 'none', stroke: 'var(--orange)', 'stroke-dasharray': '5 4', 'stroke-width': 1.5,
-  }));
+  if (!classes.some((row) => row.unknown)) { // else chance is not the same for the same number of images
+    const chance = Array.from({ length: 30 }, (_, i) => low + (i / 29) * (high - low));
+    root.append(draw('path', {
+      class: 'chance', d: path(chance.map((x) => [X(x), Y(Math.min(100, (100 * 10 ** x) / DATA.images_total))])),
+      fill: 'none', stroke: 'var(--orange)', 'stroke-dasharray': '5 4', 'stroke-width': 1.5,
+    }));
+    find('scatter-note').textContent = 'The dashed line is chance.';
+  }
   const points = shown.map((index) => [index, X(Math.log10(classes[index].images)), Y(classes[index].AP)]);
   for (const [index, x, y] of points) {
     const isChosen = index === state.chosen;

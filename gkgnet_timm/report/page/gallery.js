@@ -9,7 +9,8 @@ const scoreOf = ([image, label]) => DATA.images[image].labels.find((entry) => en
 // The labels of an image in the data.
 function hasOf(image) {
   const names = image.labels.filter(([, , target]) => target > 0).map(([label]) => short(nameOf(label), 20));
-  return names.length ? `labels: ${names.join(', ')}` : 'no label';
+  const none = image.labels.some(([, , target]) => target < 0) ? 'no known label' : 'no label';
+  return names.length ? `labels: ${names.join(', ')}` : none;
 }
 
 function drawGallery(kind) {
