@@ -1,5 +1,6 @@
 """Requests that are refused before their body is read, or while it is."""
 
+import asyncio
 from typing import Callable
 
 from starlette.datastructures import Headers
@@ -38,7 +39,7 @@ class UploadLimit:
         if not length.isdigit() or int(length) > self.limit:
             await self.refusal(scope, receive, send)
             return
-        received, is_refused = 0, False
+        received, is_refused, has_begun = 0, False, False
 
         async def count() -> Message:
             nonlocal received, is_refused
@@ -50,9 +51,16 @@ class UploadLimit:
             return message
 
         async def unless_refused(message: Message) -> None:
+            nonlocal has_begun
             if not is_refused:
+                has_begun = True
                 await send(message)
 
-        await self.app(scope, count, unless_refused)
+        try:
+            await self.app(scope, count, unless_refused)
+        except asyncio.CancelledError:  # the server stops, and this takes longer than it waits
+            if has_begun:
+                raise
+            await JSONResponse({'detail': BUSY}, 503, RETRY)(scope, receive, send)
         if is_refused:
             await self.refusal(scope, receive, send)

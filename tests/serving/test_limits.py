@@ -223,14 +223,17 @@ def test_the_end_of_a_server_whose_patience_is_over():
 
 def test_what_waits_is_refused_when_the_server_is_told_to_stop(scorer):
     """At once, while what is in the model is answered."""
-    entered, go_on, statuses = threading.Event(), threading.Event(), []
+    go_on, begun, statuses = threading.Event(), [], []
 
     class Slow:
         def __getattr__(self, name):
             return getattr(scorer, name)
 
+        def read(self, upload):
+            begun.append(upload)
+            return scorer.read(upload)
+
         def score(self, images):
-            entered.set()
             assert go_on.wait(20)
             return scorer.score(images)
 
@@ -243,13 +246,41 @@ def test_what_waits_is_refused_when_the_server_is_told_to_stop(scorer):
         threads = [threading.Thread(target=ask) for _ in range(6)]
         for thread in threads:
             thread.start()
-        assert entered.wait(20)
-        while app.state.worker._waiting.qsize() < 3:  # 1 in the model, 1 read, 1 that waits for its place
+        for _ in range(1000):  # until 1 is in the model, 1 read, 1 waits for its place, and 3 in the queue
+            if len(begun) == 3 and app.state.worker._waiting.qsize() == 3:
+                break
             time.sleep(0.01)
         threading.Timer(1, go_on.set).start()
     for thread in threads:
         thread.join(20)
     assert statuses == [503] * 3 + [200] * 3
+
+
+def test_what_outlasts_the_patience_of_a_server_is_refused(scorer, caplog):
+    go_on, statuses = threading.Event(), []
+
+    class Slow:
+        def __getattr__(self, name):
+            return getattr(scorer, name)
+
+        def score(self, images):
+            assert go_on.wait(20)
+            return scorer.score(images)
+
+    def ask():
+        statuses.append(httpx.post(f'{address}/predict', files=dict(files=('a.jpg', jpeg())), timeout=30).status_code)
+
+    app = create_app(Slow(), batch_size=1)
+    with serving(app, timeout_graceful_shutdown=0.5) as address:
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        time.sleep(1)
+        threading.Timer(1.5, go_on.set).start()
+    for thread in threads:
+        thread.join(20)
+    assert statuses == [503, 503] and caplog.records
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_the_end_of_a_server_answers_what_waits(scorer):

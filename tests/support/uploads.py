@@ -99,10 +99,10 @@ def post(client, contents, path='/predict', **options):
 
 
 @contextmanager
-def serving(app):
+def serving(app, **options):
     """The address of a server of an application, in a thread."""
     address = bind('127.0.0.1', 0)
-    server = Server(uvicorn.Config(app, log_level='warning'))
+    server = Server(uvicorn.Config(app, log_level='warning', log_config=None, **options))
     thread = threading.Thread(target=server.run, kwargs=dict(sockets=[address]))
     thread.start()
     try:
