@@ -23,12 +23,12 @@ from ..explanation.explain import explain
 from ..explanation.result import Explanation
 from ..inference.device import check_device
 from ..inference.program import is_program
-from ..runtime import check_ranges, replacing
+from ..runtime import replacing
 from ..weights.content import reading_once
-from ..weights.file import TrainedWith, read_training
-from .flags.checks import RANGES, check_outputs
+from ..weights.file import TrainedWith
+from .flags.checks import check_outputs
 from .flags.explain import create_parser
-from .selected import READING_OPTIONS, load_labelled, model_defaults, select_threshold, select_weights
+from .selected import READING_OPTIONS, load_labelled, parse_over_checkpoint, select_threshold
 
 SHOWN = 20  # rows of a table that is printed
 EFFECT_COLUMNS = {
@@ -55,23 +55,17 @@ def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Op
         FileNotFoundError: If the checkpoint does not exist.
         ValueError: If flags are out of range or contradict each other.
     """
-    parser = create_parser()
-    args = parser.parse_args(argv)
+    args = create_parser().parse_args(argv)
     check_outputs(args, (), ('output',))
     given = [f'--{name}' for name in ('labels', 'topk', 'patch') if getattr(args, name) is not None]
     if len(given) > 1:
         raise ValueError(f'{" and ".join(given)}: give one of them.')
-    if args.patch and (args.causal or args.evaluate):
-        raise ValueError(f'--{"causal" if args.causal else "evaluate"} is about scores of labels: give no --patch.')
+    for name in ('causal', 'evaluate', 'threshold'):
+        if args.patch and getattr(args, name):
+            raise ValueError(f'--{name} is about scores of labels: give no --patch.')
     if is_program(args.checkpoint):
         raise ValueError(f'--checkpoint {args.checkpoint!r} is an exported model: give what it was exported from.')
-    checkpoint = select_weights(args.checkpoint) if args.checkpoint else None
-    trained = read_training(checkpoint) if checkpoint else None
-    if trained:
-        args = parser.parse_args(argv, argparse.Namespace(**model_defaults(checkpoint, trained)))
-    args.checkpoint = checkpoint
-    check_ranges(args, RANGES)
-    return args, trained
+    return parse_over_checkpoint(create_parser(), argv)
 
 
 def _outputs(files: List[str], folder: str, formats: List[str]) -> Dict[str, List[Path]]:

@@ -19,12 +19,12 @@ from ..inference.extras import Embeddings, sidecar, write_sidecars
 from ..inference.prediction_file import FORMATS, Kept, PredictionFile, Row, check_again, keep_rows, output_format
 from ..inference.prediction_run import check_run, describe_run, write_run
 from ..inference.predictor import Prediction, image_outputs, probabilities
-from ..runtime import check_ranges, locked
+from ..runtime import locked
 from ..weights.content import reading_once
-from ..weights.file import TrainedWith, read_training
-from .flags.checks import RANGES, check_outputs
+from ..weights.file import TrainedWith
+from .flags.checks import check_outputs
 from .flags.predict import create_parser
-from .selected import READING_OPTIONS, load_labelled, model_defaults, run_options, select_threshold, select_weights
+from .selected import READING_OPTIONS, load_labelled, parse_over_checkpoint, run_options, select_threshold
 
 RESUMABLE = ('csv', 'jsonl')
 
@@ -36,14 +36,7 @@ def parse_args(argv: Optional[List[str]] = None) -> Tuple[argparse.Namespace, Op
         FileNotFoundError: If the checkpoint does not exist.
         ValueError: If flags are out of range or contradict each other.
     """
-    parser = create_parser()
-    args = parser.parse_args(argv)
-    checkpoint = select_weights(args.checkpoint) if args.checkpoint else None
-    trained = read_training(checkpoint) if checkpoint else None
-    if trained:
-        args = parser.parse_args(argv, argparse.Namespace(**model_defaults(checkpoint, trained)))
-    args.checkpoint = checkpoint
-    check_ranges(args, RANGES)
+    args, trained = parse_over_checkpoint(create_parser(), argv)
     args.format = output_format(args.format, args.output)
     if args.resume and (not args.output or args.format not in RESUMABLE):
         raise ValueError('--resume needs an --output FILE in csv or jsonl.')

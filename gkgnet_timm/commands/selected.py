@@ -14,15 +14,16 @@ from ..data.dataset import DATASETS, form_of
 from ..data.readers.table import TABLE_OPTIONS
 from ..inference.predictor import class_names_of
 from ..inference.program import is_program, load_program
-from ..runtime import moved
+from ..runtime import check_ranges, moved
 from ..training.config import check_types
-from ..weights.file import TrainedWith
+from ..weights.file import TrainedWith, read_training
 from ..weights.load import check_arguments, load_model, stored_names
 from ..weights.source import find_weights
 from ..weights.thresholds import load_threshold
+from .flags.checks import RANGES
 
 __all__ = ['choose_dataset', 'load_labelled', 'load_named', 'load_selected', 'model_defaults', 'move_paths']
-__all__ += ['open_selected', 'run_options', 'select_threshold', 'select_weights']
+__all__ += ['open_selected', 'parse_over_checkpoint', 'run_options', 'select_threshold', 'select_weights']
 
 READING_OPTIONS = ('bit_depth', 'background', 'max_pixels')
 DATA_OPTIONS = ('class_map', 'drop_unlabelled', 'num_classes', 'input_key', 'target_key', 'target_format')
@@ -86,6 +87,31 @@ def model_defaults(checkpoint: str, trained: TrainedWith) -> Dict[str, Any]:
         raise ValueError(f'{checkpoint!r} is damaged: {error}') from error
     names = ('model', 'model_kwargs', 'img_size', 'amp', 'amp_dtype', 'channels_last')
     return {name: trained.config[name] for name in names if name in trained.config}
+
+
+def parse_over_checkpoint(
+    parser: argparse.ArgumentParser, argv: Optional[List[str]], **defaults: Any
+) -> Tuple[argparse.Namespace, Optional[TrainedWith]]:
+    """Parse the command line over the flags of the checkpoint, and return what that was trained with.
+
+    Args:
+        parser: Parser with the flags of `add_model_flags`.
+        argv: Command line.
+        defaults: Values of flags that are not taken from a checkpoint.
+
+    Raises:
+        FileNotFoundError: If the checkpoint does not exist.
+        ValueError: If flags are out of range.
+    """
+    args = parser.parse_args(argv)
+    checkpoint = select_weights(args.checkpoint) if args.checkpoint else None
+    trained = read_training(checkpoint) if checkpoint else None
+    if trained:
+        of_checkpoint = argparse.Namespace(**dict(model_defaults(checkpoint, trained), **defaults))
+        args = parser.parse_args(argv, of_checkpoint)
+    args.checkpoint = checkpoint
+    check_ranges(args, RANGES)
+    return args, trained
 
 
 def run_options(args: argparse.Namespace) -> Dict[str, Any]:

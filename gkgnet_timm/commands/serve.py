@@ -1,18 +1,15 @@
 """Label images on a page in the browser, and for other programs."""
 
-import argparse
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import List, Optional
 
 from ..data import Decoder
-from ..runtime import UserError, check_ranges
+from ..runtime import UserError
 from ..weights.content import reading_once
-from ..weights.file import read_training
-from .flags.checks import RANGES
 from .flags.serve import create_parser
-from .selected import READING_OPTIONS, load_labelled, model_defaults, select_threshold, select_weights
+from .selected import READING_OPTIONS, load_labelled, parse_over_checkpoint, select_threshold
 
 PACKAGES = ('fastapi', 'uvicorn', 'python_multipart')
 
@@ -23,16 +20,9 @@ def main(argv: Optional[List[str]] = None) -> None:
         raise UserError(f"serve needs the package {missing[0]}: pip install 'gkgnet-timm[serve]'.")
     from ..serving import server
 
-    parser = create_parser()
-    args = parser.parse_args(argv)
     with reading_once():
-        checkpoint = select_weights(args.checkpoint) if args.checkpoint else None
-        trained = read_training(checkpoint) if checkpoint else None
-        if trained:
-            defaults = dict(model_defaults(checkpoint, trained), amp=None)  # rounded, scores depend on who else asks
-            args = parser.parse_args(argv, argparse.Namespace(**defaults))
-        args.checkpoint = checkpoint
-        check_ranges(args, RANGES)
+        # in bfloat16, scores would depend on who else asks: not unless it is asked for here
+        args, trained = parse_over_checkpoint(create_parser(), argv, amp=None)
         reading = {name: getattr(args, name) for name in READING_OPTIONS}
         Decoder(**reading)  # checks its arguments
         address = server.bind(args.host, args.port)  # before the model is loaded, which takes seconds

@@ -4,7 +4,7 @@ import argparse
 from typing import Tuple
 
 from ...runtime import command_line
-from .groups import FlagParser, KeyValues, add_device_flags, add_ema_flag, add_reading_flags
+from .groups import FlagParser, add_device_flags, add_model_flags, add_reading_flags, add_threshold_flag
 
 FORMATS = ('png', 'svg', 'pdf')
 _DESCRIPTION = (
@@ -32,19 +32,11 @@ def create_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--format', nargs='+', choices=FORMATS, default=['png'], help='of the picture, one or several (default: png)'
     )
-    group = parser.add_argument_group('model')
-    group.add_argument(
-        '--checkpoint',
-        '--pretrained-path',
-        metavar='FILE',
-        help='checkpoint of train_multilabel.py, or weights for --model',
+    add_model_flags(
+        parser,
+        'a model with a label graph: GKGNet, or gkgnet_backbone',
+        'checkpoint of train_multilabel.py, or weights for --model',
     )
-    add_ema_flag(group)
-    group.add_argument('--model', metavar='NAME', help='a model with a label graph: GKGNet, or gkgnet_backbone')
-    group.add_argument('--pretrained', action='store_true', help='take the pretrained weights of --model')
-    group.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')
-    group.add_argument('--img-size', type=int, metavar='N', help='image side in pixels')
-    group.add_argument('--class-map', metavar='FILE', help='class names, one on each line, for weights without them')
     add_reading_flags(parser.add_argument_group('reading of images'))
     group = parser.add_argument_group('what is explained')
     group.add_argument(
@@ -67,12 +59,7 @@ def create_parser() -> argparse.ArgumentParser:
         metavar='N',
         help='from 1 (default: all; of the blocks of a ViG, four)',
     )
-    group.add_argument(
-        '--threshold',
-        metavar='T',
-        help='lowest score of a label, or a file of validate.py --calibrate with one for each class (default: that of '
-        'the weights if convert has put thresholds beside them, else 0.5)',
-    )
+    add_threshold_flag(group)
     group = parser.add_argument_group('whether it matters')
     group = group.add_mutually_exclusive_group()
     group.add_argument(

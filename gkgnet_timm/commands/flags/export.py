@@ -3,7 +3,7 @@
 import argparse
 
 from ...runtime import command_line
-from .groups import FlagParser, KeyValues, add_data_flags, add_ema_flag, add_where_flag
+from .groups import FlagParser, KeyValues, add_data_flags, add_ema_flag, add_threshold_flag, add_where_flag
 
 
 def create_parser() -> argparse.ArgumentParser:
@@ -19,12 +19,7 @@ def create_parser() -> argparse.ArgumentParser:
     group.add_argument('--model', metavar='NAME', help='any timm model')
     group.add_argument('--pretrained', action='store_true', help='take the pretrained weights of --model')
     group.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')
-    group.add_argument(
-        '--threshold',
-        metavar='T',
-        help='lowest score of a label, or a file of validate.py --calibrate with one for each class (default: that of '
-        'the weights if convert has put thresholds beside them, else 0.5)',
-    )
+    add_threshold_flag(group)
     group = parser.add_argument_group('files')
     group.add_argument('--output', required=True, metavar='DIR', help='folder, created if it does not exist')
     group.add_argument('--format', nargs='+', default=('onnx', 'pt2'), metavar='NAME', help='onnx, pt2 (default: both)')

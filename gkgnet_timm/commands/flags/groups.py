@@ -7,7 +7,8 @@ import os
 from typing import Any, List, NoReturn, Optional, Sequence
 
 __all__ = ['FlagParser', 'KeyValues', 'Switch', 'add_data_flags', 'add_device_flags', 'add_ema_flag']
-__all__ += ['add_evaluation_flags', 'add_reading_flags', 'add_where_flag', 'add_workers_flag']
+__all__ += ['add_evaluation_flags', 'add_model_flags', 'add_reading_flags', 'add_threshold_flag', 'add_where_flag']
+__all__ += ['add_workers_flag']
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -135,6 +136,33 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         '--group-column',
         metavar='NAME',
         help='column of groups, such as patients, that split and --val-fraction keep together',
+    )
+
+
+def add_model_flags(parser: argparse.ArgumentParser, model: str, checkpoint: str) -> None:
+    """Flags of a model that labels images.
+
+    Args:
+        parser: The parser.
+        model: Which models there may be.
+        checkpoint: Which weights.
+    """
+    group = parser.add_argument_group('model')
+    group.add_argument('--checkpoint', '--pretrained-path', metavar='FILE', help=checkpoint)
+    add_ema_flag(group)
+    group.add_argument('--model', metavar='NAME', help=model)
+    group.add_argument('--pretrained', action='store_true', help='take the pretrained weights of --model')
+    group.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')
+    group.add_argument('--img-size', type=int, metavar='N', help='image side in pixels')
+    group.add_argument('--class-map', metavar='FILE', help='class names, one on each line, for weights without them')
+
+
+def add_threshold_flag(group: argparse._ActionsContainer, exception: str = '') -> None:
+    group.add_argument(
+        '--threshold',
+        metavar='T',
+        help='lowest score of a label, or a file of validate.py --calibrate with one for each class (default: that of '
+        f'the weights if convert has put thresholds beside them, else 0.5{exception})',
     )
 
 

@@ -4,7 +4,14 @@ import argparse
 
 from ...inference.prediction_file import FORMATS
 from ...runtime import command_line
-from .groups import FlagParser, KeyValues, add_device_flags, add_ema_flag, add_reading_flags, add_workers_flag
+from .groups import (
+    FlagParser,
+    add_device_flags,
+    add_model_flags,
+    add_reading_flags,
+    add_threshold_flag,
+    add_workers_flag,
+)
 
 _DESCRIPTION = (
     'Label images, highest score first. Every image gets a row: csv has the columns file, labels and scores, separated '
@@ -23,28 +30,15 @@ def create_parser() -> argparse.ArgumentParser:
         help='images, glob patterns (** for any folders), folders, which are searched to any depth, or .txt files with '
         'a path on each line or COCO files (.json), their paths relative to the current folder',
     )
-    group = parser.add_argument_group('model')
-    group.add_argument(
-        '--checkpoint',
-        '--pretrained-path',
-        metavar='FILE',
-        help='checkpoint of train_multilabel.py, from which all else about the model is read; or weights for --model, '
+    add_model_flags(
+        parser,
+        'any timm model',
+        'checkpoint of train_multilabel.py, from which all else about the model is read; or weights for --model, '
         'such as the published ones',
     )
-    add_ema_flag(group)
-    group.add_argument('--model', metavar='NAME', help='any timm model')
-    group.add_argument('--pretrained', action='store_true', help='take the pretrained weights of --model')
-    group.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')
-    group.add_argument('--img-size', type=int, metavar='N', help='image side in pixels')
-    group.add_argument('--class-map', metavar='FILE', help='class names, one on each line, for weights without them')
     add_reading_flags(parser.add_argument_group('reading of images'))
     group = parser.add_argument_group('labels')
-    group.add_argument(
-        '--threshold',
-        metavar='T',
-        help='lowest score of a label, or a file of validate.py --calibrate with one for each class (default: that of '
-        'the weights if convert has put thresholds beside them, else 0.5; none with --topk)',
-    )
+    add_threshold_flag(group, '; none with --topk')
     group.add_argument(
         '--topk', type=int, metavar='N', help='the N best labels of an image, with --threshold at most N'
     )

@@ -3,7 +3,7 @@
 import argparse
 
 from ...runtime import command_line
-from .groups import FlagParser, KeyValues, add_device_flags, add_ema_flag, add_reading_flags
+from .groups import FlagParser, add_device_flags, add_model_flags, add_reading_flags, add_threshold_flag
 
 MAX_PIXELS = 50_000_000
 
@@ -14,25 +14,12 @@ def create_parser() -> argparse.ArgumentParser:
         description='Label images on a page in the browser, which also shows where a label graph looked, and answer '
         'POST /predict of other programs, see /docs there. Needs the extra serve.',
     )
-    group = parser.add_argument_group('model')
-    group.add_argument(
-        '--checkpoint',
-        '--pretrained-path',
-        metavar='FILE',
-        help='checkpoint of train_multilabel.py, or an exported model; or weights for --model',
+    add_model_flags(
+        parser,
+        'any timm model',
+        'checkpoint of train_multilabel.py, or an exported model; or weights for --model',
     )
-    add_ema_flag(group)
-    group.add_argument('--model', metavar='NAME', help='any timm model')
-    group.add_argument('--pretrained', action='store_true', help='take the pretrained weights of --model')
-    group.add_argument('--model-kwargs', nargs='*', default={}, action=KeyValues, metavar='KEY=VALUE')
-    group.add_argument('--img-size', type=int, metavar='N', help='image side in pixels')
-    group.add_argument('--class-map', metavar='FILE', help='class names, one on each line, for weights without them')
-    group.add_argument(
-        '--threshold',
-        metavar='T',
-        help='lowest score of a label, or a file of validate.py --calibrate with one for each class (default: that of '
-        'the weights if convert has put thresholds beside them, else 0.5)',
-    )
+    add_threshold_flag(parser.add_argument_group('labels'))
     add_reading_flags(parser.add_argument_group('reading of images'), MAX_PIXELS)
     group = parser.add_argument_group('server')
     group.add_argument(
