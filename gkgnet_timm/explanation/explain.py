@@ -200,13 +200,13 @@ def _index(label: Union[str, int], names: Sequence[str]) -> int:
 
 
 def _nodes_of_patch(patch: Tuple[int, int], grid: Tuple[int, int], edges: Sequence[Edges]) -> List[List[int]]:
-    """Index of the node of each stage that holds the centre of a patch of the first map, which has a grid of these."""
+    """Index of the node of each stage that holds a patch of the first map, which has a grid of these."""
     (row, column), (rows, columns) = map(operator.index, patch), grid
     if not (0 <= row < rows and 0 <= column < columns):
         raise ValueError(f'Patch {row},{column}: the first map has rows 0 to {rows - 1}, columns 0 to {columns - 1}.')
     nodes = []
     for height, width in (of_stage.nodes for of_stage in edges):
-        y, x = (2 * row + 1) * height // (2 * rows), (2 * column + 1) * width // (2 * columns)
+        y, x = row * height // rows, column * width // columns
         nodes.append([y * width + x])
     return nodes
 

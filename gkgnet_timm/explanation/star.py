@@ -25,7 +25,7 @@ __all__ = ['draw_star']
 
 GAP, TOP = 0.06, 0.78  # inches
 SCALE, NARROWEST = 1.4, 2.3  # of a panel, next to one of a label, and its least width in inches
-WHERE = 'The patch is a cell of the first map; later stages show the one that holds its centre.'
+WHERE = 'The patch is a cell of the first map; later stages show the one that holds it.'
 
 
 def draw_star(

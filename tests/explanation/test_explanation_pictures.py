@@ -58,6 +58,12 @@ def test_a_row_for_each_label_and_a_column_for_each_stage():
     assert 'no proof' in text and f'{explanation.labels[0].score:.2f}' in text
 
 
+@pytest.mark.parametrize('threshold, sign', [(0.01, '≥ 0.01'), (0.99, '< 0.99')])
+def test_scores_are_set_against_their_thresholds(threshold, sign):
+    texts = explained(topk=1, threshold=threshold).draw().axes[0].texts
+    assert sign in texts[0].get_text()
+
+
 def test_a_star():
     explanation = explained(patch=(5, 9), stages=[1, 4])
     figure = explanation.draw()
