@@ -10,7 +10,7 @@ from PIL import Image
 from ..evaluation.figures import COLOURS
 
 __all__ = ['CAPTION', 'LINE', 'add_legend', 'caption_lines', 'draw_boxes', 'groups_by_box', 'groups_colour']
-__all__ += ['padding_sentence', 'panel_size', 'show', 'thumbnail']
+__all__ += ['padding_sentence', 'panel_size', 'shading_sentence', 'show', 'thumbnail']
 
 BOTH = '#CC79A7'  # of patches that several groups chose
 GROUPS = (*COLOURS[:3], *COLOURS[4:])
@@ -131,6 +131,13 @@ def caption_lines(width: float, head: Sequence[str], *sentences: str) -> List[st
         *textwrap.wrap(' · '.join(filter(None, head)), most),
         *textwrap.wrap(' '.join(filter(None, sentences)), most),
     ]
+
+
+def shading_sentence(patches: Sequence[Any], inches: float) -> str:
+    """Say what is dark, of patches on an image whose pixels have this size."""
+    shown = [chosen.box for chosen in patches if not in_padding(chosen)]
+    is_small = any((x1 - x0) * inches < OUTLINED for x0, _, x1, _ in shown)
+    return f'Nearest neighbours are darkest{", the smallest cells all alike" if is_small else ""}.'
 
 
 def padding_sentence(patches: Sequence[Any]) -> str:

@@ -8,7 +8,18 @@ from PIL import Image
 
 from ..evaluation.figures import create_figure, short_name
 from .overlap import dim, overlap
-from .panels import CAPTION, LINE, add_legend, caption_lines, draw_boxes, padding_sentence, panel_size, show, thumbnail
+from .panels import (
+    CAPTION,
+    LINE,
+    add_legend,
+    caption_lines,
+    draw_boxes,
+    padding_sentence,
+    panel_size,
+    shading_sentence,
+    show,
+    thumbnail,
+)
 
 __all__ = ['draw_labels']
 
@@ -55,7 +66,7 @@ def draw_labels(
         figure_width,
         (short_name(os.path.basename(file), 60), model),
         CAPTION,
-        'Nearest neighbours are darkest.',
+        shading_sentence(patches, width / image.width),
         f'Overlap: how many pairs of a stage and a group chose a place, of {len(grids) * groups}.',
         padding_sentence(patches),
         '' if np.allclose(part, (0, 0, *image.size), atol=0.5) else 'Dashed: what the model saw.',

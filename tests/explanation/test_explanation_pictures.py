@@ -102,7 +102,10 @@ def test_nearer_is_darker_and_small_cells_are_of_their_size():
     assert any(patch.get_gid() == 'outline' for patch in figure.axes[3].patches)
     model = create(num_classes=2, img_size=256, dtype=torch.float32)
     model.pretrained_cfg.update(input_size=(3, 256, 256))
-    first = explain(model, Image.effect_noise((256, 256), 90).convert('RGB'), topk=1).draw().axes[1]
+    assert 'alike' not in figure.texts[-1].get_text()
+    figure = explain(model, Image.effect_noise((256, 256), 90).convert('RGB'), topk=1).draw()
+    first = figure.axes[1]
+    assert 'the smallest cells all alike' in ' '.join(figure.texts[-1].get_text().split())
     assert {patch.get_gid() for patch in first.patches} == {'cell'}  # an outline would make them larger
     assert {patch.get_alpha() for patch in first.patches} == {None}
 
