@@ -19,24 +19,26 @@ static inline __attribute__((always_inline)) float rank_value(const float *value
     return found;
 }
 
-/* Leaves the count places of the largest scores, largest first. Returns how many there are. */
-static int sort(const float *scores, int64_t *places, int found, int count) {
+/* Leaves the count places of the largest scores, largest first, of equal ones the lower place. Returns how many there
+   are. */
+static int sort(const float *scores, int32_t *places, int found, int count) {
     float values[2 * MOST];
+    int32_t at[2 * MOST];
     int ranks[2 * MOST];
-    int64_t sorted[MOST];
     const int padded = (found + 15) / 16 * 16;
     for (int i = 0; i < padded; ++i) {
         values[i] = i < found ? scores[places[i]] : -__builtin_inff();
+        at[i] = i < found ? places[i] : INT32_MAX;
         ranks[i] = 0;
     }
-    for (int other = 0; other < found; ++other)
-        for (int i = 0; i < padded; ++i)
-            ranks[i] += values[other] > values[i] || (values[other] == values[i] && other < i);
+    for (int other = 0; other < found; ++other) {
+        const float value = values[other];
+        const int32_t place = at[other];
+        for (int i = 0; i < padded; ++i) ranks[i] += (value > values[i]) | ((value == values[i]) & (place < at[i]));
+    }
     for (int i = 0; i < found; ++i)
-        if (ranks[i] < count) sorted[ranks[i]] = places[i];
-    found = found < count ? found : count;
-    for (int i = 0; i < found; ++i) places[i] = sorted[i];
-    return found;
+        if (ranks[i] < count) places[ranks[i]] = at[i];
+    return found < count ? found : count;
 }
 
 /* A row is seen as some parts, at least count and at most MOST: of 64, part p is p, p + 64, p + 128, ... The count-th
@@ -59,7 +61,7 @@ static inline __attribute__((always_inline)) void select_row(const float *scores
         kept[searched] = p;
         searched += maxima[p] >= bound;
     }
-    int64_t places[2 * MOST];
+    int32_t places[2 * MOST];
     for (int j = 0; j < searched; ++j)
         for (int64_t first = kept[j]; first < size; first += parts * parts) {
             for (int i = 0; i < parts && first + i * parts < size; ++i) {
@@ -72,7 +74,8 @@ static inline __attribute__((always_inline)) void select_row(const float *scores
     for (int i = 0; i < count; ++i) index[i] = i < found ? places[i] : i; /* too few are not NaN: any index will do */
 }
 
-/* scores (rows, size) -> index (rows, count), largest first. 0 < count <= MOST, count <= size. */
+/* scores (rows, size) -> index (rows, count), largest first, of equal ones the lower index. 0 < count <= MOST,
+   count <= size < 2^31. */
 void select_largest(const float *scores, int64_t rows, int64_t size, int count, int64_t *index, int threads) {
 #pragma omp parallel for num_threads(threads)
     for (int64_t row = 0; row < rows; ++row)

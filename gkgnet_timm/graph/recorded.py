@@ -10,11 +10,11 @@ from typing import Callable, Optional, Tuple
 import torch
 
 from .eager import interleave, limit_neighbors
+from .selection import select_by_topk
 
 __all__ = ['interleave_max_relative', 'search_neighbors']
 
 MOST_SCORES = 1 << 21  # of an image and group, without a loop
-STRIDE = 7919  # a prime that divides no number of candidates, so that its multiples visit all of them
 
 
 def _takes_loop(x: torch.Tensor, y: torch.Tensor) -> bool:
@@ -64,12 +64,6 @@ def _search_rows(
     Returns:
         Indices (B, G, H * W, count), largest first.
     """
-    M = keys.shape[3]
-    order: Optional[torch.Tensor] = None
-    if isinstance(M, int):
-        # neighbours have much the same score: a search that keeps the best so far would replace them all the time
-        order = torch.arange(M, device=keys.device) * STRIDE % M
-        keys, row_table, col_table = (table.index_select(-1, order) for table in (keys, row_table, col_table))
 
     def search(keys: torch.Tensor, col_table: torch.Tensor, queries: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         position = (rows.unsqueeze(1) + col_table).flatten(0, 1)  # (h, 1, M) + (W, M) -> (h * W, M)
@@ -82,8 +76,6 @@ def _search_rows(
     queries = queries.flatten(0, 1).unflatten(1, (steps, -1)).movedim(1, 0)  # -> (steps, B * G, h * W, D)
     rows = row_table.unflatten(0, (steps, -1))  # (H, M) -> (steps, h, M)
     found = _loop(search, (keys.flatten(0, 1), col_table), (queries, rows)).movedim(0, 1)  # (B * G, steps, h * W, k)
-    if order is not None:
-        found = torch.embedding(order.unsqueeze(1), found)  # (..., k) -> (..., k, 1)
     return found.reshape(B, G, N, count)
 
 
@@ -119,7 +111,9 @@ def search_neighbors(
                 return _search_rows(queries, keys, row_table, col_table, count)[..., ::dilation]
             row_table, col_table = 0.5 * row_table, 0.5 * col_table  # half of 2 x.y + position ranks as that does
             scores = queries @ keys + (row_table.unsqueeze(1) + col_table).flatten(0, 1)  # (H, 1, M) + (W, M) -> (N, M)
-        return scores.topk(count, dim=-1)[1][..., ::dilation]  # (B, G, N, k)
+        if torch.onnx.is_in_onnx_export():  # whose TopK takes the lower index of equal scores first
+            return scores.topk(count, dim=-1)[1][..., ::dilation]  # (B, G, N, k)
+        return select_by_topk(scores, count)[..., ::dilation]  # (B, G, N, k)
 
 
 def interleave_max_relative(x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:

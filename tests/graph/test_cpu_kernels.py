@@ -65,13 +65,15 @@ def test_order_of_scores_does_not_matter(order, count, parts):
 
 
 @pytest.mark.parametrize('values', [1, 3, 40])
-@pytest.mark.parametrize('count', [9, 69, MOST])
-def test_equal_scores(values, count):
-    """Which of them is free, but they are different ones, and no smaller score comes in."""
-    scores = torch.randint(values, (20, 700), generator=torch.Generator().manual_seed(0)).float()
-    index = select_largest(scores, count)
-    assert torch.equal(scores.gather(1, index), scores.topk(count)[0])
-    assert all(len(set(row.tolist())) == count for row in index)
+@pytest.mark.parametrize('size, count', [(30, 9), (700, 9), (700, 69), (700, MOST), (20000, 25)])
+def test_the_lower_index_of_equal_scores_comes_first(values, size, count):
+    scores = torch.randint(values, (20, size), generator=torch.Generator().manual_seed(0)) - 1.0
+    scores[::2] *= -1  # with -0.0, which equals 0.0
+    scores[1, ::3] = 0.0
+    expected = scores.sort(dim=-1, descending=True, stable=True)[1][:, :count]
+    for dtype in (torch.float32, torch.float64):
+        assert torch.equal(select_largest(scores.to(dtype), count), expected)
+        assert torch.equal(select_by_topk(scores.to(dtype), count), expected)
 
 
 @pytest.mark.parametrize('value', [float('-inf'), float('inf'), float('nan')])

@@ -9,7 +9,7 @@ from tiny import FAMILIES, assert_close, create, images, nodes
 
 import timm
 
-from gkgnet_timm.graph import eager, interleave_max_relative, knn_neighbors, recorded
+from gkgnet_timm.graph import cpu, eager, interleave_max_relative, knn_neighbors, recorded
 from gkgnet_timm.graph.dense import dense_max_relative, dense_neighbors, relative_position_matrix
 from gkgnet_timm.graph.layout import to_nodes
 from gkgnet_timm.layers.position import RelativePosition, relative_position_tables
@@ -35,6 +35,18 @@ class Graph(nn.Module):
         x, y = to_nodes(x), to_nodes(pooled)
         neighbors = knn_neighbors(x, y, *self.options, position)
         return neighbors, interleave_max_relative(x, y, neighbors)
+
+
+class Flat(nn.Module):
+    """Tables of a position that makes no difference."""
+
+    def __init__(self, height, width):
+        super().__init__()
+        for name, size in (('row_table', height), ('col_table', width)):
+            self.register_buffer(name, torch.zeros(size, height * width))
+
+    def forward(self, x):
+        return self.row_table, self.col_table
 
 
 def maps(batch, height, width, seed=0):
@@ -67,7 +79,7 @@ def check_or_refuse(run, model, x):
         out = run(x)
     except Exception as error:
         assert re.search(
-            '(?i)guard|expected|must match|not be greater|out of range|positive|is invalid for', str(error)
+            '(?i)guard|expected|must match|not be greater|out of range|exceeds dimension|positive|is invalid for', str(error)
         ), error
     else:
         assert_close(out, model(x))
@@ -176,6 +188,31 @@ def test_loop_finds_what_one_product_does(tmp_path, monkeypatch, dynamic_size):
     for height, width in sizes:
         for batch in (1, 2, 5):
             check_graph(run, graph, maps(batch, height, width, seed=batch))
+
+
+@pytest.mark.parametrize('grid', [None, (4, 6)])
+def test_the_lower_index_of_equal_scores_comes_first(tmp_path, monkeypatch, grid):
+    """In the operator, a script, a trace, an exported program, a graph of ONNX, and its loop, which needs a position."""
+    graph = Graph(None, reduction=1, k=5, dilation=2)
+    if grid:
+        graph.position = Flat(*grid)
+    x = maps(2, 4, 6).sign().float()  # of 4 channels a group: lengths and products are exact
+    groups = to_nodes(x).unflatten(2, (2, 4)).transpose(1, 2)  # (B, N, C) -> (B, G, N, C/G)
+    scores = groups @ groups.transpose(2, 3)
+    expected = scores.sort(dim=-1, descending=True, stable=True)[1][..., :10:2]
+    assert torch.equal(graph(x)[0], expected)
+    assert torch.equal(torch.jit.trace(graph, x, check_trace=False)(x)[0], expected)
+    assert torch.equal(torch.export.export(graph, (x,)).module()(x)[0], expected)
+    with monkeypatch.context() as without_kernels:
+        without_kernels.setattr(cpu, '_load_kernels', lambda: None)
+        assert torch.equal(graph(x)[0], expected)
+        script = torch.jit.script(eager.search_neighbors)
+        assert torch.equal(script(to_nodes(x), to_nodes(x), 5, 2, 2, None), expected)
+    for most in (recorded.MOST_SCORES, 10):
+        monkeypatch.setattr(recorded, 'MOST_SCORES', most)
+        operators, run = to_onnx(graph, tmp_path / f'{most}.onnx', x)
+        assert operators.count('Scan') == (0 if most > 10 else 2 if grid else 1)
+        assert torch.equal(run(x)[0], expected)
 
 
 def test_labels_of_any_size(tmp_path):
