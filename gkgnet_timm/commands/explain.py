@@ -22,6 +22,7 @@ from ..explanation.causal import Effect, conclude, measure
 from ..explanation.explain import explain
 from ..explanation.result import Explanation
 from ..inference.device import check_device
+from ..inference.precision import choose_amp
 from ..inference.program import is_program
 from ..runtime import replacing
 from ..weights.content import reading_once
@@ -120,13 +121,15 @@ def main(argv: Optional[List[str]] = None) -> None:
         _check_nothing_is_lost(args, written, files)
         model, names = load_labelled(args, trained)
     memory_format = torch.channels_last if args.channels_last else torch.preserve_format
-    model.to(check_device(args.device), memory_format=memory_format)
+    device = check_device(args.device)
+    model.to(device, memory_format=memory_format)
+    amp = choose_amp(args.amp, args.amp_dtype, device)
     reading = {name: getattr(args, name) for name in READING_OPTIONS}
     for difference in Decoder(**reading).for_model(model.pretrained_cfg).differences():
         print(f'Warning: {difference}.', file=sys.stderr)
     os.makedirs(args.output, exist_ok=True)
     selected = ('labels', 'topk', 'patch', 'stages', 'amp_dtype')
-    options = dict({name: getattr(args, name) for name in selected}, amp=bool(args.amp), **reading)
+    options = dict({name: getattr(args, name) for name in selected}, amp=amp, **reading)
     options.update(class_names=names, threshold=select_threshold(args, model, names))
     unreadable: List[str] = []
     explanations = _explain_files(model, files, options, unreadable)

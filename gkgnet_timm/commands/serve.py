@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 from ..data import Decoder
+from ..inference.device import check_device
+from ..inference.precision import choose_amp
 from ..runtime import UserError
 from ..weights.content import reading_once
 from ..weights.file import TrainedWith
@@ -57,7 +59,7 @@ def _create_app(args: argparse.Namespace, trained: Optional[TrainedWith], readin
         **reading,
         name=args.model or model.pretrained_cfg.get('architecture') or Path(args.checkpoint).name,
         device=args.device,
-        amp=bool(args.amp),
+        amp=choose_amp(args.amp, args.amp_dtype, check_device(args.device)),
         amp_dtype=args.amp_dtype,
         channels_last=args.channels_last,
         max_upload=int(args.max_upload_mb * 1e6),

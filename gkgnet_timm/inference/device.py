@@ -73,5 +73,11 @@ def start_process(device: Union[None, str, torch.device] = None) -> Process:
 def autocast_context(
     device: torch.device, amp: bool, amp_dtype: str = 'bfloat16'
 ) -> Callable[[], AbstractContextManager]:
-    """Return a function that creates the context of a forward pass: automatic mixed precision, if `amp`."""
+    """Return a function that creates the context of a forward pass: automatic mixed precision, if `amp`.
+
+    Raises:
+        ValueError: If amp is not decided yet, see `choose_amp`.
+    """
+    if not isinstance(amp, bool):
+        raise ValueError(f'amp is True or False, got {amp!r}.')
     return partial(torch.autocast, device.type, dtype=getattr(torch, amp_dtype), enabled=amp)

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass, field, fields
 from math import inf
-from typing import Any, Dict, List, Optional, Tuple, get_type_hints
+from typing import Any, Dict, List, Optional, Tuple, Union, get_type_hints
 
 from ..runtime import check_ranges, fits, in_words, locate
 
@@ -147,7 +147,7 @@ class TrainConfig:
     # device, with the flags of other commands
     on_bad_image: str = 'error'
     device: Optional[str] = None  # cuda if available, else cpu
-    amp: bool = False
+    amp: Union[bool, str] = False  # or 'auto'
     amp_dtype: str = 'bfloat16'
     channels_last: bool = False
 

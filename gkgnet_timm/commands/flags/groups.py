@@ -4,6 +4,7 @@ import argparse
 import ast
 import difflib
 import os
+import sys
 from typing import Any, List, NoReturn, Optional, Sequence
 
 __all__ = ['FlagParser', 'KeyValues', 'Switch', 'add_data_flags', 'add_device_flags', 'add_ema_flag']
@@ -16,6 +17,13 @@ class FlagParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f'{message}{"" if message.endswith("?") else "."} See --help.')
+
+    def parse_known_args(self, args: Optional[Sequence[str]] = None, namespace: Any = None) -> Any:
+        args = list(sys.argv[1:] if args is None else args)
+        for i in range(len(args) - 1, 0, -1):
+            if args[i - 1 : i + 1] == ['--amp', 'auto']:
+                args[i - 1 : i + 1] = ['--amp=auto']
+        return super().parse_known_args(args, namespace)
 
     def parse_args(self, args: Optional[Sequence[str]] = None, namespace: Any = None) -> argparse.Namespace:
         parsed, unknown = self.parse_known_args(args, namespace)
@@ -39,6 +47,17 @@ class Switch(argparse.BooleanOptionalAction):
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Optional[str] = None) -> None:
         setattr(namespace, self.dest, option_string in self._means_true)
+
+
+class Amp(argparse.BooleanOptionalAction):
+    """--amp, --no-amp and --amp auto. A word of another kind after --amp is no value of it: it may be an image."""
+
+    def __init__(self, option_strings: List[str], dest: str, **kwargs: Any):
+        super().__init__(option_strings, dest, **kwargs)
+        self.option_strings.append('--amp=auto')
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Optional[str] = None) -> None:
+        setattr(namespace, self.dest, 'auto' if option_string == '--amp=auto' else option_string == '--amp')
 
 
 class KeyValues(argparse.Action):
@@ -180,7 +199,9 @@ def add_device_flags(
             '--on-bad-image', choices=('error', 'skip'), default='error', help='stop at an unreadable image, or skip it'
         )
     group.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:1, mps, ... (default: cuda if available)')
-    group.add_argument('--amp', action=argparse.BooleanOptionalAction, default=None, help=amp)
+    group.add_argument(
+        '--amp', action=Amp, default=None, help=f'{amp}; auto: where half precision is faster by a third'
+    )
     group.add_argument('--amp-dtype', choices=('bfloat16', 'float16'), help='(default: bfloat16)')
     group.add_argument('--channels-last', action=Switch, help='memory layout')
 
