@@ -12,9 +12,10 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ..runtime import UserError, is_url, same_file
+from .address import Address, named
 from .coco_json import list_images
 from .decode import Decoder
-from .remote import Address, find_remote, named, open_image
+from .remote import find_remote, open_image
 
 __all__ = ['BadImageError', 'ImageFiles', 'count_unreadable', 'describe_unreadable', 'drop_duplicates', 'find_images']
 

@@ -6,78 +6,29 @@ import os
 import re
 import time
 import warnings
-from functools import lru_cache
 from glob import has_magic
-from typing import Any, BinaryIO, Callable, Collection, Dict, Iterator, List, Optional, Tuple, TypeVar
+from typing import Any, BinaryIO, Collection, Dict, Iterator, List, Optional, Tuple
 
 import fsspec
 from fsspec.core import url_to_fs
 from fsspec.exceptions import FSTimeoutError
 
-from ..runtime import FileWarning, is_url, one_line
+from ..runtime import FileWarning, one_line
+from .address import HTTP, Address, divide_url, named
 
-__all__ = ['Address', 'find_remote', 'named', 'open_image']
+__all__ = ['find_remote', 'open_image']
 
 MOST_BYTES = 1 << 28  # of an image: a body without end must not fill the memory
 WAITS = (0.5, 1, 2, 4)  # seconds before an image is tried again
 _TIMEOUT = dict(sock_connect=10, sock_read=20, total=300)  # seconds; other stores have theirs
-_HTTP = re.compile(r'https?://')
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _AGAIN = {408, 425, 429}  # and 5xx: a later request may be answered
-# errors of the libraries below fsspec that are no OSError: of aiohttp, botocore, httpx, and of asyncio in Python 3.10
-_BROKEN = {'ClientConnectionError', 'ClientPayloadError', 'ConnectionError', 'HTTPClientError', 'TransportError'}
-_BROKEN.add('TimeoutError')
-T = TypeVar('T')
-
-
-def _divide(url: str) -> Tuple[str, List[str]]:
-    """Divide a URL into what may be shown, and what may be a credential: user and password, and a query, if any.
-
-    Only web servers have queries: in a store, '?' is a character of a name.
-    """
-    name, user, query = url, r'://([^/:@]*:[^/]*@)', []
-    if _HTTP.match(url):
-        name, *query = re.split(r'(?=[?#])', url, maxsplit=1)
-        user = r'://([^/]*@|[^/:]*:(?!\d*/).*@)'
-    return re.sub(user, '://', name), [*re.findall(user, name), *query]
-
-
-class Address(str):
-    """The name of an image in a store, as rows and messages have it: without what may be a credential.
-
-    Attributes:
-        url: All of it.
-
-    Raises:
-        ValueError: If a package for this kind of store is missing, there is no such kind, or it is a chain of stores.
-    """
-
-    url: str
-
-    def __new__(cls, url: str) -> 'Address':
-        name = super().__new__(cls, _divide(url)[0])
-        name.url = url
-        if '::' in url:  # its caches keep a download that broke off, and call any failure 'not found'
-            first = _divide(url.partition('::')[0])[0]
-            raise ValueError(f'{first}::...: caches and archives of fsspec are not read. Copy the images to a folder.')
-        _check_protocol(url.partition('://')[0])
-        return name
-
-
-def named(path: str) -> str:
-    """A path as it is, an `Address` for a URL."""
-    return Address(path) if is_url(path) and not isinstance(path, Address) else path
-
-
-@lru_cache
-def _check_protocol(protocol: str) -> None:
-    try:
-        fsspec.get_filesystem_class(protocol)
-    except ImportError as error:
-        package = getattr(error.__cause__, 'name', None) or protocol
-        raise ValueError(f'Images at {protocol}:// need a package that is missing: pip install {package}.') from None
-    except ValueError:
-        raise ValueError(f'{protocol}:// is no kind of store that fsspec knows, such as s3, gs, hf, https.') from None
+_BROKEN = {  # errors of the libraries below fsspec that need not be an OSError
+    *('ClientConnectionError', 'ClientPayloadError'),  # aiohttp
+    *('ConnectionError', 'HTTPClientError'),  # botocore
+    'TransportError',  # httpx
+    'TimeoutError',  # asyncio in Python 3.10
+}
 
 
 def _status(error: BaseException) -> Optional[int]:
@@ -113,57 +64,18 @@ def _reason(error: BaseException, url: str) -> str:
         return 'there is no such file'
     if isinstance(error, (TimeoutError, FSTimeoutError)):
         return 'no answer in time'
-    name, secrets = _divide(url)
+    name, secrets = divide_url(url)
     status, message = _status(error), getattr(error, 'message', None)
     text = f'{status} {message}' if status and message else str(error)  # aiohttp would add the URL
-    text = re.sub(r'https?://\S+', lambda other: _divide(other[0])[0], text.replace(url, name))
+    text = re.sub(r'https?://\S+', lambda other: divide_url(other[0])[0], text.replace(url, name))
     if any(secret.strip('@?#') in text for secret in secrets if len(secret) > 1):
         text = ''
     return one_line(Exception(text)) if text.strip() else type(error).__name__
 
 
-class _Retries:
-    """Tries again what may go well later, and warns at the first failure in spite of that: the store may be gone."""
-
-    def __init__(self) -> None:
-        self.is_gone = False
-
-    def __call__(self, work: Callable[[str], T], url: str) -> T:
-        """Return what a function makes of a URL.
-
-        Raises:
-            OSError: If it does not succeed. Says why.
-        """
-        waits = iter(WAITS)
-        for tries in itertools.count(1):
-            try:
-                result = work(url)
-            except MemoryError:
-                raise
-            except Exception as error:  # those of any library
-                reason = _reason(error, url)
-                if not _may_pass(error):
-                    raise OSError(reason) from None  # the cause would show the whole URL
-                wait = next(waits, None)
-                if wait is not None:
-                    time.sleep(wait)
-                    continue
-                reason += f' (tried {tries} times)'
-                if not self.is_gone:
-                    self.is_gone = True
-                    name = _divide(url)[0]
-                    warnings.warn(f'{name!r}: {reason}. Is its store there?', FileWarning, stacklevel=2)
-                raise OSError(reason) from None
-            self.is_gone = False
-            return result
-
-
-_retry = _Retries()
-
-
 def _connect(url: str, **options: Any) -> Tuple[fsspec.AbstractFileSystem, str]:
     """The store of a URL, and the path in there. fsspec keeps stores, for each process its own."""
-    if _HTTP.match(url):
+    if HTTP.match(url):
         import aiohttp
 
         options['timeout'] = aiohttp.ClientTimeout(**_TIMEOUT)
@@ -176,7 +88,7 @@ class _Body(io.BytesIO):
 
 def _download(url: str) -> _Body:
     store, path = _connect(url)
-    if _HTTP.match(url):
+    if HTTP.match(url):
         body = _Body()
         # servers need not keep to a range. Without a size, they are asked for it, and any failure is 'not found'
         with store.open(path, block_size=0, size=1) as stream:
@@ -190,6 +102,45 @@ def _download(url: str) -> _Body:
     return body
 
 
+class _Reader:
+    """Tries again what may go well later, and warns at the first failure in spite of that: the store may be gone."""
+
+    def __init__(self) -> None:
+        self.has_warned = False
+
+    def __call__(self, url: str) -> _Body:
+        """Read an image.
+
+        Raises:
+            OSError: If that does not succeed. Says why.
+        """
+        waits = iter(WAITS)
+        for tries in itertools.count(1):
+            try:
+                body = _download(url)
+            except MemoryError:
+                raise
+            except Exception as error:  # those of any library
+                reason = _reason(error, url)
+                if not _may_pass(error):
+                    raise OSError(reason) from None  # the cause would show the whole URL
+                wait = next(waits, None)
+                if wait is not None:
+                    time.sleep(wait)
+                    continue
+                reason += f' (tried {tries} times)'
+                if not self.has_warned:
+                    self.has_warned = True
+                    name = divide_url(url)[0]
+                    warnings.warn(f'{name!r}: {reason}. Is its store there?', FileWarning, stacklevel=2)
+                raise OSError(reason) from None
+            self.has_warned = False
+            return body
+
+
+_read = _Reader()
+
+
 def open_image(path: str) -> BinaryIO:
     """Open a local file, or read one in a store as a whole. That of a worker process has connections of its own.
 
@@ -199,7 +150,7 @@ def open_image(path: str) -> BinaryIO:
     path = named(path)
     if not isinstance(path, Address):
         return open(path, 'rb')
-    body = _retry(_download, path.url)
+    body = _read(path.url)
     body.name = path
     return body
 
@@ -217,14 +168,14 @@ def find_remote(address: Address, extensions: Collection[str]) -> List[str]:
     """
     if address.lower().endswith(('.txt', '.json')):
         raise ValueError(f'{address!r}: a list of images is read from a local file, copy it here first.')
-    if _HTTP.match(address):
+    if HTTP.match(address):
         if address.endswith('/') or '*' in address:
             raise ValueError(f'{address!r}: web servers list no folders, give a .txt file with a URL on each line.')
         return [address.url]
     try:
-        return _retry(lambda url: _list(url, tuple(extensions)), address.url)
-    except OSError as error:
-        raise OSError(f'Cannot list {address!r}: {error}.') from None
+        return _list(address.url, tuple(extensions))  # once: nothing is lost, and these stores try again themselves
+    except Exception as error:  # those of any library
+        raise OSError(f'Cannot list {address!r}: {_reason(error, address.url)}.') from None
 
 
 def _list(url: str, extensions: Tuple[str, ...]) -> List[str]:

@@ -13,8 +13,9 @@ from timm.data import create_transform
 from timm.data.loader import PrefetchLoader
 
 from ..data import BadImageError, Decoder
+from ..data.address import named
 from ..data.decode import MODES
-from ..data.remote import named, open_image
+from ..data.remote import open_image
 from ..inference.predictor import collate
 from ..runtime import one_line
 from ..weights.preprocessing import resolve_preprocessing

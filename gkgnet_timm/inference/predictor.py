@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 from timm.data import create_transform
 from timm.data.loader import PrefetchLoader, fast_collate
 
+from ..data.address import named
 from ..data.decode import MODES, Decoder
 from ..data.images import ImageFiles, find_images
-from ..data.remote import named
 from ..weights.preprocessing import resolve_preprocessing
 from .device import autocast_context, check_device
 
