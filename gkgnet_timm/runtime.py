@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import reprlib
 import shlex
 import shutil
@@ -24,6 +25,7 @@ __all__ = [
     'command_line',
     'fits',
     'in_words',
+    'is_url',
     'locate',
     'locked',
     'moved',
@@ -32,6 +34,7 @@ __all__ = [
     'read_bytes',
     'read_json',
     'replacing',
+    'same_file',
 ]
 
 DRAFT = '.gkgnet_timm-draft-'
@@ -165,6 +168,16 @@ def in_words(hint: Any) -> str:
         return f'a list, each {in_words(parts[0])}'
     words = {bool: 'true or false', int: 'an integer', float: 'a finite number', str: 'text', dict: 'a mapping'}
     return words.get(kind, 'nothing' if kind is type(None) else 'of any type')
+
+
+def is_url(path: str) -> bool:
+    """Whether a path is a URL as fsspec has them, such as s3://bucket/a.jpg. That of Windows, C:\\a.jpg, is not one."""
+    return re.match(r'(?:[A-Za-z]\w+::)*[A-Za-z][A-Za-z\d+.-]+://', path) is not None
+
+
+def same_file(path: str) -> str:
+    """What paths of one file have in common. `./a.jpg` and `a.jpg` are the same file."""
+    return path if is_url(path) else os.path.abspath(path)
 
 
 def locate(name: str, folder: Optional[str]) -> Optional[str]:

@@ -15,6 +15,7 @@ MOST_FLAT_FILES = 8
 MOST_LINES = 500
 
 LATE = {  # what a function may import, and why not the module
+    'aiohttp': 'an optional dependency, for images on web servers only',
     'cleanlab': 'an optional dependency, for reports only',
     'filelock': 'imports asyncio: a third of the time of --help',
     'gkgnet_timm.graph.gpu_kernels': 'needs Triton, which torch brings for GPUs only',

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..benchmark.tables import markdown, write_csv
 from ..data import BadImageError, Decoder
-from ..data.images import find_images
+from ..data.images import count_unreadable, find_images
 from ..data.progress_bar import ProgressBar
 from ..evaluation.figures import save_figure
 from ..explanation import curves
@@ -144,7 +144,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     if trained and trained.has_ema:
         print(trained.describe_weights(args.use_ema))
     if unreadable:
-        print(f'{len(unreadable)} of {len(files)} images cannot be read.', file=sys.stderr)
+        print(count_unreadable(len(unreadable), files), file=sys.stderr)
         sys.exit(1)
 
 

@@ -13,13 +13,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..data import BadImageError, Decoder
-from ..data.images import drop_duplicates, find_images
+from ..data.images import count_unreadable, drop_duplicates, find_images
 from ..data.progress_bar import ProgressBar
 from ..inference.extras import Embeddings, sidecar, write_sidecars
 from ..inference.prediction_file import FORMATS, Kept, PredictionFile, Row, check_again, keep_rows, output_format
 from ..inference.prediction_run import check_run, describe_run, write_run
 from ..inference.predictor import Prediction, image_outputs, probabilities
-from ..runtime import locked
+from ..runtime import is_url, locked
 from ..weights.content import reading_once
 from ..weights.file import TrainedWith
 from .flags.checks import check_outputs
@@ -122,7 +122,7 @@ def main(argv: Optional[List[str]] = None) -> None:
             model, names = load_labelled(args, trained)
         unreadable = _predict(args, trained, files, kept, model, names)
     if unreadable:
-        print(f'{unreadable} of {len(files)} images cannot be read.', file=sys.stderr)
+        print(count_unreadable(unreadable, files), file=sys.stderr)
         sys.exit(1)
 
 
@@ -130,6 +130,8 @@ def _check_sidecars(files: List[str]) -> None:
     """Raise an error if a text beside an image would be that of another, or of somebody else."""
     owners: Dict[str, str] = {}
     for file in files:
+        if is_url(file):
+            raise ValueError(f'--sidecar: {file!r} is a URL, beside which nothing can be written. Give --output.')
         text = sidecar(file)
         if text in owners:
             raise ValueError(f'--sidecar: {owners[text]!r} and {file!r} would both have {text!r}. Rename one of them.')

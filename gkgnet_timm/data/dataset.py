@@ -13,7 +13,7 @@ import timm.data
 from timm.data import ImageDataset, IterableImageDataset, MultiLabelTarget
 
 from ..class_names import check_names, read_class_map
-from ..runtime import locate
+from ..runtime import is_url, locate
 from .decode import Decoder
 from .demo import demo_root
 from .images import BadImageError
@@ -225,6 +225,11 @@ def create_dataset(
     """
     decoder = Decoder(bit_depth, background, max_pixels)
     table_options = {key: options.pop(key) for key in _TABLE if key in options}
+    if name in DATASETS and any(is_url(str(place)) for place in (root, split, images)):
+        raise ValueError(
+            f'--dataset {name} is read from local folders, its folder, split and images cannot be URLs: copy them '
+            'first, or give --dataset wds/... or hfds/..., which timm streams.'
+        )
     if name.startswith(TIMM_DATASETS) or name in DATASETS:
         uses = dict(options, **table_options, images=images, drop_unlabelled=drop_unlabelled, num_classes=num_classes)
         uses.update(target_format=target_format, unknown_labels=None if unknown == 'ignore' else unknown)

@@ -6,16 +6,18 @@ import os
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Sequence, Tuple
 
 from PIL import Image
 from torch.utils.data import Dataset
 
-from ..runtime import UserError
+from ..runtime import UserError, is_url, same_file
+from .address import Address, named
 from .coco_json import list_images
 from .decode import Decoder
+from .remote import find_remote, open_image
 
-__all__ = ['BadImageError', 'ImageFiles', 'describe_unreadable', 'drop_duplicates', 'find_images']
+__all__ = ['BadImageError', 'ImageFiles', 'count_unreadable', 'describe_unreadable', 'drop_duplicates', 'find_images']
 
 EXTENSIONS = ('.avif', '.bmp', '.gif', '.heic', '.heif', '.jfif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif')
 EXTENSIONS += ('.tiff', '.webp')
@@ -27,11 +29,11 @@ class BadImageError(UserError):
 
 
 def drop_duplicates(paths: Iterable[str], done: Iterable[str] = ()) -> List[str]:
-    """Keep the first path of each file that is not done yet. `./a.jpg` and `a.jpg` are the same file."""
-    seen = set(map(os.path.abspath, done))
+    """Keep the first path of each file that is not done yet."""
+    seen = set(map(same_file, done))
     kept = []
     for path in paths:
-        key = os.path.abspath(path)
+        key = same_file(path)
         if key not in seen:
             seen.add(key)
             kept.append(path)
@@ -103,21 +105,30 @@ def find_images(arguments: Sequence[str]) -> List[str]:
         arguments: Images, glob patterns (`**` for any folders), folders, which are searched to any depth, or text files
             (.txt) with one path a line, or COCO files (.json), with annotations or without. Paths in such files start
             from the current folder and need not exist. Patterns and folders yield files with an image extension only,
-            sorted.
+            sorted. Images, patterns and folders may be URLs, see `Address`: these are named without credentials.
 
     Raises:
         FileNotFoundError: If an argument yields nothing.
-        ValueError: If a .json is not in COCO format.
+        OSError: If a store cannot be asked.
+        ValueError: If a .json is not in COCO format, or URLs are of a kind or form that cannot be read, or have the
+            same name.
     """
     paths: List[str] = []
-    for argument in arguments:
-        found = _find(argument)
+    for argument in map(named, arguments):
+        found = find_remote(argument, EXTENSIONS) if isinstance(argument, Address) else _find(argument)
         if not found:
             what = 'is not an image, a folder, a list or a pattern that matches images'
             if os.path.exists(argument):
                 what = 'has no images' if os.path.isdir(argument) else 'has no lines'
             raise FileNotFoundError(f'Nothing found: {argument!r} {what}.')
-        paths += found
+        paths += map(named, found)
+    urls: Dict[str, str] = {}
+    for path in paths:
+        if isinstance(path, Address) and urls.setdefault(path, path.url) != path.url:
+            raise ValueError(
+                f'{path!r} is the name of several images, as what differs is left out: it may be a credential. '
+                'Download them first, or in Python: predict_images(..., find=False).'
+            )
     return drop_duplicates(paths)
 
 
@@ -125,6 +136,14 @@ def describe_unreadable(count: int, total: int) -> str:
     """Say how many images were left out, as a warning if that is more than 1 % of all."""
     text = f'{count} images could not be read and were left out'
     return f'Warning: {text}, {100 * count / total:.1f} % of {total}' if count > UNREADABLE * total else text
+
+
+def count_unreadable(count: int, files: Sequence[str]) -> str:
+    """Say how many image files cannot be read, and what that may mean if they are in a store."""
+    text = f'{count} of {len(files)} images cannot be read.'
+    if count == len(files) and any(map(is_url, files)):
+        text += ' As that is all of them: is the store there, and are you allowed to read it?'
+    return text
 
 
 class ImageFiles(Dataset):
@@ -143,4 +162,4 @@ class ImageFiles(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tuple[Any, str]:
-        return self.decoder.read(partial(open, self.paths[index], 'rb'), self.transform)
+        return self.decoder.read(partial(open_image, self.paths[index]), self.transform)

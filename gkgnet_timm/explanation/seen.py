@@ -13,7 +13,9 @@ from timm.data import create_transform
 from timm.data.loader import PrefetchLoader
 
 from ..data import BadImageError, Decoder
+from ..data.address import named
 from ..data.decode import MODES
+from ..data.remote import open_image
 from ..inference.predictor import collate
 from ..runtime import one_line
 from ..weights.preprocessing import resolve_preprocessing
@@ -74,8 +76,8 @@ def see(
         except Exception as damage:  # as in `Decoder.read`
             error = one_line(damage)
     else:
-        file = os.fspath(image)
-        (upright, pixels, frame), error = decoder.read(partial(open, file, 'rb'), both)
+        file = named(os.fspath(image))
+        (upright, pixels, frame), error = decoder.read(partial(open_image, file), both)
     if error:
         raise BadImageError(f'Cannot read image {file!r}: {error}' if file else f'Cannot read the image: {error}')
     parameter = next(model.parameters())

@@ -9,6 +9,8 @@ from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, NamedTuple, Opt
 
 from tqdm import tqdm
 
+from ..runtime import same_file
+
 __all__ = ['FORMATS', 'Kept', 'PredictionFile', 'check_again', 'keep_rows', 'output_format']
 
 FORMATS = ('table', 'csv', 'json', 'jsonl')
@@ -175,7 +177,7 @@ def keep_rows(path: str, form: str, files: Sequence[str], batch_size: int) -> Ke
                 except (ValueError, KeyError, TypeError, StopIteration, RecursionError, csv.Error):
                     raise ValueError(f'Cannot resume: row {i + 1} of {path!r} is not {form} of predict.') from None
     head, rows = (rows[:1], rows[1:]) if form == 'csv' else ([], rows)
-    asked, done = set(map(os.path.abspath, files)), {os.path.abspath(name): name for name, _, _ in rows}
+    asked, done = {same_file(file): file for file in files}, {same_file(name): name for name, _, _ in rows}
     if other := next((name for key, name in done.items() if key not in asked), None):
         raise ValueError(
             f'Cannot resume: {path!r} has a row of {other!r}, which is not among the images. Give the same images, or '
@@ -184,7 +186,7 @@ def keep_rows(path: str, form: str, files: Sequence[str], batch_size: int) -> Ke
     if len(done) < len(rows):
         first = {}
         for number, (name, _, _) in enumerate(rows, 1):
-            earlier = first.setdefault(os.path.abspath(name), number)
+            earlier = first.setdefault(same_file(name), number)
             if earlier != number:
                 raise ValueError(f'Cannot resume: rows {earlier} and {number} of {path!r} are both of {name!r}.')
     if len(done) < len(asked):
@@ -192,7 +194,9 @@ def keep_rows(path: str, form: str, files: Sequence[str], batch_size: int) -> Ke
     again = rows[-batch_size:]
     start, size = ((part or head or [(None, None, 0)])[-1][2] for part in (rows[: len(rows) - len(again)], rows))
     unreadable = sum(bad for _, bad, _ in rows)
-    return Kept([name for name, _, _ in rows], unreadable, size, [name for name, _, _ in again], start)
+    return Kept(
+        [name for name, _, _ in rows], unreadable, size, [asked[same_file(name)] for name, _, _ in again], start
+    )
 
 
 def _parse(record: bytes, form: str) -> Tuple[Optional[str], Dict[str, float]]:

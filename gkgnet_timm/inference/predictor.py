@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from timm.data import create_transform
 from timm.data.loader import PrefetchLoader, fast_collate
 
+from ..data.address import named
 from ..data.decode import MODES, Decoder
 from ..data.images import ImageFiles, find_images
 from ..weights.preprocessing import resolve_preprocessing
@@ -147,7 +148,7 @@ def image_outputs(
     """
     one = isinstance(images, (str, os.PathLike))
     files = [os.fspath(image) for image in ([images] if one else images)]
-    files = find_images(files) if find else files
+    files = find_images(files) if find else [*map(named, files)]
     config = resolve_preprocessing(model)
     decoder = Decoder(bit_depth, background, max_pixels, MODES[config['input_size'][0]])
     decoder = decoder.for_model(model.pretrained_cfg)

@@ -5,6 +5,7 @@ from math import inf
 from pathlib import Path
 from typing import Sequence
 
+from ...runtime import is_url
 from ...training import config
 
 __all__ = ['RANGES', 'check_outputs']
@@ -19,7 +20,10 @@ def check_outputs(args: argparse.Namespace, files: Sequence[str], folders: Seque
         if getattr(args, name) is None:
             continue
         path = Path(getattr(args, name)).absolute()
-        shown = f'--{name.replace("_", "-")} {getattr(args, name)!r}'
+        flag = f'--{name.replace("_", "-")}'
+        shown = f'{flag} {getattr(args, name)!r}'
+        if is_url(getattr(args, name)):
+            raise OSError(f'{flag} is a URL: give a local path, and upload what is there afterwards.')
         if name in folders:
             existing = next(folder for folder in (path, *path.parents) if folder.exists())
             if not existing.is_dir():

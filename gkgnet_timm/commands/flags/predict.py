@@ -28,7 +28,8 @@ def create_parser() -> argparse.ArgumentParser:
         nargs='+',
         metavar='IMAGES',
         help='images, glob patterns (** for any folders), folders, which are searched to any depth, or .txt files with '
-        'a path on each line or COCO files (.json), their paths relative to the current folder',
+        'a path on each line or COCO files (.json), their paths relative to the current folder; images, patterns and '
+        'folders may be URLs, such as s3://, gs:// and hf://, https:// ones of single images',
     )
     add_model_flags(
         parser,

@@ -6,7 +6,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Set, Tuple, Union
 
-from ...runtime import quoted
+from ...runtime import is_url, quoted
 from ..images import EXTENSIONS
 
 __all__ = ['ImageFolder', 'list_folder']
@@ -64,7 +64,7 @@ class ImageFolder:
         """
         if isinstance(name, str) and _PLAIN.fullmatch(name):
             return name
-        if isinstance(name, str) and re.match(r'[A-Za-z][A-Za-z\d+.-]+://', name):
+        if isinstance(name, str) and is_url(name):
             raise ValueError(f'{quoted(name)} is a URL: download the images first, and give the names of the files.')
         path = self._inside(name) if isinstance(name, str) else None
         if path is None or ('\\' in path and self._inside(name.replace('\\', '/')) is None):
