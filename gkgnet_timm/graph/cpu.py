@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Callable, Optional, Tuple
 
 import torch
 
@@ -18,7 +18,7 @@ from ..runtime import one_line
 from . import eager, operators, selection
 from .library import load_library
 
-__all__ = ['interleave_max_relative', 'select_largest']
+__all__ = ['find_kernels', 'interleave_max_relative', 'scatter_to_winners', 'select_largest']
 
 _logger = logging.getLogger(__name__)
 MOST = 128  # scores of a row that are selected, of cpu_kernels.c: a ViG has up to 69
@@ -31,20 +31,26 @@ def _bind(kernels: ctypes.CDLL) -> None:
     kernels.select_largest.restype = None
     kernels.interleave_max_relative.argtypes = [*[pointer] * 3, *[number] * 8, *[pointer] * 2, *[ctypes.c_int] * 2]
     kernels.interleave_max_relative.restype = number
+    kernels.scatter_to_winners.argtypes = [pointer, *[number] * 3, pointer, *[number] * 4, pointer, ctypes.c_int]
+    kernels.scatter_to_winners.restype = number
 
 
-@functools.lru_cache(maxsize=None)
-def _load_kernels() -> Optional[ctypes.CDLL]:
-    """The functions of cpu_kernels.c, or None, with one warning if they cannot be made."""
+def find_kernels(source: Path, bind: Callable[[ctypes.CDLL], None]) -> Optional[ctypes.CDLL]:
+    """The functions of a C file, see `load_library`, or None, with one warning if they cannot be made."""
     compiler = os.environ.get('CC') or next(filter(shutil.which, ('cc', 'gcc', 'clang')), None)
     if compiler is None:
         return None
     try:
-        return load_library(compiler, Path(__file__).with_name('cpu_kernels.c'), _bind)
+        return load_library(compiler, source, bind)
     except (OSError, ValueError, AttributeError, subprocess.SubprocessError) as e:
         # a compiler that stops, a folder without execution, ...
-        _logger.warning(f'CPU kernels are not used, the graph runs slower: {one_line(e, 500)}')
+        _logger.warning(f'CPU kernels are not used, models run slower: {one_line(e, 500)}')
         return None
+
+
+@functools.lru_cache(maxsize=None)
+def _load_kernels() -> Optional[ctypes.CDLL]:
+    return find_kernels(Path(__file__).with_name('cpu_kernels.c'), _bind)
 
 
 @selection.select_largest.register_kernel('cpu')
@@ -85,3 +91,23 @@ def interleave_max_relative(
     if wrong:
         raise IndexError(f'{wrong} neighbors are not in the range of the {M} candidates.')
     return out, winner
+
+
+@operators.scatter_to_winners.register_kernel('cpu')
+def scatter_to_winners(grad: torch.Tensor, winner: torch.Tensor, candidates: int) -> torch.Tensor:
+    kernels = _load_kernels()
+    grad = grad.float() if grad.dtype == torch.bfloat16 else grad
+    if kernels is None or grad.dtype != torch.float32 or winner.dtype != torch.int32:
+        return eager.scatter_to_winners(grad, winner, candidates)
+    if winner.shape != grad.shape or grad.ndim != 3:
+        raise ValueError(f'Expected grad and winner (B, N, C), got {tuple(grad.shape)} and {tuple(winner.shape)}.')
+    B, N, C = grad.shape
+    winner = winner.contiguous()
+    out = grad.new_empty(B, candidates, C)
+    wrong = kernels.scatter_to_winners(
+        *(grad.data_ptr(), *grad.stride(), winner.data_ptr(), B, N, candidates, C, out.data_ptr()),
+        torch.get_num_threads(),
+    )
+    if wrong:
+        raise IndexError(f'{wrong} winners are not in the range of the {candidates} candidates.')
+    return out

@@ -166,3 +166,31 @@ int64_t interleave_max_relative(const void *x, const void *y, const int64_t *nei
         }
     return wrong;
 }
+
+/* grad (batch, nodes, channels) of which all dimensions have strides, winner (batch, nodes, channels) -> out (batch,
+   candidates, channels): the sum of the gradients that each candidate won, in the order of the nodes. Images and strips
+   of channels are independent. Returns how many winners are no candidates. */
+int64_t scatter_to_winners(const float *grad, int64_t batch_stride, int64_t node_stride, int64_t channel_stride,
+                           const int32_t *winner, int64_t batch, int64_t nodes, int64_t candidates, int64_t channels,
+                           float *out, int threads) {
+    enum { STRIP = 64 };
+    const int64_t strips = (channels + STRIP - 1) / STRIP;
+    int64_t wrong = 0;
+#pragma omp parallel for num_threads(threads) reduction(+ : wrong)
+    for (int64_t part = 0; part < batch * strips; ++part) {
+        const int64_t b = part / strips, first = part % strips * STRIP;
+        const int64_t last = first + STRIP < channels ? first + STRIP : channels;
+        float *of_image = out + b * candidates * channels;
+        for (int64_t j = 0; j < candidates; ++j)
+            for (int64_t c = first; c < last; ++c) of_image[j * channels + c] = 0.0f;
+        for (int64_t node = 0; node < nodes; ++node)
+            for (int64_t c = first; c < last; ++c) {
+                const int64_t at = winner[(b * nodes + node) * channels + c];
+                if (at < 0 || at >= candidates)
+                    wrong += 1;
+                else
+                    of_image[at * channels + c] += grad[b * batch_stride + node * node_stride + c * channel_stride];
+            }
+    }
+    return wrong;
+}

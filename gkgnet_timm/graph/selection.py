@@ -44,9 +44,10 @@ def _(scores, count):
 def select(scores: torch.Tensor, count: int) -> torch.Tensor:
     """Indices of the largest scores of each row, largest first: (..., M) -> (..., count).
 
-    Of equal scores the lower index comes first; a row with NaN gets any indices, even the same one twice. On a CPU topk would take a
-    fifth of a model's time at 576 px, the kernel takes a twentieth. For the long lists of a ViG, up to 69, it takes 0.3
-    to 0.6 of the time of topk: a pass at 448 px is 7 to 9 % quicker, one at 224 px 1 to 3 % (Xeon with AVX-512, AMX).
+    Of equal scores the lower index comes first; a row with NaN gets any indices, even the same one twice. On a CPU topk
+    would take a fifth of a model's time at 576 px, the kernel takes a twentieth. For the long lists of a ViG, up to 69,
+    it takes 0.3 to 0.6 of the time of topk: a pass at 448 px is 7 to 9 % quicker, one at 224 px 1 to 3 % (Xeon with
+    AVX-512, AMX).
     """
     if torch.jit.is_scripting():
         return select_by_topk(scores, count)

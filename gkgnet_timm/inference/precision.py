@@ -44,9 +44,7 @@ def _agreed(ratio: float, device: torch.device) -> float:
     return ratio
 
 
-def choose_amp(
-    amp: Union[None, bool, str], amp_dtype: str, device: torch.device, prints: bool = True
-) -> bool:
+def choose_amp(amp: Union[None, bool, str], amp_dtype: str, device: torch.device, prints: bool = True) -> bool:
     """Decide for or against mixed precision, and say so on stderr.
 
     Args:
@@ -71,8 +69,8 @@ def choose_amp(
         message = f'--amp auto: {what}, as {amp_dtype} is {ratio:.1f} times as fast as float32 in matrix products.'
     elif ratio < 1:
         message = (
-            f'Warning: matrix products in {amp_dtype} take {1 / ratio:.1f} times as long as in float32 on this machine: '
-            'give --no-amp, or --amp auto.'
+            f'Warning: matrix products in {amp_dtype} take {1 / ratio:.1f} times as long as in float32 on this '
+            'machine: give --no-amp, or --amp auto.'
         )
     if message and prints:
         print(message, file=sys.stderr)

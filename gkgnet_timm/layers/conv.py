@@ -12,6 +12,7 @@ from timm.models import register_notrace_module
 
 from ..graph.selection import is_recorded
 from .bands import in_bands, node_wise
+from .norm_act import norm_act, takes_kernels
 
 __all__ = ['ConvBnAct', 'NodeGELU', 'PointwiseConv2d']
 
@@ -76,6 +77,8 @@ class ConvBnAct(ConvNormAct):
         x = self.conv(x)
         if torch.jit.is_scripting() or isinstance(self.bn, nn.Identity):
             return self.bn(x)
+        if takes_kernels(self.bn, x):
+            return norm_act(self.bn, x)
         return in_bands((self.bn,), self.bn, (x,), width=x.shape[1])
 
     def reparameterize(self) -> None:

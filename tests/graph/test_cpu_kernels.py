@@ -194,6 +194,28 @@ def test_what_the_aggregation_is_not_for(no_kernels, keep_winner):
         interleave_max_relative(x, y.requires_grad_(keep_winner), neighbors)
 
 
+@pytest.mark.parametrize('shape', [(2, 30, 7, 16), (1, 1, 1, 1), (3, 50, 9, 130), (2, 0, 4, 8), (0, 3, 4, 8)])
+@pytest.mark.parametrize('dtype', [*KERNEL_DTYPES, torch.float64])
+def test_gradients_go_to_winners_bit_for_bit(shape, dtype):
+    B, N, M, C = shape
+    grad = random_scores(B, N, 2 * C).to(dtype)
+    winner = torch.randint(M, (B, N, C), generator=torch.Generator().manual_seed(1), dtype=torch.int32)
+    for part in (*grad.unflatten(2, (C, 2)).unbind(3), grad[..., :C]):
+        expected = eager.scatter_to_winners(part, winner, M)
+        actual = operators.scatter_to_winners(part, winner, M)
+        assert actual.dtype == expected.dtype and torch.equal(actual, expected)
+
+
+@pytest.mark.skipif(not cpu._load_kernels(), reason='there is no compiler')
+def test_winners_are_candidates():
+    grad, winner = random_scores(2, 3, 4), torch.zeros(2, 3, 4, dtype=torch.int32)
+    winner[1, 2, 3] = 5
+    with pytest.raises(IndexError, match='1 winners are not in the range of the 5 candidates'):
+        operators.scatter_to_winners(grad, winner, 5)
+    with pytest.raises(ValueError, match='Expected grad and winner'):
+        operators.scatter_to_winners(grad, winner[:1], 5)
+
+
 def test_without_a_compiler(compiler, monkeypatch, caplog):
     compiler('')
     monkeypatch.setenv('PATH', '')

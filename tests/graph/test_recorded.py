@@ -79,7 +79,8 @@ def check_or_refuse(run, model, x):
         out = run(x)
     except Exception as error:
         assert re.search(
-            '(?i)guard|expected|must match|not be greater|out of range|exceeds dimension|positive|is invalid for', str(error)
+            '(?i)guard|expected|must match|not be greater|out of range|exceeds dimension|positive|is invalid for',
+            str(error),
         ), error
     else:
         assert_close(out, model(x))
@@ -192,7 +193,7 @@ def test_loop_finds_what_one_product_does(tmp_path, monkeypatch, dynamic_size):
 
 @pytest.mark.parametrize('grid', [None, (4, 6)])
 def test_the_lower_index_of_equal_scores_comes_first(tmp_path, monkeypatch, grid):
-    """In the operator, a script, a trace, an exported program, a graph of ONNX, and its loop, which needs a position."""
+    """In the operator, a script, a trace, an exported program, a graph of ONNX and its loop."""
     graph = Graph(None, reduction=1, k=5, dilation=2)
     if grid:
         graph.position = Flat(*grid)
