@@ -11,7 +11,7 @@ from .figures import (
     check_scores,
     check_threshold,
     multilabel_metrics,
-    rank,
+    rank_positives,
     ratio,
 )
 from .ranks import on_first_rank
@@ -28,6 +28,6 @@ __all__ = [
     'check_threshold',
     'multilabel_metrics',
     'on_first_rank',
-    'rank',
+    'rank_positives',
     'ratio',
 ]

@@ -19,7 +19,7 @@ __all__ = [
     'check_threshold',
     'mean_bce',
     'multilabel_metrics',
-    'rank',
+    'rank_positives',
     'ranking_figures',
     'ratio',
     'threshold_figures',
@@ -100,7 +100,7 @@ def ratio(numerator: Any, denominator: Any) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator > 0)
 
 
-def rank(scores: np.ndarray, positive: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _rank(scores: np.ndarray, positive: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distinct scores (T,), highest first, with the positives and the images (T,) that reach each of them.
 
     Args:
@@ -112,6 +112,17 @@ def rank(scores: np.ndarray, positive: np.ndarray) -> Tuple[np.ndarray, np.ndarr
     distinct = ordered[first]
     hits = np.bincount(np.searchsorted(distinct, scores[positive]), minlength=len(first))
     return distinct[::-1], hits[::-1].cumsum(), len(scores) - first[::-1]
+
+
+def rank_positives(scores: np.ndarray, positive: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct scores of positives, often few, highest first, with the positives and the images that reach each.
+
+    The arguments are those of `_rank`.
+    """
+    ordered, of_positives = np.sort(scores), np.sort(scores[positive])
+    distinct = np.unique(of_positives)[::-1]
+    hits = len(of_positives) - np.searchsorted(of_positives, distinct)
+    return distinct, hits, len(scores) - np.searchsorted(ordered, distinct)
 
 
 def average_precision(scores: Array, targets: Array) -> np.ndarray:
@@ -134,7 +145,7 @@ def average_precision(scores: Array, targets: Array) -> np.ndarray:
         positive = target[known] > 0
         if not positive.any():
             continue
-        _, hits, images = rank(score[known], positive)
+        _, hits, images = _rank(score[known], positive)
         # one summand per threshold, not per image: the sum has the same bits for any order of the images
         ap[i] = (np.diff(hits, prepend=0) * hits / images).sum() / hits[-1]
     return ap
