@@ -15,14 +15,6 @@ __all__ = [
     'most_frequent',
     'precision_at',
 ]
-    'MOST_CLASSES',
-    'confusion_excess',
-    'confusion_counts',
-    'confusion_shares',
-    'most_confused',
-    'most_frequent',
-    'precision_at',
-]
 
 MOST_CLASSES = 500
 
