@@ -123,7 +123,7 @@ def evaluate_dataset(
         evaluation = _add_rows(evaluation, dataset, *evaluator.gathered)
         return evaluation.metrics
 
-    metrics = on_first_rank(add_rows, device) if distributed else add_rows()
+    metrics = on_first_rank(add_rows, device)
     return evaluation._replace(metrics=metrics)
 
 
