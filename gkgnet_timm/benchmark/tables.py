@@ -51,6 +51,7 @@ LOADING = {
     'img_size': 'px',
     'workers': 'workers',
     'images_per_s': 'img/s',
+    'model_images_per_s': 'model, img/s',
     'time_vs_timm': 'time / timm',
 }
 COST = {

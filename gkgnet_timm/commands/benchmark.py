@@ -11,7 +11,7 @@ import timm
 
 from ..benchmark.cost import benchmark_cost
 from ..benchmark.grid import benchmark_models
-from ..benchmark.loading import BATCH_SIZE, benchmark_loading
+from ..benchmark.loading import BATCH_SIZE, MODEL, benchmark_loading
 from ..benchmark.startup import benchmark_startup
 from ..benchmark.tables import (
     COST,
@@ -98,7 +98,8 @@ def main(argv: Optional[List[str]] = None) -> List[Dict[str, Any]]:
         dataset = open_selected(args, split=args.split, part='train', verbose=False)
         sizes = args.img_sizes or [448]
         rows = [row for size in sizes for row in benchmark_loading(dataset, size, args.workers, args.repeat)]
-        conditions, columns = f'{args.dataset}, batch {BATCH_SIZE}', LOADING
+        conditions = f'{args.dataset}, batch {BATCH_SIZE}, beside a training step of {MODEL.model}'
+        columns = LOADING
     elif args.what == 'startup':
         rows = [
             benchmark_startup(name, size, num_classes, args.repeat)

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import List, Optional, Tuple, Union
 
@@ -19,7 +20,7 @@ from ..evaluation.scores_file import save_scores
 from ..evaluation.thresholds import calibrate, save_thresholds
 from ..inference.device import Process, start_process
 from ..inference.precision import choose_amp
-from ..metrics import average_precision, chance_level, multilabel_metrics
+from ..metrics import average_precision, chance_level, multilabel_metrics, on_first_rank
 from ..report.looks import create_look
 from ..report.page import write_report
 from ..report.thumbnails import images_of_files
@@ -110,6 +111,10 @@ def _describe_permutation(args: argparse.Namespace, evaluation: Evaluation, outp
     )
 
 
+def _of_rows(evaluation: Evaluation) -> Result:
+    return dict(images=len(evaluation.targets), chance=chance_level(evaluation.targets))
+
+
 def validate(
     args: argparse.Namespace, trained: Optional[TrainedWith], process: Process, is_only: bool = True
 ) -> Result:
@@ -123,7 +128,7 @@ def validate(
         kinds = ('raw', 'ema') if trained and trained.has_ema else ('raw',)
         evaluations, result = evaluate_model(args, trained, process, kinds, args.threshold)
     headline = evaluations['ema' if trained and trained.takes_average(args.use_ema) else 'raw']
-    result.update(images=len(headline.targets), chance=chance_level(headline.targets), **headline.metrics)
+    result.update(on_first_rank(partial(_of_rows, headline), process.device), **headline.metrics)
     several = len(evaluations) > 1
     if several:
         result.update({f'mAP_{kind}': evaluation.metrics['mAP'] for kind, evaluation in evaluations.items()})

@@ -148,17 +148,24 @@ def find_order(scores: np.ndarray, targets: np.ndarray) -> AnswerOrder:
     return AnswerOrder(outputs, rivals, both, ratio(difference, np.sqrt(variance)), labels.count)
 
 
-def _assign(values: np.ndarray) -> np.ndarray:
-    """Give each class (L,) an output of its own: again and again those that are each other's best of what is left."""
+def _assign(values: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Give each class (L,) an output of its own: again and again those that are each other's best of what is left.
+
+    Args:
+        values: (L, P), of each output for the classes that are present.
+        present: (L,) bool. Others keep their own output unless it is taken.
+    """
     values = values.copy()
-    outputs = np.full(len(values), -1)
-    classes = np.arange(len(values))
-    while (outputs < 0).any():
+    chosen, classes = np.full(values.shape[1], -1), np.arange(values.shape[1])
+    while (chosen < 0).any():
         best = values.argmax(axis=0)
-        found = classes[(outputs < 0) & (values.argmax(axis=1)[best] == classes)]
-        outputs[found] = best[found]
-        values[outputs[found]] = -np.inf
+        found = classes[(chosen < 0) & (values.argmax(axis=1)[best] == classes)]
+        chosen[found] = best[found]
+        values[chosen[found]] = -np.inf
         values[:, found] = -np.inf
+    outputs, is_free = np.arange(len(values)), np.ones(len(values), dtype=bool)
+    outputs[present], is_free[chosen] = chosen, False
+    outputs[~present & ~is_free] = np.flatnonzero(present & is_free)
     return outputs
 
 
@@ -196,15 +203,14 @@ def find_permutation(scores: np.ndarray, targets: np.ndarray) -> Optional[np.nda
     labels = _Labels(targets[1::2])
     chance = chance_by_class(targets)
     present = (targets[::2] > 0).any(axis=0) & (labels.count > 0) & (chance < 1)
-    ap = _above_chance(precision_matrix(scores[::2], targets[::2]), chance)
-    lowest = ap.min()
-    ap[:, ~present] = lowest - 2
-    ap[~present, ~present] = lowest - 1  # nothing says that these are wrong
-    outputs, classes = _assign(ap), np.arange(len(ap))
-    value = ap[outputs, classes]
-    ap[outputs, classes] = -np.inf
-    rivals = ap.argmax(axis=0)  # the given output, or one that is better
-    lead = np.where(present, value - ap[rivals, classes], 0)
+    ap = _above_chance(precision_matrix(scores[::2], targets[::2, present]), chance[present])
+    outputs, classes = _assign(ap, present), np.arange(len(ap))
+    pairs = outputs[present], np.arange(ap.shape[1])
+    value = ap[pairs]
+    ap[pairs] = -np.inf
+    rivals, lead = classes.copy(), np.zeros(len(ap))
+    rivals[present] = ap.argmax(axis=0)  # the given output, or one that is better
+    lead[present] = value - ap.max(axis=0)
     moved = np.zeros(len(ap), dtype=bool)
     for cycle in _cycles(outputs):
         moved[cycle] = lead[cycle].sum() >= PERMUTED_GAIN * max(1, present[cycle].sum())

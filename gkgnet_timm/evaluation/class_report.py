@@ -8,9 +8,9 @@ import numpy as np
 
 from ..metrics import Array, Threshold, average_precision, check_scores, check_threshold, ratio
 from ..runtime import replacing
-from .thresholds import calibrate
+from .thresholds import class_thresholds
 
-__all__ = ['check_rows', 'class_report', 'write_class_report']
+__all__ = ['check_rows', 'class_report', 'count_decisions', 'write_class_report']
 
 COLUMNS = ('name', 'positives', 'AP', 'precision', 'recall', 'F1', 'best_threshold')
 Rows = List[Dict[str, Any]]
@@ -26,6 +26,12 @@ def check_rows(
     if files is not None and len(files) != len(scores):
         raise ValueError(f'scores have {len(scores)} images, but there are {len(files)} files.')
     return scores, targets
+
+
+def count_decisions(scores: np.ndarray, targets: np.ndarray, threshold: np.ndarray) -> Tuple[np.ndarray, ...]:
+    """Count the images of every class (L,) that are rightly predicted, that are predicted, and that have the label."""
+    predicted, positive = scores >= threshold.astype(scores.dtype), targets > 0  # in the type of scores, as in metrics
+    return tuple(x.sum(axis=0) for x in (predicted & positive, predicted, positive))
 
 
 def class_report(
@@ -50,13 +56,11 @@ def class_report(
         the score in (0, 1) that `calibrate` chooses on these images.
     """
     scores, targets = check_rows(scores, targets, class_names)
-    threshold = check_threshold(threshold, scores.shape[1])
-    predicted, positive = scores >= threshold.astype(scores.dtype), targets > 0  # in the type of scores, as in metrics
-    hits, predictions, positives = (x.sum(axis=0) for x in (predicted & positive, predicted, positive))
+    hits, predictions, positives = count_decisions(scores, targets, check_threshold(threshold, scores.shape[1]))
     columns = [positives, 100 * average_precision(scores if ranking is None else ranking, targets)]
     for numerator, denominator in ((hits, predictions), (hits, positives), (2 * hits, predictions + positives)):
         columns.append(100 * ratio(numerator, denominator))
-    columns.append(calibrate(scores, targets)[0])
+    columns.append(class_thresholds(scores, targets))
     return [dict(zip(COLUMNS, row)) for row in zip(class_names, *(column.tolist() for column in columns))]
 
 

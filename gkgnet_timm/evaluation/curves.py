@@ -4,17 +4,34 @@ from typing import Tuple
 
 import numpy as np
 
-from ..metrics import rank, ratio
+from ..metrics import rank_positives, ratio
 
-__all__ = ['confusion_excess', 'confusion_counts', 'confusion_shares', 'most_confused', 'precision_at']
+__all__ = [
+    'MOST_CLASSES',
+    'confusion_counts',
+    'confusion_excess',
+    'confusion_shares',
+    'most_confused',
+    'most_frequent',
+    'precision_at',
+]
+
+MOST_CLASSES = 500
 
 
-def precision_at(scores: np.ndarray, targets: np.ndarray, recalls: np.ndarray) -> np.ndarray:
-    """Precision at the highest threshold that reaches each recall, over known targets with at least one positive."""
+def precision_at(scores: np.ndarray, targets: np.ndarray, recalls: np.ndarray) -> Tuple[np.ndarray, float]:
+    """Precision at the highest threshold that reaches each recall above 0, and average precision in [0, 1], over known
+    targets with at least one positive.
+    """
     known = targets >= 0
-    _, hits, images = rank(scores[known], targets[known] > 0)
+    _, hits, images = rank_positives(scores[known], targets[known] > 0)
     at = np.searchsorted(hits, recalls * hits[-1] - 1e-6)  # less than a hit, more than the rounding of the product
-    return hits[at] / images[at]
+    return hits[at] / images[at], float((np.diff(hits, prepend=0) * hits / images).sum() / hits[-1])
+
+
+def most_frequent(targets: np.ndarray) -> np.ndarray:
+    """Indices, ascending, of the classes with most images that are looked at for confusions, which are of pairs."""
+    return np.sort(np.argsort(-(targets > 0).sum(axis=0), kind='stable')[:MOST_CLASSES])
 
 
 def confusion_counts(predicted: np.ndarray, targets: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

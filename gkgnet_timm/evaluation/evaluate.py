@@ -17,7 +17,7 @@ from ..data.check import check_labels, check_negatives
 from ..data.progress_bar import ProgressBar
 from ..inference.device import autocast_context, check_device
 from ..inference.predictor import compute_logits
-from ..metrics import MultiLabelEvaluator, Threshold, multilabel_metrics
+from ..metrics import MultiLabelEvaluator, Threshold, multilabel_metrics, on_first_rank
 from ..weights.preprocessing import resolve_preprocessing
 from ..weights.thresholds import load_threshold
 from .scores_file import exact_scores, load_scores
@@ -46,6 +46,27 @@ def _read_row(dataset: MultiLabelDataset, positions: np.ndarray, row: int) -> Op
     return dataset.read_image(int(positions[row]))
 
 
+def _add_rows(
+    evaluation: Evaluation, dataset: Any, logits: np.ndarray, targets: np.ndarray, positions: np.ndarray
+) -> Evaluation:
+    """Return an evaluation with its rows, and with the metrics that need more of the data set than these."""
+    check_negatives(targets, getattr(dataset, 'split', 'the data set'))
+    rows = evaluation._replace(scores=exact_scores(logits), ranking=logits, targets=targets)
+    if not isinstance(dataset, MultiLabelDataset):
+        return rows._replace(files=[str(position) for position in positions])
+    skipped = sorted(set(range(len(dataset))) - set(positions.tolist()))
+    metrics, areas = dict(evaluation.metrics), getattr(dataset.reader, 'areas', None)
+    if areas is not None:
+        figures = multilabel_metrics(logits, targets, areas=areas[positions])
+        metrics.update({name: value for name, value in figures.items() if name.startswith('AP_')})
+    return rows._replace(
+        metrics=metrics,
+        files=[str(dataset.filename(position)) for position in positions],
+        unreadable=[str(dataset.filename(position, absolute=True)) for position in skipped],
+        read_image=partial(_read_row, dataset, positions),
+    )
+
+
 def evaluate_dataset(
     model: nn.Module,
     dataset: Any,
@@ -60,7 +81,8 @@ def evaluate_dataset(
     threshold: Threshold = 0.5,
     data_config: Optional[Dict[str, Any]] = None,
 ) -> Evaluation:
-    """Evaluate a model on a data set. In a distributed run, every process gets the result over all images.
+    """Evaluate a model on a data set. In a distributed run, every process gets the metrics over all images, the first
+    one alone the rows.
 
     Arguments that are not listed here are those of `predict_images`.
 
@@ -93,20 +115,16 @@ def evaluate_dataset(
             evaluator.update(logits, target)
             bar.update(len(logits) * processes)
     metrics = {'bce' if name == 'loss' else name: value for name, value in evaluator.compute(distributed).items()}
-    logits, targets, positions = evaluator.gathered
-    check_negatives(targets, getattr(dataset, 'split', 'the data set'))
-    scores = exact_scores(logits)
-    files, unreadable, read_image = [str(position) for position in positions], [], None
-    if isinstance(dataset, MultiLabelDataset):
-        files = [str(dataset.filename(position)) for position in positions]
-        skipped = sorted(set(range(len(dataset))) - set(positions.tolist()))
-        unreadable = [str(dataset.filename(position, absolute=True)) for position in skipped]
-        read_image = partial(_read_row, dataset, positions)
-        areas = getattr(dataset.reader, 'areas', None)
-        if areas is not None:
-            figures = multilabel_metrics(logits, targets, areas=areas[positions])
-            metrics.update({name: value for name, value in figures.items() if name.startswith('AP_')})
-    return Evaluation(metrics, scores, logits, targets, files, dataset.class_names, threshold, unreadable, read_image)
+    none = np.zeros((0, len(dataset.class_names)), dtype=np.float32)
+    evaluation = Evaluation(metrics, none, none, none.astype(np.int8), [], dataset.class_names, threshold)
+
+    def add_rows() -> Dict[str, float]:
+        nonlocal evaluation
+        evaluation = _add_rows(evaluation, dataset, *evaluator.gathered)
+        return evaluation.metrics
+
+    metrics = on_first_rank(add_rows, device)
+    return evaluation._replace(metrics=metrics)
 
 
 def evaluate_scores(path: Union[str, Path], threshold: Union[str, float, Path] = 0.5) -> Evaluation:

@@ -5,9 +5,9 @@ from typing import Any, List, Optional, Sequence, Union
 
 import numpy as np
 
-from ..metrics import Array, Threshold, average_precision, chance_by_class, check_threshold, ratio
+from ..metrics import Array, Threshold, average_precision, by_class, chance_by_class, check_threshold, ratio
 from .class_report import check_rows
-from .curves import confusion_counts, confusion_shares, most_confused, precision_at
+from .curves import confusion_counts, confusion_shares, most_confused, most_frequent, precision_at
 from .figures import BLUE, ORANGE, class_styles, create_figure, save_figure, short_name
 
 __all__ = ['draw_plots']
@@ -38,20 +38,24 @@ def _draw_curves(axes: Any, curves: np.ndarray, ap: np.ndarray, names: List[str]
         axes.plot(RECALLS, curves[i], color=colour, ls=style, lw=1.5, label=_in_legend(ap[i], names[i]))
 
 
-def _draw_precision_recall(axes: Any, scores: np.ndarray, targets: np.ndarray, names: List[str]) -> None:
-    present = np.flatnonzero((targets > 0).any(axis=0))
-    ap = 100 * average_precision(scores, targets)
+def _draw_precision_recall(
+    axes: Any, scores: np.ndarray, targets: np.ndarray, names: List[str], ap: np.ndarray
+) -> None:
+    present = np.flatnonzero(targets.max(axis=0) > 0)
     order = present[np.argsort(-ap[present], kind='stable')]
     if len(order):
-        curves = np.stack([precision_at(scores[:, i], targets[:, i], RECALLS) for i in order])
+        curves = np.zeros((len(names), len(RECALLS)))
+        for curve, (score, target) in zip(curves, by_class(scores, targets)):
+            if target.max() > 0:
+                curve[:] = precision_at(score, target, RECALLS)[0]
+        curves = curves[order]
         _draw_curves(axes, curves, ap[order], [names[i] for i in order])
         if len(order) > 1:
             mean = _in_legend(ap[order].mean(), f'mean of {len(order)} classes')
             axes.plot(RECALLS, curves.mean(axis=0), 'k', lw=2.5, label=mean)
-            known = targets >= 0
-            of_all = 100 * average_precision(scores[known][:, None], targets[known][:, None])[0]
-            pooled = _in_legend(of_all, 'all classes pooled')
-            axes.plot(RECALLS, precision_at(scores, targets, RECALLS), 'k', ls=(0, (1, 1)), lw=2.5, label=pooled)
+            curve, of_all = precision_at(scores, targets, RECALLS)
+            pooled = _in_legend(100 * of_all, 'all classes pooled')
+            axes.plot(RECALLS, curve, 'k', ls=(0, (1, 1)), lw=2.5, label=pooled)
         ends = f'\n{ENDS} best, {ENDS} worst of {len(order)}' if len(order) > MAX_CURVES else ''
         style = dict(fontsize=8, title=f'AP in %{ends}', title_fontsize=9, alignment='left')
         axes.legend(loc='upper left', bbox_to_anchor=(1.01, 1), borderaxespad=0, **style)
@@ -60,8 +64,8 @@ def _draw_precision_recall(axes: Any, scores: np.ndarray, targets: np.ndarray, n
     axes.grid(alpha=0.3)
 
 
-def _draw_ap(axes: Any, scores: np.ndarray, targets: np.ndarray, names: List[str]) -> None:
-    ap, positives = 100 * average_precision(scores, targets), (targets > 0).sum(axis=0)
+def _draw_ap(axes: Any, targets: np.ndarray, names: List[str], ap: np.ndarray) -> None:
+    positives = (targets > 0).sum(axis=0)
     order = np.lexsort((-positives, -ap, positives == 0))
     places, gap = np.arange(len(ap)), len(ap) - MAX_BARS
     if gap > 0:
@@ -87,9 +91,11 @@ def _draw_cooccurrence(axes: Any, scores: np.ndarray, targets: np.ndarray, names
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
     positives = (targets > 0).sum(axis=0)
-    counts, support = confusion_counts(scores >= threshold.astype(scores.dtype), targets)
-    kept = most_confused(counts, support, MAX_CELLS) if len(names) > MAX_CELLS else np.arange(len(names))
-    matrix = confusion_shares(counts, support)[np.ix_(np.append(0, 1 + kept), kept)]
+    looked = most_frequent(targets)
+    counts, support = confusion_counts((scores >= threshold.astype(scores.dtype))[:, looked], targets[:, looked])
+    shown = most_confused(counts, support, MAX_CELLS) if len(names) > MAX_CELLS else np.arange(len(names))
+    matrix = confusion_shares(counts, support)[np.ix_(np.append(0, 1 + shown), shown)]
+    kept = looked[shown]
     diagonal = np.eye(*matrix.shape, k=-1, dtype=bool)
     axes.set_facecolor('0.9')  # shows in cells of nan
     scales = ((ORANGE, '% predicted although absent', ~diagonal), (BLUE, '% missed (diagonal)', diagonal))
@@ -114,6 +120,7 @@ def _draw_cooccurrence(axes: Any, scores: np.ndarray, targets: np.ndarray, names
     at = 'the thresholds of the classes' if threshold.ndim else f'threshold {threshold:g}'
     axes.set(xlabel='predicted label', ylabel='label (images that have it)')
     part = f'\nthe {len(kept)} of {len(names)} classes that are confused most' if len(kept) < len(names) else ''
+    part += f', of the {len(looked)} with most images' if len(looked) < len(names) else ''
     title = (
         f'Wrong (orange) and missed (blue) at {at}\nin images that have the label of the row; grey: no such image{part}'
     )
@@ -142,11 +149,12 @@ def draw_plots(
     threshold = check_threshold(threshold, scores.shape[1])
     bars, cells = (CELL * min(len(class_names), most) for most in (MAX_BARS, MAX_CELLS))  # inches
     Path(folder).mkdir(parents=True, exist_ok=True)
-    for name, draw, size, numbers, arguments in (
-        ('precision_recall', _draw_precision_recall, (7, 6), ranking, ()),
-        ('ap_by_class', _draw_ap, (7, 1 + bars), ranking, ()),
-        ('cooccurrence', _draw_cooccurrence, (6 + cells, 2.5 + cells), scores, (threshold,)),
+    ap, names = 100 * average_precision(ranking, targets), [short_name(name) for name in class_names]
+    for name, draw, size, arguments in (
+        ('precision_recall', _draw_precision_recall, (7, 6), (ranking, targets, names, ap)),
+        ('ap_by_class', _draw_ap, (7, 1 + bars), (targets, names, ap)),
+        ('cooccurrence', _draw_cooccurrence, (6 + cells, 2.5 + cells), (scores, targets, names, threshold)),
     ):
         figure = create_figure(figsize=size)
-        draw(figure.subplots(), numbers, targets, [short_name(name) for name in class_names], *arguments)
+        draw(figure.subplots(), *arguments)
         save_figure(figure, Path(folder) / f'{name}.png', dpi=100, bbox_inches='tight')

@@ -19,8 +19,11 @@ SMALL, MOST_GROWTH = 1 << 28, 200  # bytes that any file may grow to; scores are
 
 def exact_scores(logits: np.ndarray) -> np.ndarray:
     """Scores of logits in float64, in which few tie that differ."""
+    scores = np.negative(logits, dtype=np.float64)
     with np.errstate(over='ignore'):  # exp of a large number is inf, and 1 / inf is the right score
-        return 1 / (1 + np.exp(-logits.astype(np.float64)))
+        np.exp(scores, out=scores)
+    scores += 1
+    return np.divide(1, scores, out=scores)
 
 
 def save_scores(

@@ -6,24 +6,36 @@ from typing import Sequence, Tuple, Union
 
 import numpy as np
 
-from ..metrics import Array, check_scores, rank
+from ..metrics import Array, by_class, check_scores
 from ..runtime import replacing
 
-__all__ = ['calibrate', 'save_thresholds']
+__all__ = ['calibrate', 'class_thresholds', 'save_thresholds']
 
 
 def _best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
     """Find the threshold of highest F1, in the middle of the gap below a score. 0.5 if that F1 is 0."""
-    above, hits, images = rank(scores.astype(np.float64), positive)
-    below = np.append(above[1:], 0.0)
+    ordered, of_positives = (np.sort(x).astype(np.float64) for x in (scores, scores[positive]))
+    if not len(of_positives):
+        return 0.5
+    # F1 rises where a positive is reached, and else only from what is no threshold, 1 and above
+    others = ordered[max(0, np.searchsorted(ordered, 1.0) - 1) :]
+    above = np.unique(np.append(of_positives, others))[::-1]
+    place = np.searchsorted(ordered, above)
+    hits, images = len(of_positives) - np.searchsorted(of_positives, above), len(ordered) - place
+    below = np.where(place > 0, ordered[place - 1], 0.0)
     middle = (above + below) / 2
     rounded = middle.astype(np.float32)
     # between neighbouring float32 numbers the middle may round to the lower one
     thresholds = np.where((below < rounded) & (rounded <= above), middle, above)
-    f1 = 2 * hits / (images + hits[-1])
+    f1 = 2 * hits / (images + len(of_positives))
     f1[(thresholds <= 0) | (thresholds >= 1)] = 0  # a score of 0 reaches no threshold
     best = f1.argmax()
     return float(thresholds[best]) if f1[best] > 0 else 0.5
+
+
+def class_thresholds(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Those of the classes (L,) that `calibrate` returns."""
+    return np.array([_best_threshold(score, target > 0) for score, target in by_class(scores, targets)])
 
 
 def calibrate(scores: Array, targets: Array) -> Tuple[np.ndarray, float]:
@@ -40,9 +52,7 @@ def calibrate(scores: Array, targets: Array) -> Tuple[np.ndarray, float]:
         ValueError: For nan scores, other targets, or other shapes.
     """
     scores, targets = check_scores(scores, targets)
-    positive = targets > 0
-    per_class = np.array([_best_threshold(scores[:, i], positive[:, i]) for i in range(scores.shape[1])])
-    return per_class, _best_threshold(scores.ravel(), positive.ravel())
+    return class_thresholds(scores, targets), _best_threshold(scores.ravel(), targets.ravel() > 0)
 
 
 def save_thresholds(path: Union[str, Path], class_names: Sequence[str], per_class: np.ndarray, overall: float) -> None:

@@ -5,10 +5,17 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 
 from ..evaluation.calibration import Reliability, reliability, score_histogram
-from ..evaluation.class_report import Rows, class_report
-from ..evaluation.curves import confusion_counts, confusion_excess, confusion_shares, most_confused, precision_at
+from ..evaluation.class_report import Rows, class_report, count_decisions
+from ..evaluation.curves import (
+    confusion_counts,
+    confusion_excess,
+    confusion_shares,
+    most_confused,
+    most_frequent,
+    precision_at,
+)
 from ..evaluation.evaluate import Evaluation
-from ..metrics import chance_by_class, check_threshold, multilabel_metrics, ratio
+from ..metrics import by_class, chance_by_class, check_threshold, multilabel_metrics, ratio
 from .gallery import Gallery, pick
 from .label_errors import find_label_errors
 from .words import describe_data, explain_calibration, explain_figures
@@ -18,7 +25,6 @@ __all__ = ['describe_classes', 'describe_confusion', 'describe_evaluation', 'pic
 RECALLS = np.linspace(0.01, 1, 51)  # at 0 there is no precision
 QUANTILES = (10, 50, 90)
 MATRIX = 30  # most classes in the matrix
-CONFUSED = 500  # most classes that are looked at
 PAIRS, PAIRS_OF_CLASS = 20, 6
 
 
@@ -38,18 +44,20 @@ def _bins(of: Reliability) -> Dict[str, Any]:
 def describe_classes(evaluation: Evaluation, rows: Rows) -> List[Dict[str, Any]]:
     """Figures of every class, of its row of `class_report`. AP is None without images that have the label."""
     _, scores, ranking, targets, _, names, threshold, *_ = evaluation
-    best = class_report(scores, targets, names, [row['best_threshold'] for row in rows])
+    best = np.array([row['best_threshold'] for row in rows])
+    hits, predictions, positives = count_decisions(scores, targets, best)
+    best_f1 = 100 * ratio(2 * hits, predictions + positives)
     thresholds = np.broadcast_to(check_threshold(threshold, len(names)), len(names))
     chance, unknown = chance_by_class(targets), (targets < 0).sum(axis=0)
     classes = []
-    for i, (row, at_best) in enumerate(zip(rows, best)):
+    for i, (row, (score, rank, target)) in enumerate(zip(rows, by_class(scores, ranking, targets))):
         has = row['positives'] > 0
         one = dict(name=row['name'], images=row['positives'], unknown=int(unknown[i]), chance=100 * float(chance[i]))
         one.update({name: row[name] if has else None for name in ('AP', 'precision', 'recall', 'F1')})
-        one.update(best_F1=at_best['F1'] if has else None)
-        one['curve'] = _plain(precision_at(ranking[:, i], targets[:, i], RECALLS), 3) if has else None
-        one['histogram'] = score_histogram(scores[:, i], targets[:, i]).tolist()
-        one['calibration'] = _bins(reliability(scores[:, i], targets[:, i]))
+        one.update(best_F1=float(best_f1[i]) if has else None)
+        one['curve'] = _plain(precision_at(rank, target, RECALLS)[0], 3) if has else None
+        one['histogram'] = score_histogram(score, target).tolist()
+        one['calibration'] = _bins(reliability(score, target))
         one = {name: round(value, 2) if isinstance(value, float) else value for name, value in one.items()}
         one.update(threshold=float(thresholds[i]), best_threshold=row['best_threshold'] if has else None)
         classes.append(one)
@@ -82,7 +90,7 @@ def describe_confusion(evaluation: Evaluation) -> Dict[str, Any]:
     """Which labels mislead the model to others: the matrix of the classes that are confused most, and pairs."""
     targets, names = evaluation.targets, evaluation.class_names
     threshold = check_threshold(evaluation.threshold, len(names)).astype(evaluation.scores.dtype)
-    kept = np.sort(np.argsort(-(targets > 0).sum(axis=0), kind='stable')[:CONFUSED])
+    kept = most_frequent(targets)
     counts, support = confusion_counts((evaluation.scores >= threshold)[:, kept], targets[:, kept])
     excess, shown = confusion_excess(counts, support), most_confused(counts, support, MATRIX)
     matrix = confusion_shares(counts, support)[np.ix_(np.append(0, 1 + shown), shown)]

@@ -5,11 +5,15 @@ from typing import Optional
 
 import numpy as np
 
+from ..evaluation.curves import most_frequent
+
 __all__ = ['find_label_errors']
 
 
 def find_label_errors(scores: np.ndarray, targets: np.ndarray) -> Optional[np.ndarray]:
     """Find labels (N, L) that are probably wrong by cleanlab's filter for multi-label data, class by class.
+
+    Of many classes, those of `most_frequent` are looked at.
 
     Args:
         scores: Probabilities (N, L).
@@ -23,12 +27,14 @@ def find_label_errors(scores: np.ndarray, targets: np.ndarray) -> Optional[np.nd
     except ImportError:
         return None
     found = np.zeros(targets.shape, dtype=bool)
-    for label, (score, target) in enumerate(zip(scores.T, targets.T)):
+    has = [], [0]  # the one class of a filter, absent and present
+    for label in most_frequent(targets).tolist():
+        score, target = scores[:, label], targets[:, label]
         known = np.flatnonzero(target >= 0)
         present = target[known] > 0
         if not present.any() or present.all():  # nothing tells one from the other
             continue
-        given = [[0] if has_label else [] for has_label in present.tolist()]
+        given = [has[is_present] for is_present in present.tolist()]
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of classes with few images
             found[known, label] = find_multilabel_issues_per_class(given, score[known, None], n_jobs=1)[:, 0]

@@ -93,7 +93,12 @@ def describe_pictures(
         if gallery is None:
             continue
         sentence = explain_gallery(
-            kind, len(gallery.overall), gallery.images, len(gallery.of_class), int((gallery.totals > 0).sum())
+            kind,
+            len(gallery.overall),
+            gallery.images,
+            len(gallery.of_class),
+            int((gallery.totals > 0).sum()),
+            len(gallery.totals),
         )
         of_class = {label: place(items) for label, items in gallery.of_class.items()}
         totals = gallery.totals.tolist()

@@ -6,6 +6,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 import numpy as np
 
 from ..evaluation.calibration import Reliability
+from ..evaluation.curves import MOST_CLASSES
 from ..evaluation.evaluate import Evaluation
 from ..metrics import chance_level
 
@@ -129,7 +130,7 @@ def explain_calibration(calibration: Reliability) -> str:
     return f'Of {count(int(top), "score")} of 0.9 or more, {100 * shares[-1]:.0f} % are right ({relation}).'
 
 
-def explain_gallery(kind: str, shown: int, total: int, classes: int, with_items: int) -> str:
+def explain_gallery(kind: str, shown: int, total: int, classes: int, with_items: int, of_classes: int) -> str:
     """Say what a gallery shows of how many.
 
     Args:
@@ -138,13 +139,16 @@ def explain_gallery(kind: str, shown: int, total: int, classes: int, with_items:
         total: Images that there are to show.
         classes: Classes that have a gallery of their own.
         with_items: Classes that would have one.
+        of_classes: All classes.
     """
     what, one, order = KINDS[kind]
+    is_part = kind == 'label_errors' and of_classes > MOST_CLASSES
+    looked = f' Looked at are the {MOST_CLASSES} classes with most images.' if is_part else ''
     if not total:
-        return f'No {one} in any image.'
+        return f'No {one} in any image.{looked}'
     text = f'{what}. '
     text += f'{count(total, "image")} with a {one}' if total == shown else f'{shown} of {total:,} images with a {one}'
     text += f', {order} first.'
     if classes < with_items:
         text += f' Galleries of single classes are of the {classes} of {with_items} classes that have most.'
-    return text
+    return text + looked

@@ -3,7 +3,7 @@
 import copy
 import sys
 from contextlib import AbstractContextManager
-from typing import Any, Callable, Dict, NamedTuple
+from typing import Any, Callable, Dict, NamedTuple, Tuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from ..data.check import check_negatives
 from ..data.progress_bar import ProgressBar
 from ..inference.device import Process
 from ..inference.predictor import compute_logits
-from ..metrics import MultiLabelEvaluator, chance_level
+from ..metrics import MultiLabelEvaluator, chance_level, on_first_rank
 from .checkpoint import TrainTask
 from .config import TrainConfig
 from .epoch import CHECK_IMAGES, TrainingError
@@ -73,15 +73,18 @@ def _evaluate(
                 bar.update(len(logits) * process.world_size)
         metrics = evaluator.compute(distributed=process.is_distributed)
     except ValueError as error:  # scores of nan
-        if evaluator.gathered is not None and not len(evaluator.gathered[1]):
+        if evaluator.images == 0:
             raise TrainingError(f'None of the evaluation images could be read: {CHECK_IMAGES}.') from error
         problem = f'Epoch {epoch + 1} cannot be evaluated: {error}'
         raise TrainingError(f'{problem} The last checkpoint is kept, a lower --lr may help.') from error
-    logits, targets, _ = evaluator.gathered
-    check_negatives(targets, 'the evaluation split')  # what a stream has is known only now
+
+    def from_rows() -> Tuple[float, float]:
+        logits, targets, _ = evaluator.gathered
+        check_negatives(targets, 'the evaluation split')  # what a stream has is known only now
+        return _mean_criterion(task, logits, targets, config.validation_batch_size), chance_level(targets)
+
     metrics['bce'] = metrics['loss']
-    metrics['loss'] = _mean_criterion(task, logits, targets, config.validation_batch_size)
-    chance = chance_level(targets)
+    metrics['loss'], chance = on_first_rank(from_rows, process.device)
     if process.is_primary:
         what = ', average of the weights' if weights == 'average' else ''
         what += ' (Warning: on the images of training)' if task.facts.get('is_training_split') else ''

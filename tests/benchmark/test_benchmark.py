@@ -157,7 +157,9 @@ def test_on_windows(tmp_path, capsys, one_process, monkeypatch):
 def test_loading(small_demo, capsys):
     timm_row, ours = benchmark(['loading', '--repeat', '1', '--img-sizes', '64', '-j', '1'])
     assert timm_row['pipeline'] == 'timm' and timm_row['time_vs_timm'] == 1 and ours['time_vs_timm'] > 0
-    assert '| published | 64 | 1 |' in capsys.readouterr().out
+    assert timm_row['model_images_per_s'] == ours['model_images_per_s'] > 0
+    printed = capsys.readouterr().out
+    assert '| published | 64 | 1 |' in printed and 'beside a training step of gkgnet_448' in printed
 
 
 def test_startup(capsys, monkeypatch):
@@ -181,21 +183,24 @@ def test_startup(capsys, monkeypatch):
 
 
 def test_loading_rates(small_demo, monkeypatch):
-    """By a clock of one second an epoch, but four for the published pipeline after the warm-up."""
+    """By a clock of one second an epoch, but four for the published pipeline after the warm-up, and steps of a half."""
     ticks = iter([0, 1, 0, 1, 0, 1, 0, 4])
     monkeypatch.setattr(loading, 'time', types.SimpleNamespace(perf_counter=lambda: next(ticks)))
+    seconds = iter([100, 0.5])  # the first step warms up
+    monkeypatch.setattr(loading, 'seconds_of', lambda step, device: step() or next(seconds))
     dataset = open_split('demo')
     rows = benchmark_loading(dataset, 64, workers=0, repeat=1)
     assert [row['pipeline'] for row in rows] == ['timm', 'published']
     assert [row['images_per_s'] for row in rows] == [len(dataset), len(dataset) / 4]
     assert [row['time_vs_timm'] for row in rows] == [1, 4]
+    assert [row['model_images_per_s'] for row in rows] == [4, 4]
 
 
 def test_markdown():
     rows = [dict(pipeline='timm', img_size=64, images_per_s=1234.5678), dict(pipeline='published', workers=2)]
     assert tables.markdown(rows, tables.LOADING) == (
-        '| pipeline | px | workers | img/s | time / timm |\n|---|---|---|---|---|\n'
-        '| timm | 64 | - | 1234.57 | - |\n| published | - | 2 | - | - |'
+        '| pipeline | px | workers | img/s | model, img/s | time / timm |\n|---|---|---|---|---|---|\n'
+        '| timm | 64 | - | 1234.57 | - | - |\n| published | - | 2 | - | - | - |'
     )
 
 

@@ -121,3 +121,9 @@ def test_too_little_to_say():
         assert find_permutation(scores[:rows, :columns], targets[:rows, :columns]) is None
     assert find_permutation(scores, np.zeros_like(targets)) is None
     assert find_permutation(scores, np.ones_like(targets)) is None
+
+
+def test_absent_classes_keep_their_output_unless_it_is_taken():
+    present = np.array([True, False, True, False, False])
+    values = np.array([[0.1, 0.2], [0.9, 0.1], [0.2, 0.3], [0.8, 0.95], [0.0, 0.0]])
+    assert answers._assign(values, present).tolist() == [1, 0, 3, 2, 4]

@@ -26,7 +26,12 @@ def draw(how, classes, names=None, *arguments):
     """The axes on which one of the plots is drawn."""
     names = names or [f'class {i}' for i in range(classes)]
     axes = create_figure(figsize=(7, 6)).subplots()
-    how(axes, *make_rows(classes), names, *arguments)
+    scores, targets = make_rows(classes)
+    if how is plots._draw_cooccurrence:
+        how(axes, scores, targets, names, *arguments)
+    else:
+        rows = (scores, targets) if how is plots._draw_precision_recall else (targets,)
+        how(axes, *rows, names, 100 * average_precision(scores, targets))
     return axes
 
 
@@ -72,7 +77,7 @@ def test_of_many_classes_the_best_and_worst_have_curves_and_the_others_bands(cla
     ends = [*order[: plots.ENDS], *order[-plots.ENDS :]]
     assert shown[:-2] == ['80 % of the classes', '50 % of the classes', *(f'{ap[i]:5.1f}  class {i}' for i in ends)]
     assert axes.get_legend().get_title().get_text() == f'AP in %\n3 best, 3 worst of {classes - 1}'
-    curves = [precision_at(scores[:, i], targets[:, i], plots.RECALLS) for i in range(classes) if i != 1]
+    curves = [precision_at(scores[:, i], targets[:, i], plots.RECALLS)[0] for i in range(classes) if i != 1]
     for band, percentiles in zip(axes.collections, (plots.WIDE, plots.NARROW), strict=True):
         extents = band.get_paths()[0].get_extents()
         low, high = np.percentile(curves, percentiles, axis=0)

@@ -17,7 +17,7 @@ from gkgnet_timm.evaluation.curves import confusion_counts, confusion_shares, pr
 from gkgnet_timm.evaluation.plots import draw_plots
 from gkgnet_timm.evaluation.scores_file import exact_scores, load_scores, save_scores
 from gkgnet_timm.evaluation.thresholds import calibrate
-from gkgnet_timm.metrics import multilabel_metrics
+from gkgnet_timm.metrics import average_precision, multilabel_metrics
 
 PLOTS = {'precision_recall.png', 'ap_by_class.png', 'cooccurrence.png'}
 
@@ -228,8 +228,10 @@ def test_damaged_scores(tmp_path):
 
 def test_precision_at():
     scores, targets = np.array([0.9, 0.8, 0.8, 0.4, 0.3, 0.1]), np.array([0, 1, 0, -1, 1, 0])
-    recalls = np.array([0, 0.01, 0.5, 0.51, 1])
-    assert precision_at(scores, targets, recalls) == pytest.approx([0, 1 / 3, 1 / 3, 0.5, 0.5])
+    recalls = np.array([0.01, 0.5, 0.51, 1])
+    precision, ap = precision_at(scores, targets, recalls)
+    assert precision == pytest.approx([1 / 3, 1 / 3, 0.5, 0.5])
+    assert ap == pytest.approx(average_precision(scores[:, None], targets[:, None])[0])
 
 
 @pytest.mark.parametrize('images', [1, 40])

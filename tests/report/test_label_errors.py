@@ -5,10 +5,11 @@ import sys
 import numpy as np
 import pytest
 
+from gkgnet_timm.evaluation import curves
 from gkgnet_timm.report.label_errors import find_label_errors
 
 
-def test_wrong_labels_are_found():
+def test_wrong_labels_are_found(monkeypatch):
     rng = np.random.default_rng(0)
     truth = (rng.random((600, 3)) < 0.3).astype(np.int8)
     scores = np.clip(0.15 + 0.7 * truth + 0.08 * rng.standard_normal(truth.shape), 0.01, 0.99)
@@ -17,6 +18,9 @@ def test_wrong_labels_are_found():
     targets[20:30, 2] = -1
     found = find_label_errors(scores, targets)
     assert found[:10, 1].all() and not found[10:, 1].any() and not found[:, 0].any() and not found[20:30].any()
+    monkeypatch.setattr(curves, 'MOST_CLASSES', 1)  # the first has most images, the second has the errors
+    targets[:, 0] = 1
+    assert not find_label_errors(scores, targets).any()
 
 
 @pytest.mark.parametrize('targets', [[[1]], [[0]], [[-1]], [[1], [0]], [[1], [1]], [[-1], [1]], [[1], [0], [-1]]])

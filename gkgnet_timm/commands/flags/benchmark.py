@@ -16,9 +16,9 @@ def create_parser() -> argparse.ArgumentParser:
         description='Measure latency, throughput, peak memory and construction of models, in inference or in training '
         'steps, and compare them with the dense graph of the published code (x dense), with the time the multiply-adds '
         'alone would take at the rate of large matrix products (x floor), and with other timm models. Or measure the '
-        "loading of training images against timm's default transform, or the CPU time of predict for one image against "
-        'that of importing timm, making the model and one pass. Models under comparison take turns in one process; '
-        'memory and construction are measured in a fresh process for each.',
+        "loading of training images against timm's default transform and beside a training step, or the CPU time of "
+        'predict for one image against that of importing timm, making the model and one pass. Models under comparison '
+        'take turns in one process; memory and construction are measured in a fresh process for each.',
     )
     jobs = ('inference', 'training', 'loading', 'startup', 'cost')
     parser.add_argument('what', nargs='?', choices=jobs, default='inference')

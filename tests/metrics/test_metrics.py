@@ -1,21 +1,15 @@
-"""Multi-label metrics against the published evaluation and other libraries; batches and ranks against one shot."""
+"""Multi-label metrics against the published evaluation and other libraries; batches against one shot."""
 
 import json
-import os
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from conftest import ROOT
 from filler import GOLDEN
-from forked import fork
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-
-from timm.data.distributed_sampler import OrderedDistributedSampler
 
 from gkgnet_timm.metrics import MultiLabelEvaluator, average_precision, multilabel_metrics
 
@@ -294,74 +288,6 @@ def test_dropped_rows_and_padding():
     kept.update(logits[[0, 2]], targets[[0, 2]])
     assert evaluator.compute() == kept.compute()
     assert evaluator.gathered[2].tolist() == [0, 2]
-
-
-# --- ranks
-
-RANK_CASES = {'even': 12, 'padded': 13, 'one': 1, 'stream': 15}
-
-
-def rank_data(name):
-    generator = torch.Generator().manual_seed(RANK_CASES[name])
-    logits = (torch.randn(RANK_CASES[name], 4, generator=generator) * 16).round() / 8  # some are equal
-    targets = torch.randint(-1, 2, logits.shape, generator=generator).float()
-    if len(logits) > 1:
-        logits[[3, 10]] = targets[[3, 10]] = float('nan')
-    return logits, targets
-
-
-def stream_order(world_size):
-    """An uneven split: the last rank has all but the first images."""
-    return [[rank] for rank in range(world_size - 1)] + [list(range(world_size - 1, RANK_CASES['stream']))]
-
-
-def rank_results(rank, world_size):
-    results = {}
-    for name in RANK_CASES:
-        logits, targets = rank_data(name)
-        sampler = OrderedDistributedSampler(logits, world_size, rank)
-        indices, limit = list(sampler), sampler.num_valid_samples
-        if name == 'stream':
-            indices, limit = stream_order(world_size)[rank], None
-        evaluator = MultiLabelEvaluator('cpu', max_samples=limit)
-        for start in range(0, len(indices), 2):
-            batch = indices[start : start + 2]
-            evaluator.update(logits[batch], targets[batch])
-        results[name] = (evaluator.compute(distributed=True), *evaluator.gathered)
-
-    evaluator = MultiLabelEvaluator()
-    if rank == 0:  # the only one with rows
-        evaluator.update(*rank_data('even'))
-    results['first'] = (evaluator.compute(distributed=True), *evaluator.gathered)
-    evaluator.reset()
-    with pytest.raises(ValueError, match='Nothing to evaluate'):
-        evaluator.compute(distributed=True)
-    return results
-
-
-def run_rank(rank, folder):
-    torch.set_num_threads(1)  # the only thread of a forked process
-    for world_size in (3, 2):
-        if rank < world_size:
-            init = f'file://{folder}/init{world_size}'
-            dist.init_process_group('gloo', init_method=init, rank=rank, world_size=world_size)
-            torch.save(rank_results(rank, world_size), f'{folder}/{rank}_of_{world_size}.pt')
-            dist.destroy_process_group()
-
-
-def test_ranks_equal_one_process(tmp_path):
-    processes = [fork(partial(run_rank, rank, tmp_path)) for rank in range(3)]
-    assert [os.waitpid(process, 0)[1] for process in processes] == [0, 0, 0]
-    paths = sorted(tmp_path.glob('*.pt'))
-    assert len(paths) == 5
-    for name in (*RANK_CASES, 'first'):
-        evaluator = MultiLabelEvaluator()
-        evaluator.update(*rank_data('even' if name == 'first' else name))
-        expected = (evaluator.compute(), *evaluator.gathered)
-        for path in paths:
-            actual = torch.load(path, weights_only=False)[name]
-            assert actual[0] == expected[0], (name, path.name)  # bit for bit
-            assert all(np.array_equal(*arrays) for arrays in zip(actual[1:], expected[1:])), (name, path.name)
 
 
 # --- edge cases and bad input
