@@ -87,7 +87,7 @@ def _search(shapes: Sequence[Shape], dtype: torch.dtype, device: torch.device) -
         shape, difference = wrong[0]
         what = 'no valid neighbours' if difference != difference else f'scores off by {difference:.1e}'
         return FAIL, f'{len(wrong)} of {len(shapes)} shapes, {what} for {shape}', figures
-    return OK, f'{len(shapes)} shapes, neighbours score as those of the oracle, within {worst:.1g}', figures
+    return OK, f'{len(shapes)} shapes, scores of the neighbours off by at most {worst:.1g}', figures
 
 
 def _first_winners(y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
@@ -146,8 +146,7 @@ def check_kernels(device: torch.device, shapes: Sequence[Shape] = SHAPES) -> Ite
         searches.append(attempt(f'search, {name}', _search, shapes, dtype, device))
         yield searches[-1]
         yield attempt(f'aggregation, {name}', _aggregation, shapes, dtype, device)
-    tied, moved = (
-        sum(finding.figures.get(key, 0) for finding in searches) for key in ('tied', 'ties_in_another_order')
-    )
+    keys = ('tied', 'ties_in_another_order')
+    tied, moved = (sum(finding.figures.get(key, 0) for finding in searches) for key in keys)
     text = f'{moved:,} of {tied:,} neighbours of equal scores are not those of the lowest index'
-    yield Finding('order of equal scores', NOTE if moved else OK, text, dict(tied=tied, in_another_order=moved))
+    yield Finding('order of equal scores', NOTE if moved else OK, text, dict(zip(keys, (tied, moved))))

@@ -18,7 +18,7 @@ from .finding import NOTE, OK, Finding, without_paths
 
 __all__ = ['check_compiled', 'describe']
 
-PACKAGES = ('torch', 'timm', 'torchvision', 'numpy', 'huggingface_hub')
+PACKAGES = ('timm', 'torchvision', 'numpy', 'huggingface_hub')
 TRITON = ('triton', 'pytorch-triton', 'pytorch-triton-rocm', 'pytorch-triton-xpu', 'triton-windows')
 INSTRUCTIONS = {  # as PyTorch and /proc/cpuinfo call them
     'AVX2': {'avx2'},
@@ -79,7 +79,7 @@ def describe(device: torch.device) -> Dict[str, Any]:
     """Describe the machine in words, without names that tell of its owner."""
     known = describe_machine(str(device))
     abilities = _abilities()
-    versions = dict(gkgnet_timm=__version__, Python=platform.python_version())
+    versions = dict(gkgnet_timm=__version__, Python=platform.python_version(), torch=known['torch'])
     versions |= {name: _version(name) for name in PACKAGES}
     versions['triton'] = _version(*TRITON) or 'none'
     machine = dict(versions=versions, system=_system(), processor=known['cpu'])

@@ -9,10 +9,10 @@ from .groups import FlagParser
 def create_parser() -> argparse.ArgumentParser:
     parser = FlagParser(
         prog=command_line('selftest'),
-        description='Check that this machine computes correctly: search and aggregation of the device against their '
+        description='Check that this machine computes correctly: search and aggregation on the device against their '
         'obvious form in float64, a small model and a training step likewise; whether scores depend on threads and '
-        'batches; and how fast it is. Prints a verdict for each, then a text for an issue, in about half a minute (on a '
-        'GPU, whose kernels have to be compiled the first time, in minutes). Exits with status 1 if something fails.',
+        'batches; and how fast it is. Prints a verdict for each, then a text for an issue, within a minute (some '
+        'minutes where the kernels of a GPU are compiled). Exits with status 1 if something fails.',
     )
     parser.add_argument('--device', metavar='NAME', help='cpu, cuda, cuda:N or mps (default: cuda if there is one)')
     parser.add_argument(
