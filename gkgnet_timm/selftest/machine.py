@@ -31,7 +31,7 @@ INSTRUCTIONS = {  # as PyTorch and /proc/cpuinfo call them
     'NEON': {'neon', 'asimd'},
     'SVE': {'sve'},
     'SVE2': {'sve2'},
-    'bf16': {'bf16', 'arm_bf16'},
+    'bf16': {'bf16'},
 }
 
 
@@ -47,9 +47,9 @@ def _version(*names: str) -> Optional[str]:
 
 def _system() -> str:
     """The operating system, without the parts of its name that its owner chose."""
-    release = re.match(r'[\d.]*', platform.mac_ver()[0] or platform.release())[0]
-    library = ' '.join(platform.libc_ver())
-    return ', '.join(filter(str.strip, (f'{platform.system()} {release}', platform.machine(), library)))
+    mac = platform.mac_ver()[0]
+    name = f'macOS {mac}' if mac else f'{platform.system()} {re.match(r"[0-9.]*", platform.release())[0]}'
+    return ', '.join(filter(str.strip, (name, platform.machine(), ' '.join(platform.libc_ver()))))
 
 
 def _abilities() -> Set[str]:

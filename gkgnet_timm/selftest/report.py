@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from math import isfinite
 from typing import Any, Dict, List
 
 from ..benchmark.tables import MODELS, markdown
@@ -35,11 +36,14 @@ def issue_text(machine: Dict[str, Any], findings: List[Finding], rows: List[Dict
 def write_json(path: str, machine: Dict[str, Any], findings: List[Finding], rows: List[Dict[str, Any]]) -> None:
     """Write the machine, all findings and the rows of the benchmark to a file."""
     rows = [dict(row, error=without_paths(row['error'])) if 'error' in row else row for row in rows]
+    found = [asdict(finding) for finding in findings]
+    for finding in found:  # JSON has no nan
+        finding['figures'] = {
+            name: str(figure) if isinstance(figure, float) and not isfinite(figure) else figure
+            for name, figure in finding['figures'].items()
+        }
     content = dict(
-        passed=all(finding.verdict != FAIL for finding in findings),
-        machine=machine,
-        findings=[asdict(finding) for finding in findings],
-        rows=rows,
+        passed=all(finding.verdict != FAIL for finding in findings), machine=machine, findings=found, rows=rows
     )
     with replacing(path) as file:
-        file.write(json.dumps(content, indent=4) + '\n')
+        file.write(json.dumps(content, indent=4, allow_nan=False) + '\n')

@@ -14,8 +14,9 @@ from ..graph.eager import interleave
 from ..layers.position import relative_position_tables
 from .finding import NOTE, OK, Finding, Found, attempt
 
-__all__ = ['CPU', 'GPU', 'Load', 'check_speed', 'measure_at_length']
+__all__ = ['CPU', 'GPU', 'TIMED', 'Load', 'check_speed', 'measure_at_length']
 
+TIMED = ('cpu', 'cuda')  # kinds of devices for which the end of work is known
 REPEAT, MOST_SECONDS = 5, 3.0  # of a comparison
 GROUPS, NEIGHBORS, CHANNELS, REDUCTION = 2, 9, 80, 4  # of the first stage
 
@@ -106,6 +107,9 @@ def _model(device: torch.device, load: Load, is_training: bool) -> Found:
 
 def check_speed(device: torch.device, load: Load) -> Iterator[Finding]:
     """Time ours and the dense graph in turn. Slower is no failure: the machine may be at work for others."""
+    if device.type not in TIMED:
+        yield Finding('speed', NOTE, f'it is not measured on {device.type}')
+        return
     of = f'{load.img_size} px, batch'
     yield attempt(f'speed of search, {of} {load.inference}', _search, device, load)
     yield attempt(f'speed of aggregation with gradient, {of} {load.inference}', _aggregation, device, load)

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from conftest import ROOT
+from runs import check_one_line
 
 from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.commands import selftest as commands
@@ -13,9 +14,10 @@ from gkgnet_timm.graph import cpu, eager, operators, selection
 from gkgnet_timm.selftest import machine, report
 from gkgnet_timm.selftest.finding import FAIL, NOTE, OK, attempt, overall, without_paths
 from gkgnet_timm.selftest.kernels import check_kernels
+from gkgnet_timm.selftest.network import check_network, check_repeatability, create_network
 from gkgnet_timm.selftest.run import selftest
 from gkgnet_timm.selftest.shapes import SHAPES, Shape, make_nodes
-from gkgnet_timm.selftest.speed import Load
+from gkgnet_timm.selftest.speed import Load, check_speed, measure_at_length
 
 CPU = torch.device('cpu')
 SMALL = Load('gkgnet_ti_224', 32, 1, 2)
@@ -91,6 +93,26 @@ def test_a_kernel_that_is_broken(operator, broken, kernel, check, tmp_path, monk
     assert not json.loads((tmp_path / 'a.json').read_text())['passed']
 
 
+@pytest.mark.parametrize('factor', [1.01, float('nan')])
+def test_a_model_that_computes_otherwise(factor, tmp_path):
+    def broken(x, y, neighbors, keep_winner):
+        out, winner = eager.interleave_max_relative(x, y, neighbors, keep_winner)
+        return out * factor, winner
+
+    model, images = create_network(64)
+    operators.interleave_max_relative.register_kernel('cpu')(broken)
+    try:
+        inference, training, *_ = check_network(CPU, model, images)
+        batches = list(check_repeatability(CPU, model, images))[-1]
+    finally:
+        operators.interleave_max_relative.register_kernel('cpu')(cpu.interleave_max_relative)
+    assert inference.verdict == FAIL and inference.check == 'inference against float64, float32'
+    assert training.verdict == (FAIL if factor != factor else OK)  # norms of a batch undo a factor
+    report.write_json(str(tmp_path / 'a.json'), {}, [inference, training, batches], [])
+    content = json.loads((tmp_path / 'a.json').read_text(), parse_constant=pytest.fail)
+    assert (content['findings'][0]['figures']['error'] == 'nan') == (factor != factor)
+
+
 def test_a_kernel_that_raises():
     def kernel():
         raise RuntimeError('no such\ninstruction')
@@ -149,6 +171,36 @@ def test_why_kernels_are_not_in_use(monkeypatch, tmp_path):
         cpu._load_kernels.cache_clear()
     assert finding.verdict == NOTE and 'no-such-compiler' in finding.text and str(tmp_path) not in finding.text
     assert machine.describe(CPU)['C compiler'] == 'no-such-compiler, which does not start'
+
+
+def test_what_is_measured_at_length(monkeypatch):
+    """On a GPU everything that is open there; on a CPU nothing that needs a GPU."""
+    calls = []
+
+    def record(models, **options):
+        calls.append((*models, options))
+        return [dict(model=models[0])], {}
+
+    monkeypatch.setattr('gkgnet_timm.selftest.speed.benchmark_models', record)
+    for device, replayed in ((torch.device('cuda'), True), (CPU, False)):
+        calls.clear()
+        rows = [row for part in measure_at_length(device) for row in part]
+        assert [row['model'] for row in rows] == 2 * ['gkgnet_448', 'gkgnet_576']
+        assert [options['is_training'] for _, options in calls] == [False, False, True, True]
+        assert [options['compare'] for _, options in calls] == [['tresnet_l'], [], [], []]
+        assert all(options['with_replayed'] == bool(options['backend']) == replayed for _, options in calls)
+        assert all(options['device'] == device.type for _, options in calls)
+
+
+def test_devices_that_cannot_be_timed(monkeypatch, capsys):
+    (finding,) = check_speed(torch.device('mps'), SMALL)
+    assert finding.verdict == NOTE
+    monkeypatch.setattr(commands, 'check_device', torch.device)
+    for argv, message in (
+        (['--device', 'mps', '--speed'], '--speed is for cpu and cuda, not for --device mps'),
+        (['--device', 'cpu', '--json', 'no/such/folder.json'], "--json 'no/such/folder.json'"),
+    ):
+        check_one_line(['selftest', *argv], message, capsys)
 
 
 @pytest.mark.parametrize(
