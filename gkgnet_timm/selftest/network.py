@@ -124,11 +124,11 @@ def check_network(device: torch.device, model: nn.Module, images: torch.Tensor) 
 def _differences(scores: torch.Tensor, others: torch.Tensor) -> Found:
     difference = (scores - others).abs()
     count, other, largest = difference.numel(), int((difference != 0).sum()), difference.max().item()
-    swapped = int((difference.amax(1) > ROUNDING).sum())
-    figures = dict(logits=count, other=other, difference=largest, images=len(scores), images_with_swaps=swapped)
+    beyond = int((difference.amax(1) > ROUNDING).sum())
+    figures = dict(logits=count, other=other, difference=largest, images=len(scores), images_beyond_rounding=beyond)
     if not other:
         return OK, f'all {count} logits are the same', figures
-    text = f'{other} of {count} logits differ, in {swapped} of {len(scores)} images by more than {ROUNDING:g}'
+    text = f'{other} of {count} logits differ, in {beyond} of {len(scores)} images by more than {ROUNDING:g}'
     return NOTE, f'{text}, at most by {largest:.1e}; their standard deviation is {scores.std():.1e}', figures
 
 
