@@ -26,6 +26,7 @@ COMMANDS = {
     'export': 'write a model as ONNX and torch.export files, and compare them with PyTorch',
     'push': 'upload such a folder to the Hugging Face Hub',
     'benchmark': 'measure time and memory of inference, training and loading',
+    'selftest': 'check that this machine computes correctly, for a report of a problem',
 }
 
 

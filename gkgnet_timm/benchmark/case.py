@@ -25,7 +25,8 @@ class Case:
         dtype: float32, or the type of autocast.
         device: cpu, cuda or cuda:N.
         num_classes: Classes of the model.
-        mode: eager, compiled, dense (the graph of the published code) or checkpointing.
+        mode: eager, compiled, dense (the graph of the published code) or checkpointing. With ' replayed' after it, the
+            pass or step is recorded as a CUDA graph.
         is_ours: Whether this is a model of this package, not one to compare it with.
         is_training: Measure a training step instead of inference.
         backend: Backend of torch.compile.
@@ -41,6 +42,10 @@ class Case:
     is_ours: bool = True
     is_training: bool = False
     backend: str = 'inductor'
+
+    @property
+    def is_replayed(self) -> bool:
+        return self.mode.endswith(' replayed')
 
 
 def create_timm_model(name: str, img_size: int, num_classes: int) -> nn.Module:
@@ -58,11 +63,30 @@ def create_timm_model(name: str, img_size: int, num_classes: int) -> nn.Module:
 def create_model(case: Case) -> nn.Module:
     """Create the model of a case on its device, not compiled yet."""
     model = create_timm_model(case.model, case.img_size, case.num_classes)
-    if case.mode == 'dense':
+    if case.mode.startswith('dense'):
         use_dense_graph(model)
     if case.mode == 'checkpointing':
         model.set_grad_checkpointing(True)
     return model.to(case.device).train(case.is_training)
+
+
+def record(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """Return a function that replays a pass or step, as a CUDA graph."""
+    with torch.cuda.device(device):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # kernels are compiled and chosen, the optimizer gets its state
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            step()
+
+    def replay(kept: Callable[[], None] = step) -> None:  # the graph reads and writes what the step holds
+        graph.replay()
+
+    return replay
 
 
 def create_step(case: Case, model: nn.Module) -> Callable[[], None]:
@@ -79,8 +103,9 @@ def create_step(case: Case, model: nn.Module) -> Callable[[], None]:
             forward(images)
 
     if not case.is_training:
-        return infer
-    criterion, optimizer = GKGNetLoss(), torch.optim.AdamW(model.parameters())
+        return record(infer, device) if case.is_replayed else infer
+    # of a replayed step, the optimizer has to count on the device
+    criterion, optimizer = GKGNetLoss(), torch.optim.AdamW(model.parameters(), capturable=case.is_replayed)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     target = (torch.arange(case.num_classes, device=device) % 20 == 0).float().expand(case.batch_size, -1)  # 4 of 80
 
@@ -92,4 +117,4 @@ def create_step(case: Case, model: nn.Module) -> Callable[[], None]:
         scaler.update()
         optimizer.zero_grad()
 
-    return train
+    return record(train, device) if case.is_replayed else train

@@ -24,6 +24,7 @@ def benchmark_models(
     is_training: bool = False,
     with_dense: bool = True,
     backend: Optional[str] = None,
+    with_replayed: bool = False,
     repeat: int = 5,
 ) -> Tuple[List[Dict[str, Any]], Dict[str, float]]:
     """Measure models of this package and others beside them. Arguments that are not listed here are those of `Case`.
@@ -35,13 +36,15 @@ def benchmark_models(
         is_training: Measure training steps, also with gradient checkpointing, instead of inference.
         with_dense: Also measure `models` with the dense graph of the published code.
         backend: Also measure models compiled with this backend of torch.compile.
+        with_replayed: Also measure models, and the dense graph if that is measured, as CUDA graphs.
         repeat: Timed passes of each case.
 
     Returns:
         A row of figures for each case, see `measure`, and the multiply-adds per second of matrix products by type.
     """
-    modes = ['eager', 'compiled'] if backend else ['eager']
+    modes = ['eager'] + ['compiled'] * bool(backend) + ['eager replayed'] * with_replayed
     own_modes = modes + ['checkpointing'] * is_training + ['dense'] * with_dense
+    own_modes += ['dense replayed'] * (with_dense and with_replayed)
     contenders = [(name, mode, True) for name in models for mode in own_modes]
     contenders += [(name, mode, False) for name in compare for mode in modes]
     own_sizes = {name: timm.get_pretrained_cfg_value(name, 'input_size')[-1] for name in models}

@@ -106,14 +106,15 @@ def measure(cases: List[Case], repeat: int) -> List[Dict[str, Any]]:
     The row of a case that cannot run has a one-line `error` instead of figures.
 
     Args:
-        cases: Cases to measure; the dense graph of a model is the yardstick of its other cases.
+        cases: Cases to measure; the dense graph of a model is the yardstick of its other cases, replayed of replayed.
         repeat: Timed passes of each.
     """
     rows: List[Dict[str, Any]] = []
     for case in cases:
         row = asdict(case)
         try:
-            row |= _in_fresh_process(measure_memory, case, torch.get_num_threads())
+            if not case.is_replayed:  # its memory is in a pool that nobody counts
+                row |= _in_fresh_process(measure_memory, case, torch.get_num_threads())
         except BrokenProcessPool:
             row['error'] = 'its process was killed, perhaps for lack of memory'
         except Exception as error:  # whatever a timm model raises for a size it does not accept
@@ -124,16 +125,20 @@ def measure(cases: List[Case], repeat: int) -> List[Dict[str, Any]]:
     torch.compiler.reset()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    dense = {row['model']: row for row in rows if row['mode'] == 'dense' and 'error' not in row}
-    for row in rows:
+    dense = {
+        (case.model, case.is_replayed): row
+        for case, row in zip(cases, rows)
+        if case.mode.startswith('dense') and 'error' not in row
+    }
+    for case, row in zip(cases, rows):
         if 'error' in row:
             continue
         median = statistics.median(row['seconds'])
         row |= dict(latency_ms=1e3 * median, images_per_s=row['batch_size'] / median)
         arguments = (row[key] for key in ('model', 'img_size', 'num_classes', 'is_training'))
         row['multiply_adds'] = multiply_adds(*arguments)
-        if row['is_ours'] and row['model'] in dense:
-            yardstick = dense[row['model']]
+        if case.is_ours and (case.model, case.is_replayed) in dense:
+            yardstick = dense[case.model, case.is_replayed]
             row['time_vs_dense'] = median / statistics.median(yardstick['seconds'])
             if 'peak_gb' in row:
                 row['memory_vs_dense'] = row['peak_gb'] / yardstick['peak_gb']

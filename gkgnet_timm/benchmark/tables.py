@@ -84,11 +84,12 @@ def describe_machine(device: str) -> Dict[str, Any]:
     """Return versions, the number of threads and the names of the processors."""
     info = Path('/proc/cpuinfo')
     name = re.search(r'model name\s*:\s*(.+)', info.read_text(encoding='utf-8')) if info.is_file() else None
+    known = getattr(torch.cpu, 'get_capabilities', dict)()  # not in older versions
     machine = dict(
         torch=torch.__version__,
         timm=timm.__version__,
         threads=torch.get_num_threads(),
-        cpu=name[1].strip() if name else platform.processor() or platform.machine(),
+        cpu=name[1].strip() if name else known.get('cpu_name') or platform.processor() or platform.machine(),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
     )
     if torch.device(device).type == 'cuda':

@@ -18,10 +18,12 @@ from ..runtime import one_line
 from . import eager, operators, selection
 from .library import load_library
 
-__all__ = ['find_kernels', 'interleave_max_relative', 'scatter_to_winners', 'select_largest']
+__all__ = ['find_compiler', 'find_kernels', 'interleave_max_relative', 'scatter_to_winners', 'select_largest']
+__all__ += ['unused_because']
 
 _logger = logging.getLogger(__name__)
 MOST = 128  # scores of a row that are selected, of cpu_kernels.c: a ViG has up to 69
+_problem = ''  # why the kernels could not be made
 
 
 def _bind(kernels: ctypes.CDLL) -> None:
@@ -35,22 +37,35 @@ def _bind(kernels: ctypes.CDLL) -> None:
     kernels.scatter_to_winners.restype = number
 
 
+def find_compiler() -> Optional[str]:
+    """The command of the C compiler."""
+    return os.environ.get('CC') or next(filter(shutil.which, ('cc', 'gcc', 'clang')), None)
+
+
 def find_kernels(source: Path, bind: Callable[[ctypes.CDLL], None]) -> Optional[ctypes.CDLL]:
-    """The functions of a C file, see `load_library`, or None, with one warning if they cannot be made."""
-    compiler = os.environ.get('CC') or next(filter(shutil.which, ('cc', 'gcc', 'clang')), None)
+    """The functions of a C file, see `load_library`, or None, with a warning if they cannot be made."""
+    global _problem
+    compiler = find_compiler()
     if compiler is None:
+        _problem = 'there is no C compiler'
         return None
     try:
         return load_library(compiler, source, bind)
     except (OSError, ValueError, AttributeError, subprocess.SubprocessError) as e:
         # a compiler that stops, a folder without execution, ...
-        _logger.warning(f'CPU kernels are not used, models run slower: {one_line(e, 500)}')
+        _problem = one_line(e, 500)
+        _logger.warning(f'CPU kernels are not used, models run slower: {_problem}')
         return None
 
 
 @functools.lru_cache(maxsize=None)
 def _load_kernels() -> Optional[ctypes.CDLL]:
     return find_kernels(Path(__file__).with_name('cpu_kernels.c'), _bind)
+
+
+def unused_because() -> str:
+    """Why PyTorch does the work of the kernels on this machine, '' if they do it."""
+    return '' if _load_kernels() else _problem
 
 
 @selection.select_largest.register_kernel('cpu')

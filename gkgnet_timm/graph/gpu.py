@@ -12,12 +12,13 @@ import torch
 from ..runtime import one_line
 from . import eager, operators
 
-__all__ = ['aggregate', 'scatter', 'search']
+__all__ = ['aggregate', 'scatter', 'search', 'unused_because']
 
 _logger = logging.getLogger(__name__)
 MAX_NEAREST = 32  # candidates that a kernel keeps for each query, in registers
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _usable = find_spec('triton') is not None  # until a kernel fails
+_problem = '' if _usable else 'there is no Triton'
 _checked = False  # on this machine, before the first launch
 
 
@@ -38,7 +39,7 @@ def _check_kernels(kernels, device: torch.device) -> None:
 
 def _launch(kernel: str, x: torch.Tensor, *args) -> bool:
     """Run a launcher of `gpu_kernels`; False if it failed, now or before."""
-    global _usable, _checked
+    global _usable, _checked, _problem
     if not _usable:
         return False
     try:
@@ -54,9 +55,14 @@ def _launch(kernel: str, x: torch.Tensor, *args) -> bool:
         raise
     except Exception as e:  # a compiler that is missing, an architecture that Triton does not know, ...
         _usable = False
-        reason = one_line(e, 500)
-        _logger.warning(f'GPU kernels are not used, the graph runs slower: {type(e).__name__}: {reason}')
+        _problem = f'{type(e).__name__}: {one_line(e, 500)}'
+        _logger.warning(f'GPU kernels are not used, the graph runs slower: {_problem}')
         return False
+
+
+def unused_because() -> str:
+    """Why PyTorch does the work of the kernels on this machine, as far as they were called, '' if they do it."""
+    return _problem
 
 
 def _has_kernels(x: torch.Tensor, y: torch.Tensor) -> bool:

@@ -78,15 +78,18 @@ def test_models_at_their_own_sizes(monkeypatch):
         for size in (224, 448)
     ]
     grids.clear()
+    benchmark_models(['gkgnet_224'], compare=['test_vit'], img_sizes=[32], backend='eager', with_replayed=True)
+    of_others = ['eager', 'compiled', 'eager replayed']
+    assert [case[2] for case in grids.pop()] == [*of_others, 'dense', 'dense replayed', *of_others]
     benchmark_models(['gkgnet_224'], img_sizes=[64, 32], batch_sizes=[1, 2])
     assert [cases[0][1] for cases in grids] == [64, 64, 32, 32]
     assert [case[2] for case in grids[0]] == ['eager', 'dense'] and grids[0][0][4] == 'inductor'
 
 
-@pytest.mark.parametrize('mode', ['eager', 'dense', 'checkpointing'])
+@pytest.mark.parametrize('mode', ['eager', 'dense', 'checkpointing', 'eager replayed', 'dense replayed'])
 def test_modes(mode):
     model = create_model(Case('pvig_ti_224', 32, num_classes=3, mode=mode))
-    assert any(isinstance(module, DenseGraphConv) for module in model.modules()) == (mode == 'dense')
+    assert any(isinstance(module, DenseGraphConv) for module in model.modules()) == ('dense' in mode)
     assert all(stage.grad_checkpointing for stage in model.stages) == (mode == 'checkpointing')
     assert model.num_classes == 3 and not model.training
 
@@ -102,6 +105,28 @@ def test_step(is_training):
     assert {'conv1.0.weight', 'fc.weight', 'fc.bias'} <= changed if is_training else not changed
     assert torch.equal(before['bn1.running_mean'], after['bn1.running_mean']) != is_training
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='CUDA graphs need a GPU')
+@pytest.mark.parametrize('mode', ['eager replayed', 'dense replayed'])
+def test_replayed_step(mode):
+    case = Case('gkgnet_ti_224', 64, batch_size=2, device='cuda', dtype='bfloat16', is_training=True, mode=mode)
+    model = create_model(case)
+    step = create_step(case, model)
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    step()
+    assert all(value.isfinite().all() for value in model.parameters())
+    assert any(not torch.equal(before[key], value) for key, value in model.named_parameters())
+
+
+def test_replayed_is_compared_with_replayed(one_process, monkeypatch):
+    """Without a GPU nothing is recorded, but compared all the same."""
+    monkeypatch.setattr('gkgnet_timm.benchmark.case.record', lambda step, device: step)
+    modes = ['eager', 'dense', 'eager replayed', 'dense replayed']
+    rows = measuring.measure([Case('gkgnet_ti_224', 32, num_classes=3, mode=mode) for mode in modes], 1)
+    for own, dense in (rows[:2], rows[2:]):
+        assert own['time_vs_dense'] == own['latency_ms'] / dense['latency_ms'] and dense['time_vs_dense'] == 1
+    assert ['peak_gb' in row for row in rows] == [True, True, False, False]
 
 
 def test_training_rows(capfd, one_process, monkeypatch):
