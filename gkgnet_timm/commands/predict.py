@@ -64,13 +64,13 @@ def _reading(args: argparse.Namespace) -> Dict[str, Any]:
 
 def _check_parts(args: argparse.Namespace, process: Process) -> None:
     """Raise a ValueError if flags ask for what parts of an output cannot be."""
-    why = f'{process.world_size} processes, each of which writes a part' if process.is_distributed else '--parts'
+    why = f'{process.world_size} processes' if process.is_distributed else '--parts'
     if not _is_file(args.output):
-        raise ValueError(f'--output FILE is needed with {why}.')
+        raise ValueError(f'--output FILE is needed with {why}: parts are written beside it.')
     if args.format == 'table':
         raise ValueError(f'--format table: not with {why}. Give csv, json or jsonl.')
     if args.embeddings:
-        raise ValueError(f'--embeddings: not with {why}, they are written by one process. Leave it out.')
+        raise ValueError(f'--embeddings: not with {why}. Run it in one process.')
 
 
 def _check_output(args: argparse.Namespace, outputs: Sequence[str], files: List[str]) -> None:
@@ -175,9 +175,6 @@ def _prepare(argv: Optional[List[str]], process: Process, until_the_end: ExitSta
     _check_output(args, [args.output, *parts], files)
     for path in {args.output, output} if process.is_primary else {output}:
         until_the_end.enter_context(_lock(path))
-    if args.resume:
-        check_other_parts(args.output, process.world_size)
-    kept = share.keep(output, args.format) if args.resume else Kept()
     model, names = load_labelled(args, trained)
     if args.format == 'csv' and any(';' in name for name in names):
         raise ValueError('A class name has the ";" that separates labels in csv, give --format json or jsonl.')
@@ -188,9 +185,14 @@ def _prepare(argv: Optional[List[str]], process: Process, until_the_end: ExitSta
         run = describe_run(model, names, threshold, args.topk, args.amp_dtype if args.amp else None, decoder)
         if parts or isinstance(share, ShardShare):
             run.update(share.describe())
+    if args.resume:
+        check_other_parts(args.output, process.world_size)
+        if parts and os.path.exists(output):
+            check_run(output, run)
+        elif parts and not args.parts:
+            joined = counts_if_joined(args.output, parts, run)
+    kept = share.keep(output, args.format) if args.resume else Kept()
     again = [] if kept.rows and check_run(output, run) else kept.again
-    if args.resume and parts and not args.parts:
-        joined = counts_if_joined(args.output, parts, run)
     for difference in decoder.differences():
         print(f'Warning: {difference}.', file=sys.stderr)
     if args.sidecar and not joined:

@@ -6,6 +6,8 @@ timm's readers of the same names want labels, leave out bad images without a wor
 import io
 import os
 import re
+import tarfile
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, BinaryIO, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -50,7 +52,7 @@ class Shard(NamedTuple):
         except MemoryError:
             raise
         except Exception as error:  # damaged shards and lost connections make libraries raise anything
-            yield Sample(self.name, error=f'it cannot be read after {count} samples: {one_line(error)}')
+            yield Sample(self.name, error=f'only its first {count} samples can be read: {one_line(error)}')
         else:
             if not count:
                 yield Sample(self.name, error='it has no samples')
@@ -138,7 +140,7 @@ def _tars(argument: str, input_key: Optional[str]) -> List[Shard]:
 def _read_tar(path: str, input_key: Optional[str]) -> Iterator[Sample]:
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
-    with _open(path) as file:
+    with _open(path) as file, _plainly():
         for sample in group_by_keys(tar_file_expander([dict(url=path, stream=file)]), lcase=False):
             suffixes = [name for name in sample if not name.startswith('__')]
             name = f'{path}/{sample["__key__"]}'
@@ -149,6 +151,15 @@ def _read_tar(path: str, input_key: Optional[str]) -> Iterator[Sample]:
                 yield Sample(name, error=f'it has several images, {", ".join(images)}: give --input-key {images[0]}')
             else:
                 yield Sample(name, error=f'it has no image, but {", ".join(suffixes)}')
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Take out of errors the objects that webdataset puts into them."""
+    try:
+        yield
+    except (tarfile.TarError, ValueError) as error:
+        raise ValueError(str(error.args[0]).partition(' @ ')[0]) from error
 
 
 def _is_image(suffix: str, input_key: Optional[str]) -> bool:
@@ -163,16 +174,20 @@ def _parts_of_set(argument: str, split: Optional[str], input_key: Optional[str])
     name = argument.removeprefix('hfds/')
     with blame(repr(argument)):
         splits = datasets.get_dataset_split_names(name)
-        if split not in (splits if len(splits) > 1 else [*splits, None]):
-            raise ValueError(f'--split is {split!r}, expected one of {", ".join(splits)}')
-        rows = datasets.load_dataset(name, split=split or splits[0], streaming=True)
-        columns = [key for key, feature in (rows.features or {}).items() if isinstance(feature, datasets.Image)]
-        if not input_key and len(columns) != 1:
-            raise ValueError(f'its images are in {", ".join(columns) or "no column that says so"}: give --input-key')
-        column = input_key or columns[0]
+    if split not in (splits if len(splits) > 1 else [*splits, None]):
+        raise ValueError(f'{argument!r} has splits {", ".join(splits)}: give one by --split, not {split!r}.')
+    split = split or splits[0]
+    with blame(repr(argument)):
+        rows = datasets.load_dataset(name, split=split, streaming=True)
+    columns = [key for key, feature in (rows.features or {}).items() if isinstance(feature, datasets.Image)]
+    if not input_key and len(columns) != 1:
+        found = f'images in {", ".join(columns)}' if columns else 'no column that is said to be of images'
+        raise ValueError(f'{argument!r} has {found}: give one by --input-key.')
+    column = input_key or columns[0]
+    with blame(repr(argument)):
         rows = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
     count = rows.num_shards
-    names = [f'{argument}/{split or splits[0]}/shard-{i}' for i in range(count)]
+    names = [f'{argument}/{split}/shard-{i}' for i in range(count)]
     return [
         Shard(name, lambda i=i, name=name: _read_rows(name, rows.shard(num_shards=count, index=i), column))
         for i, name in enumerate(names)

@@ -55,7 +55,7 @@ class Ranks:
                 traceback.print_exc()
             problem = one_line(error, 2000)
             if tell_at_once:
-                print(f'Process {self.process.rank} has failed: {problem} The others go on.', file=sys.stderr)
+                print(f'Process {self.process.rank} has failed, the others go on: {problem}', file=sys.stderr)
         failed = {rank: text for rank, text in enumerate(self.gather(problem)) if text}
         if not failed:
             return
