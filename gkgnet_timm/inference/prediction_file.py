@@ -159,9 +159,7 @@ def write_joined(path: str, form: str, records: Iterable[bytes], rows: int) -> N
             file.write((b',\n' if count > 1 else b'\n') + record if form == 'json' else record)
         file.write(b'\n]\n' if form == 'json' else b'')
         if count != rows:
-            raise ValueError(
-                f'The parts of {path!r} have {count} rows in order, but {rows} in all: another run has changed them.'
-            )
+            raise ValueError(f'The parts of {path!r} have {count} rows in order, expected {rows}: start again.')
 
 
 def read_rows(path: str, form: str) -> Iterator[bytes]:
