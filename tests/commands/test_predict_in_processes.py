@@ -65,6 +65,12 @@ def run(server, folder, processes, *argv, flags=FLAGS):
     return server.call_together(environments, predict_in, str(folder), *argv, *flags)
 
 
+def ended(results, code):
+    """Whether processes ended with an exit code, or were ended at their end by another that did."""
+    codes = {result.code for result in results}
+    return code in codes and codes <= {code, -signal.SIGKILL}
+
+
 def files_of(name):
     return sorted(path.name for path in Path('.').glob(f'{name}.*'))
 
@@ -82,30 +88,28 @@ def there(folder, monkeypatch):
 def test_rows_are_those_of_one_process(processes, form, folder, server):
     """Seven processes are more than there are batches."""
     results = run(server, folder, processes, 'a', '--output', f'o.{form}')
-    assert [result.code for result in results] == [1] * processes, results
+    assert ended(results, 1), results
     assert Path(f'o.{form}').read_bytes() == Path(f'one.{form}').read_bytes()
     assert files_of('o') == [f'o.{form}'] + [f'o.{form}.run.json'] * (form != 'json')
     printed = ''.join(result.stderr for result in results)
-    assert printed.count("Cannot read image 'a/03.png'") == 1 and printed.endswith(
-        ('image of a known format\n', 'read.\n')
-    )
+    assert printed.count("Cannot read image 'a/03.png'") == 1
     assert results[0].stderr.endswith('1 of 11 images cannot be read.\n') and printed.count('1 of 11') == 1
     if form == 'json':
         return
     before = Path(f'o.{form}').stat().st_mtime_ns
     results = run(server, folder, processes, 'a', '--output', f'o.{form}', '--resume')
-    assert [result.code for result in results] == [1] * processes and '1 of 11' in results[0].stderr
+    assert ended(results, 1) and '1 of 11' in results[0].stderr
     assert Path(f'o.{form}').stat().st_mtime_ns == before
-    (result,) = run(server, folder, 1, 'a', '--output', f'o.{form}', '--resume')
-    assert result.code == 1 and Path(f'o.{form}').read_bytes() == Path(f'one.{form}').read_bytes()
     results = run(server, folder, processes, 'a', '--output', f'o.{form}', '--resume', '--topk', '1')
     assert f"'o.{form}' was begun with other topk" in results[0].stderr
+    (result,) = run(server, folder, 1, 'a', '--output', f'o.{form}', '--resume')
+    assert result.code == 1 and Path(f'o.{form}').read_bytes() == Path(f'one.{form}').read_bytes()
 
 
 def test_parts_stay_and_are_continued(folder, server):
     flags = ['a', '--output', 'o.jsonl', '--parts', '--sidecar']
     results = run(server, folder, 2, *flags)
-    assert [result.code for result in results] == [1, 1], results
+    assert ended(results, 1), results
     parts = [f'o.part-{i}-of-2.jsonl' for i in range(2)]
     assert files_of('o') == sorted([*parts, *(f'{part}.run.json' for part in parts)])
     rows = [Path(part).read_bytes().splitlines(keepends=True) for part in parts]
@@ -120,7 +124,7 @@ def test_parts_stay_and_are_continued(folder, server):
         text.unlink()
     Path(parts[1]).write_bytes(Path(parts[1]).read_bytes()[:-3])
     results = run(server, folder, 2, *flags[:-1], '--resume')
-    assert [result.code for result in results] == [1, 1], results
+    assert ended(results, 1), results
     assert [Path(part).read_bytes().splitlines(keepends=True) for part in parts] == rows
 
 
@@ -128,7 +132,7 @@ def test_streams_are_joined_in_the_order_of_their_shards(folder, server):
     stream = ['wds/x-{0..3}.tar', '--output']
     (alone,) = run(server, folder, 1, *stream, 'alone_o.csv')
     results = run(server, folder, 2, *stream, 'o.csv', '-j', '1')
-    assert [result.code for result in (alone, *results)] == [1, 1, 1], (alone, results)
+    assert alone.code == 1 and ended(results, 1), (alone, results)
     whole = Path('alone_o.csv').read_bytes()
     assert Path('o.csv').read_bytes() == whole and whole.count(b'\n') == 1 + IMAGES
     assert b'\nx-0.tar/02.png,' in whole and b'\nx-1.tar/03.png,,,it is not an image of a known format\n' in whole
@@ -137,10 +141,10 @@ def test_streams_are_joined_in_the_order_of_their_shards(folder, server):
     assert alone.code == 1 and '1 of 11' in alone.stderr and Path('alone_o.csv').read_bytes() == whole
     # a part that was cut off, of shards 1 and 3
     Path('o.csv').unlink()
-    assert run(server, folder, 2, *stream, 'o.csv', '--parts')[0].code == 1
+    assert ended(run(server, folder, 2, *stream, 'o.csv', '--parts'), 1)
     part = Path('o.part-1-of-2.csv')
     part.write_bytes(part.read_bytes()[:-40])
-    assert run(server, folder, 2, *stream, 'o.csv', '--resume')[0].code == 1
+    assert ended(run(server, folder, 2, *stream, 'o.csv', '--resume'), 1)
     assert Path('o.csv').read_bytes() == whole and files_of('o') == ['o.csv', 'o.csv.run.json']
 
 
@@ -148,13 +152,13 @@ def test_streams_are_joined_in_the_order_of_their_shards(folder, server):
 def test_a_process_that_fails_leaves_the_others_to_end(folder, server):
     os.symlink('/dev/full', 'o.part-1-of-2.csv')
     results = run(server, folder, 2, 'a', '--output', 'o.csv')
-    assert [result.code for result in results] == [2, 2], results
-    assert results[1].stderr.startswith('Process 1 has failed, the others go on: [Errno 28] No space left on device')
+    assert ended(results, 2), results
+    assert 'Process 1 has failed, the others go on: [Errno 28] No space left on device\n' in results[1].stderr
     assert results[0].stderr.endswith('error: process 1: [Errno 28] No space left on device\n')
     assert len(Path('o.part-0-of-2.csv').read_bytes().splitlines()) == 1 + 6 and not os.path.exists('o.csv')
     os.unlink('o.part-1-of-2.csv')
     results = run(server, folder, 2, 'a', '--output', 'o.csv', '--resume')
-    assert [result.code for result in results] == [1, 1], results
+    assert ended(results, 1), results
     assert Path('o.csv').read_bytes() == Path('one.csv').read_bytes()
 
 
@@ -171,7 +175,7 @@ def test_what_fails_at_once_is_said_once_and_touches_nothing(folder, server):
     for argv, message in cases:
         flags = FLAGS[2:] if '--checkpoint' in argv else FLAGS
         results = run(server, folder, 2, *argv, flags=flags)
-        assert [result.code for result in results] == [2, 2], (argv, results)
+        assert ended(results, 2), (argv, results)
         printed = results[0].stderr + results[1].stderr
         assert printed.count('\n') == 1 and printed.startswith('error: ') and message in printed, (argv, printed)
     with locked(folder, 'predict', 'o.csv'):  # by another run
@@ -189,41 +193,44 @@ def test_flags_that_need_one_process(capsys):
         check_one_line(['predict', 'wds/x-0.tar', *FLAGS, *flag], f'{flag[0]}: not for streams', capsys)
 
 
-def start_torchrun(*argv):
-    launcher = [
-        sys.executable,
-        *'-m torch.distributed.run --standalone --nproc_per_node 2 -m gkgnet_timm predict'.split(),
-    ]
-    environment = os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
-    return subprocess.Popen([*launcher, *argv, *FLAGS], stderr=subprocess.PIPE, text=True, env=environment)
+@pytest.fixture
+def torchrun():
+    """Starts predict as two processes."""
+    started = []
+
+    def start(*argv):
+        launcher = '-m torch.distributed.run --standalone --nproc_per_node 2 -m gkgnet_timm predict'.split()
+        environment = os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+        argv = [sys.executable, *launcher, *argv, *FLAGS]
+        started.append(subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=environment))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.terminate()  # it ends its own
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc')
-def test_a_killed_process_under_torchrun(folder):
+def test_a_killed_process_under_torchrun(folder, torchrun):
     """Process 1 waits for an image that never comes, and is killed; the rows of both are continued."""
-    names = [f'a/{i:02d}.png' for i in range(IMAGES)]
-    os.rename('a/06.png', 'kept.png')
-    os.mkfifo('a/06.png')
-    Path('list.txt').write_text('\n'.join(names))
+    os.rename('a/10.png', 'kept.png')
+    os.mkfifo('a/10.png')
+    Path('list.txt').write_text('\n'.join(f'a/{i:02d}.png' for i in range(IMAGES)))
     flags = ['list.txt', '--output', 'o.csv']
-    launched = start_torchrun(*flags)
+    launched = torchrun(*flags)
     parts = [Path(f'o.part-{i}-of-2.csv') for i in range(2)]
-    while not all(part.exists() and part.read_text().count('\n') == rows for part, rows in zip(parts, (7, 3))):
-        assert launched.poll() is None
+    deadline = time.monotonic() + 60
+    while [part.exists() and part.read_text().count('\n') for part in parts] != [7, 3]:
+        assert launched.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    (killed,) = [
-        int(path.parent.name)
-        for path in Path('/proc').glob('[0-9]*/environ')
-        if os.access(path, os.R_OK) and is_process_1(path, launched.pid)
-    ]
-    os.kill(killed, signal.SIGKILL)
+    (killed,) = [path.parent for path in Path('/proc').glob('[0-9]*/environ') if is_process_1(path, launched.pid)]
+    os.kill(int(killed.name), signal.SIGKILL)
     error = launched.communicate()[1]
     assert launched.returncode == 1 and 'Signal 9 (SIGKILL)' in error and not os.path.exists('o.csv')
-    os.rename('kept.png', 'a/06.png')
-    for path in Path('.').glob('.o.*.lock'):  # nobody holds them
-        path.unlink()
+    os.unlink('a/10.png')
+    os.rename('kept.png', 'a/10.png')
 
-    launched = start_torchrun(*flags, '--resume')
+    launched = torchrun(*flags, '--resume')
     error = launched.communicate()[1]
     assert launched.returncode == 1 and '1 of 11 images cannot be read.' in error
     assert Path('o.csv').read_bytes() == Path('one.csv').read_bytes()
@@ -231,5 +238,8 @@ def test_a_killed_process_under_torchrun(folder):
 
 
 def is_process_1(path, parent):
-    variables, status = path.read_bytes().split(b'\0'), (path.parent / 'status').read_text()
+    try:
+        variables, status = path.read_bytes().split(b'\0'), (path.parent / 'status').read_text()
+    except OSError:  # of another user, or gone
+        return False
     return b'RANK=1' in variables and f'PPid:\t{parent}\n' in status
