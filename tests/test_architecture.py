@@ -17,6 +17,7 @@ MOST_LINES = 500
 LATE = {  # what a function may import, and why not the module
     'aiohttp': 'an optional dependency, for images on web servers only',
     'cleanlab': 'an optional dependency, for reports only',
+    'datasets': 'an optional dependency, for streams of hfds/ only',
     'filelock': 'imports asyncio: a third of the time of --help',
     'gkgnet_timm.graph.gpu_kernels': 'needs Triton, which torch brings for GPUs only',
     'gkgnet_timm.serving': 'needs FastAPI and uvicorn, optional dependencies',
@@ -32,6 +33,7 @@ LATE = {  # what a function may import, and why not the module
     'torch._higher_order_ops.scan': 'a prototype of PyTorch, for graphs of ONNX only',
     'torch.utils.tensorboard': 'needs tensorboard, for --log-tensorboard only',
     'wandb': 'not a dependency, for --log-wandb only',
+    'webdataset': 'an optional dependency, for streams of wds/ only',
 }
 
 PRIVATE = {  # private names of torch, and why there is no way around them

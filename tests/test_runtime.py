@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from gkgnet_timm.commands.train import parse_flags
 from gkgnet_timm.data import CocoReader
 from gkgnet_timm.inference.device import Process
-from gkgnet_timm.inference.prediction_file import keep_rows
+from gkgnet_timm.inference.kept_rows import keep_rows
 from gkgnet_timm.runtime import check_ranges, quoted, read_bytes, read_json
 from gkgnet_timm.training.build import create_task
 from gkgnet_timm.training.config import TrainConfig

@@ -144,7 +144,7 @@ def main(argv: Optional[List[str]] = None) -> None:
     if trained and trained.has_ema:
         print(trained.describe_weights(args.use_ema))
     if unreadable:
-        print(count_unreadable(len(unreadable), files), file=sys.stderr)
+        print(count_unreadable(len(unreadable), len(files), files), file=sys.stderr)
         sys.exit(1)
 
 

@@ -19,7 +19,7 @@ from ..evaluation.results import Result, class_table, in_decimals, write_results
 from ..evaluation.scores_file import save_scores
 from ..evaluation.thresholds import calibrate, save_thresholds
 from ..inference.device import Process, start_process
-from ..inference.precision import choose_amp
+from ..inference.precision import agree_on_amp
 from ..metrics import average_precision, chance_level, multilabel_metrics, on_first_rank
 from ..report.looks import create_look
 from ..report.page import write_report
@@ -124,7 +124,7 @@ def validate(
         evaluations = dict(raw=evaluate_scores(args.scores_in, args.threshold))
         result: Result = dict(scores=args.scores_in)
     else:
-        args.amp = choose_amp(args.amp, args.amp_dtype, process.device, process.is_primary)
+        args.amp = agree_on_amp(args.amp, args.amp_dtype, process)
         kinds = ('raw', 'ema') if trained and trained.has_ema else ('raw',)
         evaluations, result = evaluate_model(args, trained, process, kinds, args.threshold)
     headline = evaluations['ema' if trained and trained.takes_average(args.use_ema) else 'raw']

@@ -138,10 +138,10 @@ def describe_unreadable(count: int, total: int) -> str:
     return f'Warning: {text}, {100 * count / total:.1f} % of {total}' if count > UNREADABLE * total else text
 
 
-def count_unreadable(count: int, files: Sequence[str]) -> str:
-    """Say how many image files cannot be read, and what that may mean if they are in a store."""
-    text = f'{count} of {len(files)} images cannot be read.'
-    if count == len(files) and any(map(is_url, files)):
+def count_unreadable(count: int, total: int, files: Sequence[str]) -> str:
+    """Say how many images cannot be read, and what that may mean if some of the files are in a store."""
+    text = f'{count} of {total} images cannot be read.'
+    if count == total and any(map(is_url, files)):
         text += ' As that is all of them: is the store there, and are you allowed to read it?'
     return text
 

@@ -1,15 +1,16 @@
 """What may be written beside the predictions: embeddings of the images, and a text for each."""
 
+import os
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 import torch.nn as nn
 
-from ..runtime import replacing
+from ..runtime import is_url, replacing
 
-__all__ = ['Embeddings', 'sidecar', 'write_sidecars']
+__all__ = ['Embeddings', 'check_sidecars', 'sidecar', 'write_sidecars']
 
 
 class Embeddings:
@@ -48,6 +49,22 @@ class Embeddings:
 def sidecar(file: str) -> str:
     """Path of the text beside an image."""
     return str(Path(file).with_suffix('.txt'))
+
+
+def check_sidecars(files: Sequence[str], todo: Sequence[str]) -> None:
+    """Raise an error if the text beside an image would be that of another, or is there before the image is done."""
+    owners: Dict[str, str] = {}
+    for file in files:
+        if is_url(file):
+            raise ValueError(f'--sidecar: {file!r} is a URL, beside which nothing can be written. Give --output.')
+        owner = owners.setdefault(sidecar(file), file)
+        if owner != file:
+            raise ValueError(
+                f'--sidecar: {owner!r} and {file!r} would both have {sidecar(file)!r}. Rename one of them.'
+            )
+    for file in todo:
+        if os.path.exists(sidecar(file)):
+            raise FileExistsError(f'--sidecar: {sidecar(file)!r} exists. Move it away, it would be overwritten.')
 
 
 def write_sidecars(rows: Iterable[Dict[str, Any]]) -> None:

@@ -7,7 +7,9 @@ from typing import Union
 
 import torch
 
-__all__ = ['choose_amp']
+from .device import Process
+
+__all__ = ['agree_on_amp', 'choose_amp']
 
 WORTH_IT = 1.3  # times the rate of float32: half precision costs accuracy
 SIDES = dict(cpu=512)  # of matrices that take a millisecond or some
@@ -35,15 +37,6 @@ def speed_of_half(device: torch.device, amp_dtype: str) -> float:
     return _product_seconds(device, torch.float32) / _product_seconds(device, getattr(torch, amp_dtype))
 
 
-def _agreed(ratio: float, device: torch.device) -> float:
-    """The ratio of the first process, so that all of a distributed run decide the same."""
-    if torch.distributed.is_initialized():
-        shared = torch.tensor(ratio, device=device)
-        torch.distributed.broadcast(shared, 0)
-        ratio = shared.item()
-    return ratio
-
-
 def choose_amp(amp: Union[None, bool, str], amp_dtype: str, device: torch.device, prints: bool = True) -> bool:
     """Decide for or against mixed precision, and say so on stderr.
 
@@ -61,7 +54,7 @@ def choose_amp(amp: Union[None, bool, str], amp_dtype: str, device: torch.device
         raise ValueError(f"amp is True, False or 'auto', got {amp!r}.")
     if not amp:
         return False
-    ratio = _agreed(speed_of_half(device, amp_dtype), device)
+    ratio = speed_of_half(device, amp_dtype)
     chosen, message = True, ''
     if amp == 'auto':
         chosen = ratio >= WORTH_IT
@@ -74,4 +67,14 @@ def choose_amp(amp: Union[None, bool, str], amp_dtype: str, device: torch.device
         )
     if message and prints:
         print(message, file=sys.stderr)
+    return chosen
+
+
+def agree_on_amp(amp: Union[None, bool, str], amp_dtype: str, process: Process) -> bool:
+    """Decide as `choose_amp` does, the first process for all of a distributed run."""
+    chosen = choose_amp(amp, amp_dtype, process.device, prints=process.is_primary)
+    if process.is_distributed:
+        shared = torch.tensor(int(chosen), device=process.device)
+        torch.distributed.broadcast(shared, 0)
+        chosen = bool(shared)
     return chosen

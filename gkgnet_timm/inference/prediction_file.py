@@ -1,33 +1,24 @@
-"""Labels of images in the formats of `predict`, as files that a later run can continue."""
+"""Labels of images in the formats of `predict`, written as they come."""
 
 import csv
 import io
 import json
 import os
 import sys
-from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, TextIO, Tuple
+from itertools import islice
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Optional, Sequence, TextIO
 
 from tqdm import tqdm
 
-from ..runtime import same_file
+from ..runtime import replacing
 
-__all__ = ['FORMATS', 'Kept', 'PredictionFile', 'check_again', 'keep_rows', 'output_format']
+__all__ = ['COLUMNS', 'FORMATS', 'PredictionFile', 'Row', 'encode', 'output_format', 'parse_csv', 'read_records']
+__all__ += ['read_rows', 'write_joined']
 
 FORMATS = ('table', 'csv', 'json', 'jsonl')
-_COLUMNS = ['file', 'labels', 'scores', 'error']
-ROUNDING = 0.01  # of scores: by the number of threads, the batch, the device
+COLUMNS = ['file', 'labels', 'scores', 'error']
 _WIDEST = 60  # characters for file names in a table
 Row = Dict[str, Any]  # file, and either labels (a list of label and score) or error
-
-
-class Kept(NamedTuple):
-    """Rows kept from an interrupted run. Its last batch is repeated to check that the rows are the same, if need be."""
-
-    files: List[str]
-    unreadable: int  # how many of the files
-    size: int  # in bytes
-    again: Sequence[str] = ()  # files of the batch to repeat
-    start: int = 0  # byte where the rows of that batch begin
 
 
 def output_format(name: Optional[str], path: Optional[str]) -> str:
@@ -98,7 +89,7 @@ class PredictionFile:
             self.stream = open(path, mode, encoding='utf-8', errors=_encoding_errors(form), newline='')
         self.width = min(_WIDEST, max((len(_printable(name)) for name in files), default=0)) if form == 'table' else 0
         self.separator = '\n'
-        head = dict(csv=_csv_line(_COLUMNS), json='[', table=f'{"file":<{self.width}}  labels\n')
+        head = dict(csv=_csv_line(COLUMNS), json='[', table=f'{"file":<{self.width}}  labels\n')
         if not kept:
             self._write(head.get(form, ''))
 
@@ -132,8 +123,18 @@ class PredictionFile:
         return f'{_printable(row["file"]):<{self.width}}  {text}\n'
 
 
-def _records(file: BinaryIO, form: str) -> Iterator[bytes]:
-    """Yield complete rows: a kill may have cut off the last one."""
+def encode(row: Row, form: str) -> bytes:
+    """Format a row as the bytes that a csv or jsonl file has of it."""
+    return _record(row, form).encode(errors=_encoding_errors(form))
+
+
+def parse_csv(record: bytes) -> List[str]:
+    """The values of a row of a csv file."""
+    return next(csv.reader(io.StringIO(record.decode(errors='surrogateescape'), newline='')))
+
+
+def read_records(file: BinaryIO, form: str) -> Iterator[bytes]:
+    """Yield complete rows of csv or jsonl, and the head of csv: a kill may have cut off the last one."""
     record = b''
     for line in file:
         record += line
@@ -143,106 +144,28 @@ def _records(file: BinaryIO, form: str) -> Iterator[bytes]:
             record = b''
 
 
-def keep_rows(path: str, form: str, files: Sequence[str], batch_size: int) -> Kept:
-    """Find the rows of an interrupted run to keep: those of complete batches, or all if every file has a row.
+def write_joined(path: str, form: str, records: Iterable[bytes], rows: int) -> None:
+    """Write rows of csv, json or jsonl, as the bytes that other files have of them.
 
-    The rounding of scores may depend on the other images in the batch. With the batches of an uninterrupted run, the
-    file becomes the same to the byte, on the same number of threads.
-
-    Args:
-        path: Output of the interrupted run, which need not exist.
-        form: csv or jsonl.
-        files: Files that will get rows.
-        batch_size: Images in a batch.
+    The file takes the place of the one before when it is complete.
 
     Raises:
-        ValueError: If the file is not an output in this format, or has rows of other files, or two of a file.
+        ValueError: If there are more or fewer rows than said.
     """
-    rows = []
-    size = 0
-    again = []
-    if os.path.isfile(path):
-        with open(path, 'rb') as file:
-            for i, record in enumerate(_records(file, form)):
-                size += len(record)
-                try:
-                    if form == 'jsonl':
-                        row = json.loads(record)
-                        rows.append((str(row['file']), 'error' in row, size))
-                        continue
-                    values = next(csv.reader(io.StringIO(record.decode(errors='surrogateescape'), newline='')))
-                    if len(values) != len(_COLUMNS) or (i == 0) != (values == _COLUMNS):
-                        raise ValueError
-                    rows.append((values[0], bool(values[3]), size))
-                except (ValueError, KeyError, TypeError, StopIteration, RecursionError, csv.Error):
-                    raise ValueError(f'Cannot resume: row {i + 1} of {path!r} is not {form} of predict.') from None
-    head, rows = (rows[:1], rows[1:]) if form == 'csv' else ([], rows)
-    asked, done = {same_file(file): file for file in files}, {same_file(name): name for name, _, _ in rows}
-    if other := next((name for key, name in done.items() if key not in asked), None):
-        raise ValueError(
-            f'Cannot resume: {path!r} has a row of {other!r}, which is not among the images. Give the same images, or '
-            'another --output.'
-        )
-    if len(done) < len(rows):
-        first = {}
-        for number, (name, _, _) in enumerate(rows, 1):
-            earlier = first.setdefault(same_file(name), number)
-            if earlier != number:
-                raise ValueError(f'Cannot resume: rows {earlier} and {number} of {path!r} are both of {name!r}.')
-    if len(done) < len(asked):
-        rows = rows[: len(rows) // batch_size * batch_size]
-    again = rows[-batch_size:]
-    start, size = ((part or head or [(None, None, 0)])[-1][2] for part in (rows[: len(rows) - len(again)], rows))
-    unreadable = sum(bad for _, bad, _ in rows)
-    return Kept(
-        [name for name, _, _ in rows], unreadable, size, [asked[same_file(name)] for name, _, _ in again], start
-    )
+    count = 0
+    with replacing(path, 'wb') as file:
+        file.write(dict(csv=_csv_line(COLUMNS).encode(), json=b'[').get(form, b''))
+        for count, record in enumerate(records, 1):
+            file.write((b',\n' if count > 1 else b'\n') + record if form == 'json' else record)
+        file.write(b'\n]\n' if form == 'json' else b'')
+        if count != rows:
+            raise ValueError(f'The parts of {path!r} have {count} rows in order, expected {rows}: start again.')
 
 
-def _parse(record: bytes, form: str) -> Tuple[Optional[str], Dict[str, float]]:
-    """The error of a row, or its scores by label."""
-    if form == 'jsonl':
-        row = json.loads(record)
-        return row.get('error'), {label['label']: float(label['score']) for label in row.get('labels', ())}
-    _, labels, scores, error = next(csv.reader(io.StringIO(record.decode(errors='surrogateescape'), newline='')))
-    return error or None, dict(zip(labels.split(';'), map(float, scores.split(';')))) if labels else {}
-
-
-def _is_same(before: Dict[str, float], now: Dict[str, float], thresholds: Mapping[str, float]) -> bool:
-    """Whether scores differ by no more than rounding does. Labels at the threshold may come and go."""
-    lowest = min([*before.values(), *now.values()], default=1.0)
-    for label in before.keys() | now.keys():
-        if label in before and label in now:
-            difference = before[label] - now[label]
-        else:
-            score = before.get(label, now.get(label))
-            difference = min(abs(score - thresholds.get(label, 2.0)), score - lowest if before and now else 1.0)
-        if not abs(difference) <= ROUNDING:
-            return False
-    return True
-
-
-def check_again(path: str, form: str, rows: Sequence[Row], kept: Kept, thresholds: Mapping[str, float]) -> None:
-    """Raise a ValueError unless the repeated batch gives the same rows, but for the rounding of scores.
-
-    Args:
-        path: Output of the interrupted run.
-        form: csv or jsonl.
-        rows: Those of `kept.again`, as they are now.
-        kept: Result of `keep_rows`.
-        thresholds: Of each class, by name.
-    """
+def read_rows(path: str, form: str) -> Iterator[bytes]:
+    """Yield the bytes of each row in a complete file of csv, json or jsonl, for `write_joined`."""
     with open(path, 'rb') as file:
-        file.seek(kept.start)
-        records = list(_records(io.BytesIO(file.read(kept.size - kept.start)), form))
-    try:
-        before = [_parse(record, form) for record in records]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f'Cannot resume: {path!r} has rows that are not {form} of predict.') from error
-    now = [_parse(_record(row, form).encode(errors=_encoding_errors(form)), form) for row in rows]
-    for (error, old), (other_error, new) in zip(before, now):
-        if bool(error) != bool(other_error) or not _is_same(old, new, thresholds):
-            raise ValueError(
-                f'Cannot resume: flags, model or images differ from the run that began {path!r}, as the rows from '
-                f'{kept.again[0]!r} on would be different now. Give the same ones, or another --output.'
-            )
+        if form == 'json':
+            yield from (line.rstrip(b',\n') for line in file if line.startswith(b'{'))
+        else:
+            yield from islice(read_records(file, form), int(form == 'csv'), None)

@@ -14,10 +14,11 @@ from timm.data import resolve_input_data_config
 from ..data.decode import Decoder
 from ..runtime import one_line, replacing
 
-__all__ = ['check_run', 'describe_run', 'write_run']
+__all__ = ['check_run', 'counts_of_joined', 'describe_run', 'remove_run', 'run_file', 'write_run']
 
 
-def _file(output: Union[str, Path]) -> Path:
+def run_file(output: Union[str, Path]) -> Path:
+    """The file beside a file of predictions that says what these are made with."""
     return Path(f'{output}.run.json')
 
 
@@ -59,9 +60,22 @@ def describe_run(
 
 
 def write_run(output: Union[str, Path], run: Dict[str, Any]) -> None:
-    """Write what a file of predictions is made with beside it, `FILE.run.json`."""
-    with replacing(_file(output)) as file:
+    """Write what a file of predictions is made with beside it."""
+    with replacing(run_file(output)) as file:
         file.write(json.dumps(run, indent=4) + '\n')
+
+
+def _read(output: Union[str, Path]) -> Optional[Dict[str, Any]]:
+    path = run_file(output)
+    if not path.is_file():
+        return None
+    try:
+        before = json.loads(path.read_text(encoding='utf-8'))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{str(path)!r} is damaged, remove it or give another --output: {one_line(error)}.') from error
+    if not isinstance(before, dict):
+        raise ValueError(f'{str(path)!r} is not of predict. Remove it, or give another --output.')
+    return before
 
 
 def check_run(output: Union[str, Path], run: Dict[str, Any]) -> bool:
@@ -70,15 +84,9 @@ def check_run(output: Union[str, Path], run: Dict[str, Any]) -> bool:
     Raises:
         ValueError: If rows would be made with something else now. Says with what.
     """
-    path = _file(output)
-    if not path.is_file():
+    before = _read(output)
+    if before is None:
         return False
-    try:
-        before = json.loads(path.read_text(encoding='utf-8'))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f'{str(path)!r} is damaged, remove it or give another --output: {one_line(error)}.') from error
-    if not isinstance(before, dict):
-        raise ValueError(f'{str(path)!r} is not of predict. Remove it, or give another --output.')
     other = [name for name in run if before.get(name) != run[name]]
     if other:
         raise ValueError(
@@ -86,3 +94,15 @@ def check_run(output: Union[str, Path], run: Dict[str, Any]) -> bool:
             'or another --output.'
         )
     return True
+
+
+def counts_of_joined(output: Union[str, Path]) -> Optional[List[int]]:
+    """How many rows a file has that was joined from parts, and how many of them are of unreadable images."""
+    before = _read(output) if Path(output).is_file() else None
+    return before and before.get('joined')
+
+
+def remove_run(output: Union[str, Path]) -> None:
+    """Remove a file of predictions, and what is beside it."""
+    for path in (Path(output), run_file(output)):
+        path.unlink(missing_ok=True)

@@ -2,12 +2,14 @@
 
 import os
 from contextlib import AbstractContextManager
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Union
+from functools import partial
+from itertools import tee
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 import torch.nn as nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from timm.data import create_transform
 from timm.data.loader import PrefetchLoader, fast_collate
@@ -15,11 +17,12 @@ from timm.data.loader import PrefetchLoader, fast_collate
 from ..data.address import named
 from ..data.decode import MODES, Decoder
 from ..data.images import ImageFiles, find_images
+from ..data.shards import Sample, SampleImages
 from ..weights.preprocessing import resolve_preprocessing
 from .device import autocast_context, check_device
 
 __all__ = ['Prediction', 'class_names_of', 'collate', 'compute_logits', 'image_outputs', 'predict_images']
-__all__ += ['probabilities']
+__all__ += ['probabilities', 'sample_outputs']
 
 Prediction = Tuple[str, np.ndarray, str]  # file, scores (L,), why it cannot be read
 Forward = Callable[[torch.Tensor], torch.Tensor]  # images (B, C, H, W) -> (B, D)
@@ -149,26 +152,65 @@ def image_outputs(
     one = isinstance(images, (str, os.PathLike))
     files = [os.fspath(image) for image in ([images] if one else images)]
     files = find_images(files) if find else [*map(named, files)]
+    workers = _default_workers() if workers is None else workers
+    options = dict(device=device, amp=amp, amp_dtype=amp_dtype, channels_last=channels_last)
+    options.update(bit_depth=bit_depth, background=background, max_pixels=max_pixels)
+    return _outputs(
+        model,
+        files,
+        partial(ImageFiles, files),
+        dict(batch_size=batch_size, num_workers=workers if len(files) > batch_size else 0),
+        forward,
+        **options,
+    )
+
+
+def sample_outputs(
+    model: nn.Module, batches: Iterable[List[Sample]], *, workers: Optional[int] = None, **options: Any
+) -> Iterator[Tuple[str, np.ndarray, str]]:
+    """Iterate over (name, output (D,), error) of the samples of a stream, see `image_outputs` for the options.
+
+    A few batches for each worker are in memory.
+    """
+    batches, again = tee(batches)
+    names = (sample.name for batch in again for sample in batch)
+    loading = dict(batch_sampler=batches, num_workers=_default_workers() if workers is None else workers)
+    return _outputs(model, names, SampleImages, loading, **options)
+
+
+def _default_workers() -> int:
+    return min(4, os.cpu_count() or 1)
+
+
+def _outputs(
+    model: nn.Module,
+    names: Iterable[str],
+    images: Callable[..., Dataset],
+    loading: Dict[str, Any],
+    forward: Optional[Forward] = None,
+    device: Union[None, str, torch.device] = None,
+    amp: bool = False,
+    amp_dtype: str = 'bfloat16',
+    channels_last: bool = False,
+    bit_depth: Optional[int] = None,
+    background: Optional[str] = None,
+    max_pixels: Optional[int] = None,
+) -> Iterator[Tuple[str, np.ndarray, str]]:
+    """Iterate over (name, output (D,), error) of the images that arguments of a `DataLoader` load."""
     config = resolve_preprocessing(model)
     decoder = Decoder(bit_depth, background, max_pixels, MODES[config['input_size'][0]])
     decoder = decoder.for_model(model.pretrained_cfg)
     device = check_device(device)
     model.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
-    workers = min(4, os.cpu_count() or 1) if workers is None else workers
-    loader = DataLoader(
-        ImageFiles(files, create_transform(**config, use_prefetcher=True), decoder),
-        batch_size,
-        num_workers=workers if len(files) > batch_size else 0,
-        collate_fn=collate,
-        pin_memory=device.type == 'cuda',
-    )
+    dataset = images(transform=create_transform(**config, use_prefetcher=True), decoder=decoder)
+    loader = DataLoader(dataset, collate_fn=collate, pin_memory=device.type == 'cuda', **loading)
     batches = PrefetchLoader(loader, config['mean'], config['std'], config['input_size'][0], device)
     autocast = autocast_context(device, amp, amp_dtype)
 
     def outputs() -> Iterator[Tuple[str, np.ndarray, str]]:
-        remaining = iter(files)
+        remaining = iter(names)
         for rows, errors in compute_logits(model, batches, autocast, channels_last=channels_last, forward=forward):
-            for of_image, error, file in zip(rows.cpu().numpy(), errors, remaining):
-                yield file, of_image, error
+            for of_image, error, name in zip(rows.cpu().numpy(), errors, remaining):
+                yield name, of_image, error
 
     return outputs()

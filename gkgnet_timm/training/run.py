@@ -20,7 +20,7 @@ from ..data.check import check_labels
 from ..data.images import describe_unreadable
 from ..evaluation.evaluate import SAME_SPLIT
 from ..inference.device import Process, autocast_context, start_process
-from ..inference.precision import choose_amp
+from ..inference.precision import agree_on_amp
 from ..runtime import blame, command_line, replacing
 from ..weights.file import read_training
 from ..weights.preprocessing import resolve_preprocessing
@@ -63,7 +63,7 @@ def train(config: TrainConfig, resume: Optional[str] = None) -> Dict[str, float]
     _check(config, resume)
     config = choose_loss(config)
     process = start_process(config.device)
-    config = replace(config, amp=choose_amp(config.amp, config.amp_dtype, process.device, process.is_primary))
+    config = replace(config, amp=agree_on_amp(config.amp, config.amp_dtype, process))
     config = _name_run(config, process)
     output = Path(config.output, config.experiment)
     with open_run(output, resume) if process.is_primary else nullcontext():

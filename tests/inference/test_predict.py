@@ -24,15 +24,14 @@ import timm
 
 from gkgnet_timm.__main__ import main as command
 from gkgnet_timm.class_names import COCO_CLASSES
-from gkgnet_timm.commands import predict as prediction
 from gkgnet_timm.commands.predict import main as predict
 from gkgnet_timm.commands.train import main as train
 from gkgnet_timm.data import BadImageError, create_dataset, create_eval_loader
 from gkgnet_timm.data.images import find_images
 from gkgnet_timm.evaluation.thresholds import save_thresholds
-from gkgnet_timm.inference import predictor
+from gkgnet_timm.inference import prediction_rows, predictor, share
 from gkgnet_timm.inference.device import autocast_context
-from gkgnet_timm.inference.prediction_file import keep_rows
+from gkgnet_timm.inference.kept_rows import keep_rows
 from gkgnet_timm.inference.predictor import class_names_of, predict_images
 from gkgnet_timm.runtime import locked
 from gkgnet_timm.weights import load as factory
@@ -105,7 +104,7 @@ def test_a_checkpoint_is_read_once_and_let_go_before_images_are(photos, trained,
         return iter(())
 
     monkeypatch.setattr(torch, 'load', load_and_watch)
-    monkeypatch.setattr(prediction, 'image_outputs', predict_nothing)
+    monkeypatch.setattr(share, 'image_outputs', predict_nothing)
     run('a/0.png', checkpoint=trained[0])
     assert left == [0]
 
@@ -435,8 +434,8 @@ def test_resume_after_a_kill(trained, photos, one_thread, monkeypatch):
     flags = ['--checkpoint', trained[0], '-b', '3', '-j', '0', '--device', 'cpu', '--threshold', '0.1']
 
     def predict_slowly():  # enough to be killed in the middle
-        row = prediction._row
-        monkeypatch.setattr(prediction, '_row', lambda *args: (time.sleep(0.02), row(*args))[1])
+        row = prediction_rows._row
+        monkeypatch.setattr(prediction_rows, '_row', lambda *args: (time.sleep(0.02), row(*args))[1])
         predict(['many', *flags, '--output', 'cut.jsonl'])
 
     process = fork(predict_slowly)
@@ -498,14 +497,14 @@ def test_two_runs_do_not_mix_their_rows(trained, photos, monkeypatch):
                 run('a', '--output', output, *flags, '--threshold', '0.1', checkpoint=trained[0])
         assert Path('o.jsonl').read_bytes() == finished
         run('a', '--output', 'other.jsonl', checkpoint=trained[0])
-    row = prediction._row
+    row = prediction_rows._row
 
     def row_and_another_run(*args):
         with pytest.raises(ValueError, match='Another predict is at work'):
             run('a', '--output', 'o.jsonl', checkpoint=trained[0])
         return row(*args)
 
-    monkeypatch.setattr(prediction, '_row', row_and_another_run)
+    monkeypatch.setattr(prediction_rows, '_row', row_and_another_run)
     run('a', '--output', 'o.jsonl', checkpoint=trained[0])
     assert Path('o.jsonl').read_bytes() == Path('other.jsonl').read_bytes() == finished
     assert not list(photos.glob('.*'))

@@ -28,8 +28,15 @@ def create_parser() -> argparse.ArgumentParser:
         nargs='+',
         metavar='IMAGES',
         help='images, glob patterns (** for any folders), folders, which are searched to any depth, or .txt files with '
-        'a path on each line or COCO files (.json), their paths relative to the current folder; images, patterns and '
-        'folders may be URLs, such as s3://, gs:// and hf://, https:// ones of single images',
+        'a path on each line or COCO files (.json), their paths relative to the current folder; images, '
+        'patterns and folders may be URLs, such as s3://, gs:// and hf://, https:// ones of single images; or streams: '
+        'wds/PATH-{000..009}.tar, tars of webdataset, and hfds/NAME, a data set of the Hugging Face Hub or its folder',
+    )
+    parser.add_argument('--split', metavar='NAME', help='of hfds/ (default: the only one)')
+    parser.add_argument(
+        '--input-key',
+        metavar='KEY',
+        help='image of wds/, such as jpg, or column of hfds/ (default: the only one)',
     )
     add_model_flags(
         parser,
@@ -45,7 +52,12 @@ def create_parser() -> argparse.ArgumentParser:
     )
     group.add_argument('--all-scores', action='store_true', help='all labels with their scores')
     group = parser.add_argument_group('output')
-    group.add_argument('--output', metavar='FILE', help='(default: stdout)')
+    group.add_argument(
+        '--output', metavar='FILE', help='(default: stdout; needed under torchrun, which shares the images out)'
+    )
+    group.add_argument(
+        '--parts', action='store_true', help='leave the part of each process, FILE.part-0-of-2.csv, as it is'
+    )
     group.add_argument(
         '--embeddings', metavar='FILE.npz', help='also write files and features (N, D) before the classifier'
     )
@@ -61,7 +73,7 @@ def create_parser() -> argparse.ArgumentParser:
         '--resume',
         action='store_true',
         help='continue an interrupted --output in csv or jsonl, skipping images that have a row; give all other flags '
-        'as before',
+        'as before, and under torchrun as many processes',
     )
     add_device_flags(parser)
     parser.add_argument('-b', '--batch-size', type=int, default=32, metavar='N')
