@@ -101,10 +101,10 @@ class _NormAct(torch.autograd.Function):
 def takes_kernels(norm: nn.Module, x: torch.Tensor) -> bool:
     """Whether `norm_act` is for this module, in its state, and this map (B, C, H, W)."""
     return (
-        x.device.type == 'cpu'
+        type(x) is torch.Tensor  # none that traces or wraps one
+        and x.device.type == 'cpu'
         and type(norm) is BatchNormAct2d
         and norm.training
-        and type(x) is torch.Tensor  # none that traces or wraps one
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and x.dtype in (torch.float32, torch.bfloat16)

@@ -175,7 +175,8 @@ def test_full_disk_keeps_the_previous_checkpoint(run, killed, uninterrupted, roo
     _copy(killed, folder)
     before = (folder / 'last.pth.tar').read_bytes()
     full = run(folder, file_limit=400_000)  # enough for the compiler, not for a checkpoint
-    assert full.code == 2 and full.stderr.count('\n') == 1 and 'is the disk full?' in full.stderr, full.stderr
+    lines = [line for line in full.stderr.splitlines() if not line.startswith('Warning: matrix products in float16')]
+    assert full.code == 2 and len(lines) == 1 and 'is the disk full?' in lines[0], full.stderr
     assert (folder / 'last.pth.tar').read_bytes() == before
     assert not list(folder.glob('tmp*'))
     assert run(folder).code == 0
