@@ -128,14 +128,17 @@ def main(argv: Optional[List[str]] = None) -> None:
     process = start_process(create_parser().parse_args(argv).device)
     ranks = Ranks(process)
     with ExitStack() as until_the_end:
-        with ranks.together(), ranks.one_voice(), reading_once():
-            job = _prepare(argv, process, until_the_end)
-        found = ranks.gather((job.share.describe() if job.parts else None, job.joined, job.args.amp))
+        with reading_once():
+            with ranks.together(), ranks.one_voice():
+                args, trained = parse_args(argv)
+                amp = choose_amp(args.amp, args.amp_dtype, process.device, process.is_primary)
+            args.amp = ranks.gather(amp)[0]  # 'auto' measures, which may end differently in each
+            with ranks.together(), ranks.one_voice():
+                job = _prepare(args, trained, process, until_the_end)
+        found = ranks.gather((job.share.describe() if job.parts else None, job.joined))
         with ranks.together():
             if any(other != found[0] for other in found):
-                raise ValueError(
-                    'The processes find different images or parts, or --amp auto decides otherwise: give all the same.'
-                )
+                raise ValueError('The processes find different images or parts: give all the same.')
         counts = job.joined
         if not counts:
             with ranks.together(tell_at_once=True):
@@ -162,13 +165,14 @@ def _select_share(args: argparse.Namespace, process: Process) -> Tuple[Union[Ima
         return ImageShare(files, *place), files
     for flag in ('embeddings', 'sidecar'):
         if getattr(args, flag):
-            raise ValueError(f'--{flag}: not for streams, {args.images[0]!r} is one. Leave it out.')
+            raise ValueError(f'--{flag}: not for streams, {shards[0].name!r} is of one. Leave it out.')
     return ShardShare(shards, *place), [shard.name for shard in shards]
 
 
-def _prepare(argv: Optional[List[str]], process: Process, until_the_end: ExitStack) -> Job:
+def _prepare(
+    args: argparse.Namespace, trained: Optional[TrainedWith], process: Process, until_the_end: ExitStack
+) -> Job:
     """Do all that may fail at once. No output is touched."""
-    args, trained = parse_args(argv)
     parts = []
     if process.is_distributed or args.parts:
         _check_parts(args, process)
@@ -178,7 +182,6 @@ def _prepare(argv: Optional[List[str]], process: Process, until_the_end: ExitSta
     _check_output(args, [args.output, *parts], files)
     for path in {args.output, output} if process.is_primary else {output}:
         until_the_end.enter_context(_lock(path))
-    args.amp = choose_amp(args.amp, args.amp_dtype, process.device, process.is_primary)
     model, names = load_labelled(args, trained)
     if args.format == 'csv' and any(';' in name for name in names):
         raise ValueError('A class name has the ";" that separates labels in csv, give --format json or jsonl.')

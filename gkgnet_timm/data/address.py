@@ -1,14 +1,14 @@
-"""The names of images in object stores and on web servers."""
+"""The names of images and shards in object stores and on web servers."""
 
 import re
 from functools import lru_cache
-from typing import List, Tuple
+from typing import Dict, Iterable, List, Optional, Tuple
 
 import fsspec
 
 from ..runtime import is_url
 
-__all__ = ['HTTP', 'Address', 'divide_url', 'named']
+__all__ = ['HTTP', 'Address', 'ambiguous', 'divide_url', 'named']
 
 HTTP = re.compile(r'https?://')
 
@@ -26,7 +26,7 @@ def divide_url(url: str) -> Tuple[str, List[str]]:
 
 
 class Address(str):
-    """The name of an image in a store, as rows and messages have it: without what may be a credential.
+    """The name of an image or a shard in a store, as rows and messages have it: without what may be a credential.
 
     Attributes:
         url: All of it.
@@ -50,6 +50,14 @@ class Address(str):
 def named(path: str) -> str:
     """A path as it is, an `Address` for a URL."""
     return Address(path) if is_url(path) and not isinstance(path, Address) else path
+
+
+def ambiguous(paths: Iterable[str]) -> Optional[str]:
+    """The first name that several URLs have, as what differs may be a credential; None if there is none."""
+    urls: Dict[str, str] = {}
+    return next(
+        (path for path in paths if isinstance(path, Address) and urls.setdefault(path, path.url) != path.url), None
+    )
 
 
 @lru_cache

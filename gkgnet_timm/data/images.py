@@ -6,13 +6,13 @@ import os
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Iterable, Iterator, List, Sequence, Tuple
 
 from PIL import Image
 from torch.utils.data import Dataset
 
 from ..runtime import UserError, is_url, same_file
-from .address import Address, named
+from .address import Address, ambiguous, named
 from .coco_json import list_images
 from .decode import Decoder
 from .remote import find_remote, open_image
@@ -122,13 +122,11 @@ def find_images(arguments: Sequence[str]) -> List[str]:
                 what = 'has no images' if os.path.isdir(argument) else 'has no lines'
             raise FileNotFoundError(f'Nothing found: {argument!r} {what}.')
         paths += map(named, found)
-    urls: Dict[str, str] = {}
-    for path in paths:
-        if isinstance(path, Address) and urls.setdefault(path, path.url) != path.url:
-            raise ValueError(
-                f'{path!r} is the name of several images, as what differs is left out: it may be a credential. '
-                'Download them first, or in Python: predict_images(..., find=False).'
-            )
+    if path := ambiguous(paths):
+        raise ValueError(
+            f'{path!r} is the name of several images, as what differs is left out: it may be a credential. '
+            'Download them first, or in Python: predict_images(..., find=False).'
+        )
     return drop_duplicates(paths)
 
 

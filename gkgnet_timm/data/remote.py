@@ -1,4 +1,4 @@
-"""Images in object stores and on web servers, through fsspec: list them, and read them into memory."""
+"""Images in object stores and on web servers, through fsspec: list images, and read them into memory."""
 
 import io
 import itertools
@@ -6,8 +6,9 @@ import os
 import re
 import time
 import warnings
+from functools import partial
 from glob import has_magic
-from typing import Any, BinaryIO, Collection, Dict, Iterator, List, Optional, Tuple
+from typing import Any, BinaryIO, Callable, Collection, Dict, Iterator, List, Optional, Tuple, TypeVar
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -16,11 +17,12 @@ from fsspec.exceptions import FSTimeoutError
 from ..runtime import FileWarning, one_line
 from .address import HTTP, Address, divide_url, named
 
-__all__ = ['find_remote', 'open_image']
+__all__ = ['CHUNK', 'TIMEOUT', 'connect', 'find_remote', 'open_image', 'read_again']
 
 MOST_BYTES = 1 << 28  # of an image: a body without end must not fill the memory
 WAITS = (0.5, 1, 2, 4)  # seconds before an image is tried again
-_TIMEOUT = dict(sock_connect=10, sock_read=20, total=300)  # seconds; other stores have theirs
+TIMEOUT = dict(sock_connect=10, sock_read=20, total=300)  # seconds; other stores have theirs
+CHUNK = 1 << 20  # bytes
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _AGAIN = {408, 425, 429}  # and 5xx: a later request may be answered
 _BROKEN = {  # errors of the libraries below fsspec that need not be an OSError
@@ -73,12 +75,12 @@ def _reason(error: BaseException, url: str) -> str:
     return one_line(Exception(text)) if text.strip() else type(error).__name__
 
 
-def _connect(url: str, **options: Any) -> Tuple[fsspec.AbstractFileSystem, str]:
+def connect(url: str, timeout: Dict[str, Any] = TIMEOUT, **options: Any) -> Tuple[fsspec.AbstractFileSystem, str]:
     """The store of a URL, and the path in there. fsspec keeps stores, for each process its own."""
     if HTTP.match(url):
         import aiohttp
 
-        options['timeout'] = aiohttp.ClientTimeout(**_TIMEOUT)
+        options['timeout'] = aiohttp.ClientTimeout(**timeout)
     return url_to_fs(url, **options)
 
 
@@ -87,12 +89,12 @@ class _Body(io.BytesIO):
 
 
 def _download(url: str) -> _Body:
-    store, path = _connect(url)
+    store, path = connect(url)
     if HTTP.match(url):
         body = _Body()
         # servers need not keep to a range. Without a size, they are asked for it, and any failure is 'not found'
         with store.open(path, block_size=0, size=1) as stream:
-            while body.tell() <= MOST_BYTES and (chunk := stream.read(1 << 20)):
+            while body.tell() <= MOST_BYTES and (chunk := stream.read(CHUNK)):
                 body.write(chunk)
         body.seek(0)
     else:
@@ -102,14 +104,17 @@ def _download(url: str) -> _Body:
     return body
 
 
+_Read = TypeVar('_Read')
+
+
 class _Reader:
     """Tries again what may go well later, and warns at the first failure in spite of that: the store may be gone."""
 
     def __init__(self) -> None:
         self.has_warned = False
 
-    def __call__(self, url: str) -> _Body:
-        """Read an image.
+    def __call__(self, url: str, read: Callable[[], _Read]) -> _Read:
+        """Return what a function reads from a URL.
 
         Raises:
             OSError: If that does not succeed. Says why.
@@ -117,7 +122,7 @@ class _Reader:
         waits = iter(WAITS)
         for tries in itertools.count(1):
             try:
-                body = _download(url)
+                found = read()
             except MemoryError:
                 raise
             except Exception as error:  # those of any library
@@ -135,10 +140,10 @@ class _Reader:
                     warnings.warn(f'{name!r}: {reason}. Is its store there?', FileWarning, stacklevel=2)
                 raise OSError(reason) from None
             self.has_warned = False
-            return body
+            return found
 
 
-_read = _Reader()
+read_again = _Reader()
 
 
 def open_image(path: str) -> BinaryIO:
@@ -150,7 +155,7 @@ def open_image(path: str) -> BinaryIO:
     path = named(path)
     if not isinstance(path, Address):
         return open(path, 'rb')
-    body = _read(path.url)
+    body = read_again(path.url, partial(_download, path.url))
     body.name = path
     return body
 
@@ -180,7 +185,7 @@ def find_remote(address: Address, extensions: Collection[str]) -> List[str]:
 
 def _list(url: str, extensions: Tuple[str, ...]) -> List[str]:
     # not the store that is kept: workers that are forked must not inherit it
-    store, path = _connect(url, skip_instance_cache=True)
+    store, path = connect(url, skip_instance_cache=True)
     top = url.rstrip('/') if path else url
     if not top.endswith(path):  # the path alone does not say where the store is
         raise ValueError('its files have no URL of such a form, give a .txt file with a URL on each line')

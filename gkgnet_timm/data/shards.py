@@ -6,7 +6,6 @@ timm's readers of the same names want labels, leave out bad images without a wor
 import io
 import os
 import re
-import tarfile
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, BinaryIO, Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -15,9 +14,11 @@ import fsspec
 from PIL import Image
 from torch.utils.data import Dataset
 
-from ..runtime import blame, one_line
+from ..runtime import blame, is_url, one_line
+from .address import Address, ambiguous, divide_url, named
 from .decode import Decoder
 from .images import EXTENSIONS, drop_duplicates
+from .stream import open_stream
 
 __all__ = ['Sample', 'SampleImages', 'Shard', 'batches_of', 'find_shards']
 
@@ -96,8 +97,11 @@ def find_shards(
         FileNotFoundError: If a shard or data set does not exist.
         ValueError: If there are both shards and files, a name may mean either, or a library is missing.
     """
-    tars = [argument for argument in arguments if argument.startswith('wds/') and _TAR.search(argument)]
+    tars = [argument for argument in arguments if argument.startswith('wds/') and _TAR.search(_shown(argument))]
     sets = [argument for argument in arguments if argument.startswith('hfds/') and not _NO_NAME.search(argument)]
+    for argument in arguments:
+        if argument.startswith('wds/') and is_url(argument.removeprefix('wds/')) and argument not in tars:
+            raise ValueError(f'{_shown(argument)!r} does not end in .tar or .tar.gz, as the URL of a shard does.')
     if both := next((argument for argument in [*tars, *sets] if os.path.exists(argument)), None):
         raise ValueError(f'{both!r} is both the name of a stream and a path: give ./{both} to read the path.')
     for flag, value, used in (('--split', split, sets), ('--input-key', input_key, [*tars, *sets])):
@@ -106,12 +110,24 @@ def find_shards(
     if not tars and not sets:
         return None
     if other := next((argument for argument in arguments if argument not in tars and argument not in sets), None):
-        raise ValueError(f'{other!r} is not a stream, {[*tars, *sets][0]!r} is: give only one kind.')
+        stream = _shown([*tars, *sets][0])
+        raise ValueError(f'{_shown(other)!r} is not a stream, {stream!r} is: give only one kind.')
     found = []
     for argument in arguments:
         found += _tars(argument, input_key) if argument in tars else _parts_of_set(argument, split, input_key)
+    if name := ambiguous(shard.name for shard in found):
+        raise ValueError(
+            f'{name!r} is the name of several shards, as what differs is left out: it may be a credential. '
+            'Download them first.'
+        )
     by_name = {shard.name: shard for shard in found}
     return [by_name[name] for name in drop_duplicates(by_name)]
+
+
+def _shown(argument: str) -> str:
+    """An argument without what may be a credential."""
+    kind = 'wds/' if argument.startswith('wds/') else ''
+    return f'{kind}{divide_url(argument.removeprefix(kind))[0]}'
 
 
 def _needed(library: str, argument: str) -> str:
@@ -128,10 +144,11 @@ def _tars(argument: str, input_key: Optional[str]) -> List[Shard]:
     try:
         from webdataset.shardlists import expand_urls
     except ImportError:
-        raise ValueError(_needed('webdataset', argument)) from None
-    with blame(repr(argument)):
+        raise ValueError(_needed('webdataset', _shown(argument))) from None
+    with blame(repr(_shown(argument))):
         paths = expand_urls(argument.removeprefix('wds/'))
-    if missing := next((path for path in paths if '://' not in path and not os.path.isfile(path)), None):
+    paths = [*map(named, paths)]
+    if missing := next((path for path in paths if not isinstance(path, Address) and not os.path.isfile(path)), None):
         raise FileNotFoundError(f'{argument!r}: there is no shard {missing!r}.')
     return [Shard(path, lambda path=path: _read_tar(path, input_key)) for path in paths]
 
@@ -139,7 +156,7 @@ def _tars(argument: str, input_key: Optional[str]) -> List[Shard]:
 def _read_tar(path: str, input_key: Optional[str]) -> Iterator[Sample]:
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
-    with _open(path) as file, _plainly():
+    with open_stream(path) as file, _plainly():
         for sample in group_by_keys(tar_file_expander([dict(url=path, stream=file)]), lcase=False):
             suffixes = [name for name in sample if not name.startswith('__')]
             name = f'{path}/{sample["__key__"]}'
@@ -157,8 +174,11 @@ def _plainly() -> Iterator[None]:
     """Take out of errors the objects that webdataset puts into them."""
     try:
         yield
-    except (tarfile.TarError, ValueError) as error:
-        raise ValueError(str(error.args[0]).partition(' @ ')[0]) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # also those of compression
+        reason = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
+        raise ValueError(reason.partition(' @ ')[0]) from error
 
 
 def _is_image(suffix: str, input_key: Optional[str]) -> bool:

@@ -18,6 +18,7 @@ from serving import command, ranks_of_torchrun
 
 import timm
 
+from gkgnet_timm.inference import precision
 from gkgnet_timm.runtime import locked
 
 MODEL = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), k=3, label_k=3, img_size=32, num_classes=4)
@@ -55,6 +56,7 @@ def predict_in(folder, *argv):
     """Run predict there, with an image more for process 1 if it is asked for."""
     os.chdir(folder)
     torch.set_num_threads(1)
+    precision.speed_of_half = lambda *_: 1.0 + int(os.environ.get('RANK', '0'))  # the first finds no use in --amp
     argv = [name for name in argv if name != 'more' or os.environ.get('RANK') == '1']
     command('predict', *argv)
 
@@ -182,6 +184,12 @@ def test_what_fails_at_once_is_said_once_and_touches_nothing(folder, server):
         results = run(server, folder, 2, 'a', '--output', 'o.csv')
     assert re.fullmatch("error: process 0: Another predict is at work on '.*/o.csv': .*\n", results[0].stderr), results
     assert files_of('o') == ['o.part-0-of-3.csv']
+
+
+def test_the_first_process_decides_for_half_precision(folder, server):
+    results = run(server, folder, 2, 'a', '--output', 'o.csv', '--amp', 'auto')
+    assert ended(results, 1) and '--amp auto: float32' in results[0].stderr and '--amp' not in results[1].stderr
+    assert Path('o.csv').read_bytes() == Path('one.csv').read_bytes()
 
 
 def test_flags_that_need_one_process(capsys):

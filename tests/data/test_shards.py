@@ -10,9 +10,11 @@ from itertools import count, islice
 import pytest
 import torch
 from PIL import Image
+from stores import ImageServer
 
 import timm
 
+from gkgnet_timm.data import remote
 from gkgnet_timm.data.shards import Sample, Shard, batches_of, find_shards
 from gkgnet_timm.inference.predictor import sample_outputs
 
@@ -69,9 +71,14 @@ def test_streams_that_are_refused(tars):
         (['a.jpg'], dict(split='val'), "--split 'val': only hfds/"),
         (['wds/wds.tar'], dict(split='val'), "--split 'val': only hfds/"),
         (['a.jpg'], dict(input_key='jpg'), "--input-key 'jpg': only wds/ or hfds/"),
+        (['wds/https://u:SECRET@h/x.zip?SECRET'], {}, "'wds/https://h/x.zip' does not end in .tar"),
+        (['wds/https://u:SECRET@h/x.tar?SECRET', 'a'], {}, "'a' is not a stream, 'wds/https://h/x.tar' is"),
+        (['wds/https://h/x.tar?id=1', 'wds/https://h/x.tar?id=2'], {}, "'https://h/x.tar' is the name of several"),
+        (['wds/nothing://SECRET:SECRET@h/x.tar'], {}, 'nothing:// is no kind of store'),
     ):
-        with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
+        with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)) as error:
             find_shards(arguments, **options)
+        assert 'SECRET' not in str(error.value)
 
 
 def test_samples_without_one_image_have_an_error(tars):
@@ -105,6 +112,25 @@ def test_damaged_shards_are_reported_and_the_rest_is_read(tars):
         ('x-4.tar', "only its first 0 samples can be read: 0.png: duplicate file name in tar file png "
          "dict_keys(['__key__', '__url__', 'png'])"),
     ]  # fmt: skip
+
+
+def test_shards_at_urls(tars, tmp_path, monkeypatch):
+    """They are those of the disk, also where connections break, and nothing shows credentials."""
+    pytest.importorskip('aiohttp')
+    monkeypatch.setattr(remote, 'WAITS', (0.01, 0.02))
+    tars('x-0.tar', *(f'{i}.png' for i in range(9)))
+    tars('x-1.tar', '0.jpg')
+    expected = [(sample.name, sample.content) for shard in find_shards(['wds/x-{0..1}.tar']) for sample in shard.read()]
+    with ImageServer(tmp_path) as server:
+        user = server.url.replace('//', '//u:SECRET@')
+        for way in ('', '/broken/2', '/short/1'):
+            shards = find_shards([f'wds/{user}{way}/x-{{0..1}}.tar?sig=SECRET'])
+            found = [(sample.name, sample.content) for shard in shards for sample in shard.samples()]
+            assert found == [(f'{server.url}{way}/{name}', content) for name, content in expected]
+        for way, reason in (('status/403', '403 Forbidden'), ('status/404', 'there is no such file')):
+            (shard,) = find_shards([f'wds/{user}/{way}/x-0.tar?sig=SECRET'])
+            error = f'only its first 0 samples can be read: {reason}'
+            assert problems(shard) == [(f'{server.url}/{way}/x-0.tar', error)]
 
 
 def test_sets_of_the_hub(tmp_path):

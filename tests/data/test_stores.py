@@ -13,6 +13,7 @@ from gkgnet_timm.data import remote
 from gkgnet_timm.data.address import Address, named
 from gkgnet_timm.data.decode import Decoder
 from gkgnet_timm.data.images import ImageFiles, drop_duplicates, find_images
+from gkgnet_timm.data.stream import open_stream
 from gkgnet_timm.runtime import FileWarning, is_url
 
 pytest.importorskip('aiohttp')
@@ -26,7 +27,7 @@ def server(tmp_path, monkeypatch):
         Image.effect_noise((50 + i, 40), 90).convert('RGB').save(tmp_path / name)
     (tmp_path / 'no.jpg').write_bytes(b'no image')
     monkeypatch.setattr(remote, 'WAITS', WAITS)
-    monkeypatch.setattr(remote, '_read', remote._Reader())
+    monkeypatch.setattr(remote, 'read_again', remote._Reader())
     with ImageServer(tmp_path) as server:
         yield server
 
@@ -107,7 +108,7 @@ def test_pixels_are_those_of_the_local_file(server, tmp_path):
 @pytest.mark.filterwarnings('ignore::gkgnet_timm.runtime.FileWarning')
 def test_retries(path, requests, reason, server, monkeypatch):
     """What may pass is tried again, what stays is not, and the reason never has the credentials of the URL."""
-    monkeypatch.setitem(remote._TIMEOUT, 'sock_read', 0.2)
+    monkeypatch.setitem(remote.TIMEOUT, 'sock_read', 0.2)
     monkeypatch.setattr(remote, 'MOST_BYTES', 1 << 20)
     server.elsewhere = f'{server.url}/status/403/a.png?X-Amz-Signature=SECRET2'
     ((size, said),) = read(f'{server.url.replace("//", "//user:SECRET@")}/{path}?key=SECRET')
@@ -115,6 +116,23 @@ def test_retries(path, requests, reason, server, monkeypatch):
     assert size == ((32, 32) if reason else (51, 40) if path.endswith('.jpg') else (50, 40))
     assert server.requests[f'/{path}?key=SECRET'] == requests
     assert server.sent < 100 << 20
+
+
+@pytest.mark.parametrize('way, requests', [('', 1), ('broken/2/', 3), ('short/2/', 3), ('ranges/4/', 5)])
+def test_a_stream_goes_on_where_a_connection_broke(way, requests, server, tmp_path):
+    """Whether the server knows ranges or not, and more often than one place is tried."""
+    content = np.random.default_rng(0).bytes(12_000_000)
+    (tmp_path / 's.bin').write_bytes(content)
+    with open_stream(named(f'{server.url}/{way}s.bin?key=SECRET')) as stream:
+        assert stream.read() == content
+    assert server.requests == {f'/{way}s.bin?key=SECRET': requests}
+
+
+def test_a_stream_of_another_store(memory):
+    content = np.random.default_rng(0).bytes(3_000_000)
+    memory.pipe('/s.bin', content)
+    with open_stream(named('memory://s.bin')) as stream:
+        assert stream.read() == content
 
 
 def test_a_store_that_is_gone_is_said_once(server):
@@ -128,14 +146,13 @@ def test_a_store_that_is_gone_is_said_once(server):
         read('http://127.0.0.1:1/a.png')
 
 
-def test_error_that_quotes_what_is_secret(monkeypatch):
-    def refuse(url):
+def test_error_that_quotes_what_is_secret():
+    def refuse():
         raise ValueError('no such user: USER:PASS')
 
-    monkeypatch.setattr(remote, '_download', refuse)
     assert remote._reason(ValueError('bad query KEY=1'), 'https://host/a?KEY=1') == 'ValueError'
     with pytest.raises(OSError, match='^ValueError$') as error:
-        remote._Reader()('ftp://USER:PASS@host/a.jpg')
+        remote._Reader()('ftp://USER:PASS@host/a.jpg', refuse)
     assert error.value.__cause__ is None
 
 

@@ -11,8 +11,8 @@ class ImageServer:
     """Serves the files of a folder at /NAME, and what begins with one of these words in its own way.
 
     /broken/N/NAME answers 503 to the first N requests; /reset/N/NAME closes the connection; /short/N/NAME sends half of
-    the body; /status/N/NAME answers N always, with a redirect to the URL `elsewhere` for 302; /hang/NAME never answers;
-    /endless/NAME sends a body without end.
+    the body, and so does /ranges/N/NAME, of the range asked for; /status/N/NAME answers N always, with a redirect to
+    the URL `elsewhere` for 302; /hang/NAME never answers; /endless/NAME sends a body without end.
 
     Attributes:
         url: Address, without a slash at the end.
@@ -64,6 +64,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self._send(503, b'busy')
             elif way == 'reset' and count < number:
                 self.close_connection = True
+            elif way == 'ranges':
+                start = int(self.headers.get('Range', 'bytes=0-')[len('bytes=') : -1])
+                self._send(206 if start else 200, body[start:], short=count < number)
             else:
                 self._send(200 if body else 404, body, short=way == 'short' and count < number)
         except ConnectionError:
