@@ -39,6 +39,8 @@ LATE = {  # what a function may import, and why not the module
 PRIVATE = {  # private names of torch, and why there is no way around them
     'torch._higher_order_ops.scan.scan': 'has no public name; exporters of PyTorch know it alone as a loop of slices',
     'torch._subclasses.FakeTensorMode': 'has no public name; the documentation of PyTorch imports it from there',
+    'torch.utils._python_dispatch._get_current_dispatch_mode': 'nothing public tells that operators are recorded',
+    'torch.nn.modules.module._has_any_global_hook': 'nothing public tells of the hooks of all modules',
     'torch.nn.modules.batchnorm._BatchNorm': 'the base class of batch norms has no other name; timm imports it, too',
 }
 
@@ -193,7 +195,7 @@ def test_few_files_outside_of_rooms():
         (type_checking, 'gkgnet_timm.loss', 'import typing\nif typing.TYPE_CHECKING:\n    pass', 2),
         (private_torch, 'gkgnet_timm.loss', 'import torch._dynamo', 1),
         (private_torch, 'gkgnet_timm.loss', 'from torch._subclasses import FakeTensor', 1),
-        (private_torch, 'gkgnet_timm.loss', 'from torch.nn.modules.module import _has_any_global_hook', 1),
+        (private_torch, 'gkgnet_timm.loss', 'from torch.nn.modules.module import _global_forward_hooks', 1),
         (private_torch, 'gkgnet_timm.loss', 'import torch\ntorch._C._get_tracing_state()', 2),
         (private_torch, 'gkgnet_timm.loss', 'import torch.nn as nn\nnn.modules.conv._ConvNd', 2),
         (private_torch, 'gkgnet_timm.loss', 'from torch import nn\nnn.modules.conv._ConvNd', 2),

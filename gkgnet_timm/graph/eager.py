@@ -138,5 +138,5 @@ def scatter_to_winners(grad: torch.Tensor, winner: torch.Tensor, candidates: int
     image = torch.arange(B, device=grad.device).view(B, 1, 1)
     place = (winner + image * candidates) * C + torch.arange(C, device=grad.device)  # (B, N, C)
     # in one dimension it is deterministic on a GPU where that is asked for
-    out.view(-1).scatter_add_(0, place.view(-1), grad.to(out.dtype).reshape(-1))
+    out.view(-1).scatter_add_(0, place.reshape(-1), grad.to(out.dtype).reshape(-1))
     return out

@@ -18,23 +18,26 @@ REPEAT = 5
 ENOUGH = 0.05  # seconds of a product, to know
 
 
-def _product_seconds(device: torch.device, dtype: torch.dtype) -> float:
-    side = SIDES.get(device.type, SIDE_OF_OTHERS)
-    a, b = torch.ones(2, side, side, device=device, dtype=dtype)
-    best = float('inf')
-    for _ in range(REPEAT):
-        start = time.perf_counter()
-        torch.mm(a, b)[0, 0].item()  # waits for the device
-        best = min(best, time.perf_counter() - start)
-        if best > ENOUGH:  # a type for which the machine has no instructions
-            break
-    return best
+def _product_seconds(a: torch.Tensor, b: torch.Tensor) -> float:
+    start = time.perf_counter()
+    torch.mm(a, b)[0, 0].item()  # waits for the device
+    return time.perf_counter() - start
 
 
 @functools.lru_cache(maxsize=None)
 def speed_of_half(device: torch.device, amp_dtype: str) -> float:
     """Measure how many times as fast matrix products are in half precision as in float32, in some milliseconds."""
-    return _product_seconds(device, torch.float32) / _product_seconds(device, getattr(torch, amp_dtype))
+    side = SIDES.get(device.type, SIDE_OF_OTHERS)
+    types = (torch.float32, getattr(torch, amp_dtype))
+    pairs = [torch.ones(2, side, side, device=device, dtype=dtype) for dtype in types]
+    for pair in pairs:
+        _product_seconds(*pair)  # libraries start
+    best = [float('inf')] * 2
+    for _ in range(REPEAT):  # in turn: the machine may be at work for others
+        best = [min(seconds, _product_seconds(*pair)) for seconds, pair in zip(best, pairs)]
+        if max(best) > ENOUGH:  # a type for which the machine has no instructions
+            break
+    return best[0] / best[1]
 
 
 def choose_amp(amp: Union[None, bool, str], amp_dtype: str, device: torch.device, prints: bool = True) -> bool:

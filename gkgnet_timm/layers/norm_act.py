@@ -13,6 +13,8 @@ from typing import Any, Optional, Tuple
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.nn.modules.module import _has_any_global_hook
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from timm.layers import BatchNormAct2d
 
@@ -22,6 +24,7 @@ __all__ = ['norm_act', 'takes_kernels']
 
 PIECE = 1 << 15  # numbers that are summed in a row: they stay in the cache
 LEAST_ROWS = 8
+HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks', 'forward')  # or a patch
 
 
 def _bind(kernels: ctypes.CDLL) -> None:
@@ -41,7 +44,8 @@ def _load_kernels() -> Optional[ctypes.CDLL]:
 
 def _rows(x: torch.Tensor) -> torch.Tensor:
     """Nodes as rows in memory: (B, C, H, W) -> (B * H * W, C)."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # (B, C, H, W) -> (B, H, W, C) -> (B * H * W, C)
+    x = x.permute(0, 2, 3, 1).contiguous()  # (B, C, H, W) -> (B, H, W, C); reshape alone leaves gaps and repetitions
+    return x.view(-1, x.shape[3])  # (B, H, W, C) -> (B * H * W, C)
 
 
 def _map(rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -81,7 +85,9 @@ class _NormAct(torch.autograd.Function):
         if torch.is_grad_enabled():  # for second derivatives
             out = F.batch_norm(x, None, None, weight, bias, True, eps=ctx.eps)
             out = F.gelu(out) if ctx.has_gelu else out
-            return (*torch.autograd.grad(out, (x, weight, bias), grad, create_graph=True), None, None)
+            inputs = (x, weight, bias)
+            found = iter(torch.autograd.grad(out, [t for t in inputs if t.requires_grad], grad, create_graph=True))
+            return (*(next(found) if t.requires_grad else None for t in inputs), None, None)
         rows, grad = _rows(x), _rows(grad)
         N, C = rows.shape
         height = max(LEAST_ROWS, PIECE // C)
@@ -98,6 +104,13 @@ class _NormAct(torch.autograd.Function):
         return _map(out, x), product * length, plain, None, None
 
 
+def _is_watched(norm: nn.Module) -> bool:
+    """Whether someone is to see each call of the norm or of its parts."""
+    return _has_any_global_hook() or any(
+        getattr(part, hooks) for part in norm.modules() for hooks in HOOKS if hooks in vars(part)
+    )
+
+
 def takes_kernels(norm: nn.Module, x: torch.Tensor) -> bool:
     """Whether `norm_act` is for this module, in its state, and this map (B, C, H, W)."""
     return (
@@ -107,16 +120,18 @@ def takes_kernels(norm: nn.Module, x: torch.Tensor) -> bool:
         and norm.training
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
+        and _get_current_dispatch_mode() is None  # none that records operators
         and x.dtype in (torch.float32, torch.bfloat16)
-        and norm.weight is not None
-        and norm.weight.dtype == torch.float32
-        and norm.running_mean is not None
-        and norm.running_mean.dtype == torch.float32
+        and norm.num_batches_tracked is not None
+        and all(
+            t is not None and (t.dtype, t.device) == (torch.float32, x.device) and t.is_contiguous()
+            for t in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        )
         and x.numel() // x.shape[1] > 1
         and x.permute(0, 2, 3, 1).is_contiguous()
         and type(norm.drop) is nn.Identity
         and (type(norm.act) is nn.Identity or (isinstance(norm.act, nn.GELU) and norm.act.approximate == 'none'))
-        and not any(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks for part in norm.modules())
+        and not _is_watched(norm)
         and _load_kernels() is not None
     )
 

@@ -46,6 +46,10 @@ def _medians(steps: Dict[str, Callable[[], Any]], device: torch.device) -> Dict[
     return {name: 1e3 * statistics.median(passed) for name, passed in seconds.items()}
 
 
+def _words(milliseconds: float) -> str:
+    return f'{milliseconds:,.0f} ms' if milliseconds >= 100 else f'{milliseconds:.3g} ms'
+
+
 def _judge(milliseconds: Dict[str, float]) -> Found:
     """Compare each of `float32`, `bfloat16`, ... with `dense float32`, `dense bfloat16`, ..."""
     parts, ratios = [], {}
@@ -53,7 +57,7 @@ def _judge(milliseconds: Dict[str, float]) -> Found:
         if not name.startswith('dense '):
             dense = milliseconds[f'dense {name}']
             ratios[name] = dense / own
-            parts.append(f'{name} {own:.3g} ms, dense graph {dense:.3g} ms ({ratios[name]:.2g} x)')
+            parts.append(f'{name} {_words(own)}, dense graph {_words(dense)} ({ratios[name]:.2g} x)')
     figures = dict(milliseconds=milliseconds, dense_over_own=ratios)
     return OK if min(ratios.values()) > 1 else NOTE, '; '.join(parts), figures
 

@@ -63,6 +63,8 @@ def train(config: TrainConfig, resume: Optional[str] = None) -> Dict[str, float]
     _check(config, resume)
     config = choose_loss(config)
     process = start_process(config.device)
+    if config.amp == 'auto' and resume and (trained := read_training(resume)):
+        config = replace(config, amp=trained.config.get('amp', False))  # as before, whatever the speed is now
     config = replace(config, amp=agree_on_amp(config.amp, config.amp_dtype, process))
     config = _name_run(config, process)
     output = Path(config.output, config.experiment)

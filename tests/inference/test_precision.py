@@ -44,6 +44,21 @@ def test_speed_is_measured(amp_dtype):
     assert 0.001 < precision.speed_of_half(CPU, amp_dtype) < 100
 
 
+@pytest.mark.parametrize('float32, bfloat16, ratio', [(4e-3, 1e-3, 4.0), (1e-3, 0.1, 0.01)])
+def test_the_start_of_libraries_is_not_measured(monkeypatch, float32, bfloat16, ratio):
+    """The first product of a process may take long, which says nothing of its type."""
+    asked = []
+
+    def seconds(a, b):
+        asked.append(a.dtype)
+        return 1.0 if len(asked) < 3 else float32 if a.dtype == torch.float32 else bfloat16
+
+    monkeypatch.setattr(precision, '_product_seconds', seconds)
+    assert precision.speed_of_half.__wrapped__(CPU, 'bfloat16') == pytest.approx(ratio)
+    assert asked[:4] == [torch.float32, torch.bfloat16] * 2
+    assert len(asked) == (12 if bfloat16 < 0.05 else 4)
+
+
 def test_other_values_are_refused():
     with pytest.raises(ValueError, match="'auto', got 'fast'"):
         choose_amp('fast', 'bfloat16', CPU)

@@ -7,6 +7,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from tiny import create, images
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.modules import module
 
 from gkgnet_timm.layers import conv, norm_act
 from gkgnet_timm.layers.conv import ConvBnAct, NodeGELU
@@ -52,6 +54,25 @@ def test_same_as_in_float64(shape, has_gelu):
         for a, b in zip(actual, expected):
             assert a.dtype == torch.float32
             torch.testing.assert_close(a.double(), b, rtol=2e-6, atol=2e-6 * b.abs().max().item() + 1e-6)
+
+
+GRADIENTS = {
+    'contiguous': lambda B, C, H, W: torch.randn(B, C, H, W),
+    'of a sum': lambda B, C, H, W: torch.ones(()).expand(B, C, H, W),
+    'of pooled maps': lambda B, C, H, W: torch.randn(B, C, 1, 1).expand(B, C, H, W),
+    'the same for all channels': lambda B, C, H, W: torch.randn(B, 1, H, W).expand(B, C, H, W),
+    'half of the channels': lambda B, C, H, W: torch.randn(B, H, W, 2 * C)[..., C:].permute(0, 3, 1, 2),
+    'every other channel': lambda B, C, H, W: torch.randn(B, H, W, 2 * C)[..., ::2].permute(0, 3, 1, 2),
+}
+
+
+@pytest.mark.parametrize('shape', [(2, 5, 7, 9), (1, 6, 5, 1), (4, 6, 1, 1)], ids=str)
+@pytest.mark.parametrize('make', GRADIENTS.values(), ids=GRADIENTS)
+def test_gradients_of_any_strides(make, shape):
+    block, x, grad = layer(shape[1]), maps(*shape), make(*shape)
+    copied = maps(*shape).copy_(grad)
+    for a, b in zip(run(copy.deepcopy(block), x, grad)[0], run(block, x, copied)[0]):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize('has_gelu', [True, False])
@@ -107,6 +128,52 @@ def test_second_derivatives():
     torch.testing.assert_close(x.grad.double(), x64.grad, rtol=1e-3, atol=1e-3 * x64.grad.abs().max().item())
 
 
+@pytest.mark.parametrize('frozen', [['weight'], ['bias'], ['weight', 'bias'], ['x']])
+def test_second_derivatives_of_frozen_layers(frozen):
+    block, x = layer(5), maps(2, 5, 4, 4)
+    inputs = dict(block.bn.named_parameters(), x=x)
+    for name, tensor in inputs.items():
+        tensor.requires_grad_(name not in frozen)
+    free = [tensor for name, tensor in inputs.items() if name not in frozen]
+    first = torch.autograd.grad(norm_act.norm_act(block.bn, x).square().sum(), free, create_graph=True)
+    sum(part.square().sum() for part in first).backward()
+    assert all(tensor.grad.isfinite().all() for tensor in free)
+
+
+def test_recorded_operators_are_those_of_pytorch():
+    block, x = layer(6).requires_grad_(False), maps(2, 6, 4, 4)
+    recorded = make_fx(block)(x)
+    torch.testing.assert_close(recorded(2 * x), block(2 * x))
+
+
+WATCH = {
+    'forward': lambda norm, seen: norm.register_forward_hook(seen),
+    'before forward': lambda norm, seen: norm.register_forward_pre_hook(seen),
+    'backward': lambda norm, seen: norm.register_full_backward_hook(seen),
+    'before backward': lambda norm, seen: norm.register_full_backward_pre_hook(seen),
+    'forward of all modules': lambda norm, seen: module.register_module_forward_hook(seen),
+    'backward of all modules': lambda norm, seen: module.register_module_full_backward_hook(seen),
+}
+
+
+@pytest.mark.parametrize('watch', WATCH.values(), ids=WATCH)
+def test_hooks_see_the_norm(watch):
+    block, seen = layer(6), set()
+    handle = watch(block.bn, lambda part, *_: seen.add(part))
+    try:
+        block(maps(2, 6, 4, 4).requires_grad_()).square().sum().backward()
+    finally:
+        handle.remove()
+    assert block.bn in seen
+
+
+def test_a_patched_norm_is_called(monkeypatch):
+    block = layer(6)
+    monkeypatch.setattr(block.bn, 'forward', lambda x: x - 1)
+    x = maps(2, 6, 4, 4)
+    assert torch.equal(block(x), block.conv(x) - 1)
+
+
 def test_what_it_is_not_for():
     block, x = layer(6), maps(2, 6, 4, 4)
     assert norm_act.takes_kernels(block.bn, x)
@@ -116,9 +183,11 @@ def test_what_it_is_not_for():
     assert not norm_act.takes_kernels(block.bn.eval(), x)
     synced = nn.SyncBatchNorm.convert_sync_batchnorm(layer(6))
     assert not norm_act.takes_kernels(synced.bn, x)
-    hooked = layer(6)
-    hooked.bn.act.register_forward_hook(lambda *_: None)
-    assert not norm_act.takes_kernels(hooked.bn, x)
+    for name, tensor in dict(bias=torch.ones(6, 2)[:, 0], weight=torch.ones(6).double(), running_var=None).items():
+        strange = layer(6).requires_grad_(False)
+        delattr(strange.bn, name)
+        setattr(strange.bn, name, tensor)
+        assert not norm_act.takes_kernels(strange.bn, x)
     assert not norm_act.takes_kernels(ConvBnAct(6, 6, 1, act_layer=nn.ReLU).train().bn, x)
 
 

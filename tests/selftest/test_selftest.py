@@ -17,7 +17,7 @@ from gkgnet_timm.selftest.kernels import check_kernels
 from gkgnet_timm.selftest.network import check_network, check_repeatability, create_network
 from gkgnet_timm.selftest.run import selftest
 from gkgnet_timm.selftest.shapes import SHAPES, Shape, make_nodes
-from gkgnet_timm.selftest.speed import Load, check_speed, measure_at_length
+from gkgnet_timm.selftest.speed import Load, _judge, check_speed, measure_at_length
 
 CPU = torch.device('cpu')
 SMALL = Load('gkgnet_ti_224', 32, 1, 2)
@@ -40,6 +40,7 @@ def test_a_machine_that_computes_correctly(small, tmp_path, capsys):
     for name in ('float32', 'bfloat16 autocast'):
         for what in ('inference', 'training step'):
             assert verdicts[f'{what} against float64, {name}'] == OK
+    assert verdicts['order of equal scores'] == OK
     assert sum(check.startswith('speed of ') for check in verdicts) == 4 and FAIL not in verdicts.values()
     last = printed.splitlines()[-1]
     assert last.startswith('ok: this machine computes correctly') and f'**selftest {last}**' in text
@@ -138,10 +139,10 @@ def test_shapes_cover_what_the_search_is_for():
     assert any(shape.candidates < shape.k for shape in SHAPES)
 
 
-def test_order_of_equal_scores_is_told(monkeypatch):
-    """A selection in stable order has nothing to tell, one in the opposite order much, and neither fails."""
+def test_order_of_equal_scores(monkeypatch):
+    """A selection in stable order is right. One in the opposite order fails, though its scores are the same."""
     shapes = [Shape(2, (6, 6), 40, 32, 2, 9, form='equal')]
-    for flip, verdict in ((False, OK), (True, NOTE)):
+    for flip, verdict in ((False, OK), (True, FAIL)):
 
         def select(scores, count, flip=flip):
             order = scores.flip(-1) if flip else scores
@@ -153,6 +154,8 @@ def test_order_of_equal_scores_is_told(monkeypatch):
         assert order.check == 'order of equal scores' and order.verdict == verdict
         assert all(finding.verdict == OK for finding in findings)
         assert (order.figures['ties_in_another_order'] > 0) == flip
+    *_, order = check_kernels(CPU, SHAPES[:1])
+    assert order.verdict == NOTE and order.figures['tied'] == 0
 
 
 def test_a_type_that_the_device_does_not_have(monkeypatch):
@@ -190,6 +193,12 @@ def test_what_is_measured_at_length(monkeypatch):
         assert [options['compare'] for _, options in calls] == [['tresnet_l'], [], [], []]
         assert all(options['with_replayed'] == bool(options['backend']) == replayed for _, options in calls)
         assert all(options['device'] == device.type for _, options in calls)
+
+
+def test_times_in_words():
+    verdict, text, _ = _judge({'float32': 19234.5, 'dense float32': 25912.0, 'bfloat16': 14.04, 'dense bfloat16': 7.0})
+    assert text == 'float32 19,234 ms, dense graph 25,912 ms (1.3 x); bfloat16 14 ms, dense graph 7 ms (0.5 x)'
+    assert verdict == NOTE
 
 
 def test_devices_that_cannot_be_timed(monkeypatch, capsys):

@@ -16,6 +16,8 @@ from serving import command
 
 from gkgnet_timm.data import demo_root
 from gkgnet_timm.graph import cpu
+from gkgnet_timm.inference import precision
+from gkgnet_timm.layers import norm_act
 from gkgnet_timm.training import progress
 
 FLAGS = '-c demo --img-size 32 -b 4 --epochs 3 -j 1 --device cpu --model-ema --model-ema-decay 0.9'.split()
@@ -47,12 +49,15 @@ def _copy(folder, to):
     subprocess.run(['cp', '-a', str(folder), str(to)], check=True)
 
 
-def _train(argv, cache, kill_at=None, file_limit=None, copied=None, start='fork'):
+def _train(argv, cache, kill_at=None, file_limit=None, copied=None, start='fork', speed=None):
     """Train, to be killed at a moment, or to copy a folder at many of them: a kill leaves exactly these files."""
     os.environ['GKGNET_TIMM_CACHE'] = cache
     multiprocessing.set_start_method(start, force=True)
     demo_root({'train': 14, 'val': 5})
-    cpu._load_kernels()  # keeps them, by a replace that is none of the moments
+    for kernels in (cpu, norm_act):
+        kernels._load_kernels()  # keeps them, by a replace that is none of the moments
+    if speed:
+        precision.speed_of_half = lambda device, amp_dtype: speed
     if kill_at:
         _in_place_of(kill_at, partial(os.kill, os.getpid(), signal.SIGKILL))
     for moment in MOMENTS if copied else ():
@@ -175,9 +180,20 @@ def test_full_disk_keeps_the_previous_checkpoint(run, killed, uninterrupted, roo
     _copy(killed, folder)
     before = (folder / 'last.pth.tar').read_bytes()
     full = run(folder, file_limit=400_000)  # enough for the compiler, not for a checkpoint
-    lines = [line for line in full.stderr.splitlines() if not line.startswith('Warning: matrix products in float16')]
+    lines = [line for line in full.stderr.splitlines() if not line.startswith('Warning: matrix products')]
     assert full.code == 2 and len(lines) == 1 and 'is the disk full?' in lines[0], full.stderr
     assert (folder / 'last.pth.tar').read_bytes() == before
     assert not list(folder.glob('tmp*'))
     assert run(folder).code == 0
     assert_same_run(folder, uninterrupted)
+
+
+def test_a_run_begun_with_amp_auto_keeps_its_precision(train, root):
+    """A machine that is slower when the run is resumed computes as the one that began it."""
+    flags = '-c demo --img-size 32 -b 4 -j 0 --device cpu --amp auto'.split() + NARROW_MODEL
+    flags += ['--output', str(root), '--experiment', 'auto', '--resume', 'auto']
+    for epochs, ratio in (('1', 8.0), ('2', 0.1)):
+        result = train(*flags, '--epochs', epochs, speed=ratio)
+        assert result.code == 0, result.stderr
+        assert torch.load(root / 'auto' / 'last.pth.tar', weights_only=False)['args']['amp'] is True
+    assert 'take 10.0 times as long' in result.stderr
