@@ -20,7 +20,7 @@ from ..evaluation.scores_file import save_scores
 from ..evaluation.thresholds import calibrate, save_thresholds
 from ..inference.device import Process, start_process
 from ..inference.precision import agree_on_amp
-from ..metrics import average_precision, chance_level, multilabel_metrics, on_first_rank
+from ..metrics import average_precision, chance_level, multilabel_metrics, on_first_rank, together
 from ..report.looks import create_look
 from ..report.page import write_report
 from ..report.thumbnails import images_of_files
@@ -166,14 +166,16 @@ def main(argv: Optional[List[str]] = None) -> Union[Result, List[Result]]:
             names = f' = {", ".join(also)}' if also else ''
             print(f'[{number}/{len(jobs)}] {flags[1]}{names}', flush=True)
         try:
-            parsed = parse_args([*argv, *flags]) if flags else (args, trained)
+            with together():
+                parsed = parse_args([*argv, *flags]) if flags else (args, trained)
             result = validate(*parsed, process, is_only=len(jobs) == 1)
             results.append(dict(result, also=', '.join(also)) if also else result)
         except Exception as error:  # whatever it is, the results of the other models are not lost
             if len(jobs) == 1:
                 raise
             failed.append(flags[1])
-            print(f'{flags[1]}: {type(error).__name__}: {one_line(error)}', flush=True)
+            if process.is_primary:
+                print(f'{flags[1]}: {type(error).__name__}: {one_line(error)}', flush=True)
     if not results:
         raise ValueError(f'None of {len(jobs)} models could be evaluated.')
     results.sort(key=lambda result: result['mAP'], reverse=True)

@@ -14,7 +14,7 @@ from .figures import (
     rank_positives,
     ratio,
 )
-from .ranks import on_first_rank
+from .ranks import on_first_rank, together
 
 __all__ = [
     'Array',
@@ -30,4 +30,5 @@ __all__ = [
     'on_first_rank',
     'rank_positives',
     'ratio',
+    'together',
 ]
