@@ -132,7 +132,8 @@ def validate(
     several = len(evaluations) > 1
     if several:
         result.update({f'mAP_{kind}': evaluation.metrics['mAP'] for kind, evaluation in evaluations.items()})
-    if process.is_primary:
+
+    def tell() -> None:
         for kind, evaluation in evaluations.items():
             metrics = evaluation.metrics
             weights = f'{kind} weights: ' if several else ''
@@ -147,6 +148,8 @@ def validate(
             print(_describe_permutation(args, headline, outputs))
         if is_only:
             _write_files(args, trained, process, headline, result)
+
+    on_first_rank(tell, process.device)
     return result
 
 
@@ -188,6 +191,7 @@ def main(argv: Optional[List[str]] = None) -> Union[Result, List[Result]]:
             print(f'Wrote {args.results_file}.')
         print(f'--result\n{json.dumps(shown, indent=4)}')
     if process.is_distributed:
+        torch.distributed.barrier()  # until that is written: launchers stop all processes when one fails
         torch.distributed.destroy_process_group()
     if failed:
         raise ValueError(f'{len(failed)} of {len(jobs)} models could not be evaluated: {", ".join(failed)}.')

@@ -13,6 +13,7 @@ from .figures import (
     multilabel_metrics,
     rank_positives,
     ratio,
+    threshold_figures,
 )
 from .ranks import on_first_rank, together
 
@@ -30,5 +31,6 @@ __all__ = [
     'on_first_rank',
     'rank_positives',
     'ratio',
+    'threshold_figures',
     'together',
 ]
