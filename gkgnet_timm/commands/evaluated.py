@@ -17,6 +17,7 @@ from ..data.splits import pick_images, select_files
 from ..evaluation.evaluate import SAME_SPLIT, Evaluation, evaluate_dataset
 from ..evaluation.results import Result
 from ..inference.device import Process
+from ..metrics import together
 from ..runtime import blame, check_ranges, locate
 from ..training.config import locate_split
 from ..weights.file import TrainedWith, read_training
@@ -182,41 +183,44 @@ def evaluate_model(
     Returns:
         Evaluations by kind of weights, and what they are of.
     """
-    class_names = trained.class_names if trained else None
-    if not trained and not args.class_map:
-        class_names = stored_names(args.checkpoint, args.model) or None
-    held_out = getattr(args, 'held_out', None)
-    dataset = open_selected(
-        args,
-        split=args.split,
-        images=args.images,
-        class_names=class_names if args.dataset in DATASETS else None,
-        drop_empty_classes=bool(trained and trained.config.get('drop_empty_classes')) and args.dataset in DATASETS,
-        meaning=_meaning(args, trained),
-        bad_images=os.devnull if args.on_bad_image == 'skip' else None,
-        batch_size=args.batch_size,
-        num_samples=args.num_samples,
-        verbose=process.is_primary and not held_out,
-    )
-    if held_out:
-        dataset = select_files(dataset, held_out)
-        if process.is_primary:
-            print(describe(dataset, f'{dataset.split}, as held out by the training'))
-    if class_names not in (None, dataset.class_names):
-        raise ValueError(
-            f'{args.checkpoint or args.model!r} knows {len(class_names)} classes ({", ".join(class_names[:3])}, ...), '
-            f'split {dataset.split!r} has {len(dataset.class_names)} ({", ".join(dataset.class_names[:3])}, ...).'
+    with together():
+        class_names = trained.class_names if trained else None
+        if not trained and not args.class_map:
+            class_names = stored_names(args.checkpoint, args.model) or None
+        held_out = getattr(args, 'held_out', None)
+        dataset = open_selected(
+            args,
+            split=args.split,
+            images=args.images,
+            class_names=class_names if args.dataset in DATASETS else None,
+            drop_empty_classes=bool(trained and trained.config.get('drop_empty_classes')) and args.dataset in DATASETS,
+            meaning=_meaning(args, trained),
+            bad_images=os.devnull if args.on_bad_image == 'skip' else None,
+            batch_size=args.batch_size,
+            num_samples=args.num_samples,
+            verbose=process.is_primary and not held_out,
         )
-    if max_images is not None and max_images < len(dataset):
-        dataset = pick_images(dataset, max_images)
-        if process.is_primary:
-            print(describe(dataset, f'{dataset.split}, picked so that every class has images'))
-    thresholds = load_threshold(threshold, dataset.class_names)
+        if held_out:
+            dataset = select_files(dataset, held_out)
+            if process.is_primary:
+                print(describe(dataset, f'{dataset.split}, as held out by the training'))
+        if class_names not in (None, dataset.class_names):
+            raise ValueError(
+                f'{args.checkpoint or args.model!r} knows {len(class_names)} classes ({", ".join(class_names[:3])}, '
+                f'...), split {dataset.split!r} has {len(dataset.class_names)} '
+                f'({", ".join(dataset.class_names[:3])}, ...).'
+            )
+        if max_images is not None and max_images < len(dataset):
+            dataset = pick_images(dataset, max_images)
+            if process.is_primary:
+                print(describe(dataset, f'{dataset.split}, picked so that every class has images'))
+        thresholds = load_threshold(threshold, dataset.class_names)
     evaluations: Dict[str, Evaluation] = {}
     for kind in kinds:
-        model = load_selected(args, len(dataset.class_names), use_ema=kind == 'ema')
-        with blame('--mean, --std'):
-            config = resolve_preprocessing(model, args=vars(args))
+        with together():
+            model = load_selected(args, len(dataset.class_names), use_ema=kind == 'ema')
+            with blame('--mean, --std'):
+                config = resolve_preprocessing(model, args=vars(args))
         if process.is_primary and kind == kinds[0]:
             _print_preprocessing(args, trained, model, config, dataset.decoder)
         try:

@@ -20,7 +20,7 @@ from ..evaluation.scores_file import save_scores
 from ..evaluation.thresholds import calibrate, save_thresholds
 from ..inference.device import Process, start_process
 from ..inference.precision import agree_on_amp
-from ..metrics import average_precision, chance_level, multilabel_metrics, on_first_rank
+from ..metrics import average_precision, chance_level, multilabel_metrics, on_first_rank, together
 from ..report.looks import create_look
 from ..report.page import write_report
 from ..report.thumbnails import images_of_files
@@ -132,7 +132,8 @@ def validate(
     several = len(evaluations) > 1
     if several:
         result.update({f'mAP_{kind}': evaluation.metrics['mAP'] for kind, evaluation in evaluations.items()})
-    if process.is_primary:
+
+    def tell() -> None:
         for kind, evaluation in evaluations.items():
             metrics = evaluation.metrics
             weights = f'{kind} weights: ' if several else ''
@@ -147,6 +148,8 @@ def validate(
             print(_describe_permutation(args, headline, outputs))
         if is_only:
             _write_files(args, trained, process, headline, result)
+
+    on_first_rank(tell, process.device)
     return result
 
 
@@ -166,14 +169,16 @@ def main(argv: Optional[List[str]] = None) -> Union[Result, List[Result]]:
             names = f' = {", ".join(also)}' if also else ''
             print(f'[{number}/{len(jobs)}] {flags[1]}{names}', flush=True)
         try:
-            parsed = parse_args([*argv, *flags]) if flags else (args, trained)
+            with together():
+                parsed = parse_args([*argv, *flags]) if flags else (args, trained)
             result = validate(*parsed, process, is_only=len(jobs) == 1)
             results.append(dict(result, also=', '.join(also)) if also else result)
         except Exception as error:  # whatever it is, the results of the other models are not lost
             if len(jobs) == 1:
                 raise
             failed.append(flags[1])
-            print(f'{flags[1]}: {type(error).__name__}: {one_line(error)}', flush=True)
+            if process.is_primary:
+                print(f'{flags[1]}: {type(error).__name__}: {one_line(error)}', flush=True)
     if not results:
         raise ValueError(f'None of {len(jobs)} models could be evaluated.')
     results.sort(key=lambda result: result['mAP'], reverse=True)
@@ -186,6 +191,7 @@ def main(argv: Optional[List[str]] = None) -> Union[Result, List[Result]]:
             print(f'Wrote {args.results_file}.')
         print(f'--result\n{json.dumps(shown, indent=4)}')
     if process.is_distributed:
+        torch.distributed.barrier()  # until that is written: launchers stop all processes when one fails
         torch.distributed.destroy_process_group()
     if failed:
         raise ValueError(f'{len(failed)} of {len(jobs)} models could not be evaluated: {", ".join(failed)}.')

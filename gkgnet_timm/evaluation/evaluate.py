@@ -17,7 +17,7 @@ from ..data.check import check_labels, check_negatives
 from ..data.progress_bar import ProgressBar
 from ..inference.device import autocast_context, check_device
 from ..inference.predictor import compute_logits
-from ..metrics import MultiLabelEvaluator, Threshold, multilabel_metrics, on_first_rank
+from ..metrics import MultiLabelEvaluator, Threshold, multilabel_metrics, on_first_rank, together
 from ..weights.preprocessing import resolve_preprocessing
 from ..weights.thresholds import load_threshold
 from .scores_file import exact_scores, load_scores
@@ -98,22 +98,23 @@ def evaluate_dataset(
         BadImageError: If an image cannot be read and the data set does not skip such images.
         ValueError: If no label is known to be absent, or scores are not finite or not as many as the classes.
     """
-    check_labels(dataset)
-    device = check_device(device)
-    config = data_config or resolve_preprocessing(model)
-    workers = min(4, os.cpu_count() or 1) if workers is None else workers
     distributed = torch.distributed.is_initialized()
-    if hasattr(dataset, 'decoder'):
-        dataset.decoder = dataset.decoder.for_model(model.pretrained_cfg)
-    loader = create_eval_loader(dataset, config, batch_size, device, workers, distributed)
-    model.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
-    evaluator = MultiLabelEvaluator(device, max_samples=evaluation_sample_limit(loader), threshold=threshold)
-    autocast = autocast_context(device, amp, amp_dtype)
-    processes = torch.distributed.get_world_size() if distributed else 1
-    with ProgressBar(len(dataset), 'evaluating') as bar:
-        for logits, target in compute_logits(model, loader, autocast, channels_last=channels_last, flip=flip):
-            evaluator.update(logits, target)
-            bar.update(len(logits) * processes)
+    with together():
+        check_labels(dataset)
+        device = check_device(device)
+        config = data_config or resolve_preprocessing(model)
+        workers = min(4, os.cpu_count() or 1) if workers is None else workers
+        if hasattr(dataset, 'decoder'):
+            dataset.decoder = dataset.decoder.for_model(model.pretrained_cfg)
+        loader = create_eval_loader(dataset, config, batch_size, device, workers, distributed)
+        model.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
+        evaluator = MultiLabelEvaluator(device, max_samples=evaluation_sample_limit(loader), threshold=threshold)
+        autocast = autocast_context(device, amp, amp_dtype)
+        processes = torch.distributed.get_world_size() if distributed else 1
+        with ProgressBar(len(dataset), 'evaluating') as bar:
+            for logits, target in compute_logits(model, loader, autocast, channels_last=channels_last, flip=flip):
+                evaluator.update(logits, target)
+                bar.update(len(logits) * processes)
     metrics = {'bce' if name == 'loss' else name: value for name, value in evaluator.compute(distributed).items()}
     none = np.zeros((0, len(dataset.class_names)), dtype=np.float32)
     evaluation = Evaluation(metrics, none, none, none.astype(np.int8), [], dataset.class_names, threshold)

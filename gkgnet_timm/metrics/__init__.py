@@ -13,8 +13,9 @@ from .figures import (
     multilabel_metrics,
     rank_positives,
     ratio,
+    threshold_figures,
 )
-from .ranks import on_first_rank
+from .ranks import on_first_rank, together
 
 __all__ = [
     'Array',
@@ -30,4 +31,6 @@ __all__ = [
     'on_first_rank',
     'rank_positives',
     'ratio',
+    'threshold_figures',
+    'together',
 ]

@@ -1,15 +1,16 @@
-"""Rows of all ranks in the memory of the first, and what it finds there for all."""
+"""Rows of all ranks in the memory of the first, what it finds there for all, and errors that all hear of."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, List, Optional, Sequence, TypeVar
+from contextlib import contextmanager
+from typing import Callable, Iterator, List, Optional, Sequence, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from ..runtime import one_line
 
-__all__ = ['gather_rows', 'on_first_rank']
+__all__ = ['gather_rows', 'on_first_rank', 'together']
 
 CHUNK = 1 << 25  # bytes on the device at a time
 SIGN = 30.0  # seconds between signs of life, far below the time after which PyTorch ends a run
@@ -60,6 +61,30 @@ def on_first_rank(work: Callable[[], Result], device: Optional[torch.device] = N
     if message:
         raise ValueError(message) if is_value_error else RuntimeError(f'The first process failed: {message}')
     return result
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Wait for all ranks at the end of a step, or of a decorated function, that has no collectives: if one fails, all
+    do. A rank that went on alone would mix its next rows with those that the others have now.
+
+    Raises:
+        RuntimeError: In ranks that did not fail.
+    """
+    error = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    problems: List[Optional[str]] = [error and f'{type(error).__name__}: {one_line(error, 2000)}']
+    if dist.is_initialized():
+        problems *= dist.get_world_size()
+        dist.all_gather_object(problems, problems[0])
+    if error:
+        raise error
+    for rank, problem in enumerate(problems):
+        if problem:
+            raise RuntimeError(f'Process {rank} failed: {problem}')
 
 
 def gather_rows(

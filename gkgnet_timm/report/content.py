@@ -15,7 +15,7 @@ from ..evaluation.curves import (
     precision_at,
 )
 from ..evaluation.evaluate import Evaluation
-from ..metrics import by_class, chance_by_class, check_threshold, multilabel_metrics, ratio
+from ..metrics import by_class, chance_by_class, check_threshold, ratio, threshold_figures
 from .gallery import Gallery, pick
 from .label_errors import find_label_errors
 from .words import describe_data, explain_calibration, explain_figures
@@ -120,7 +120,8 @@ def describe_evaluation(evaluation: Evaluation) -> Dict[str, Any]:
     scores, targets = evaluation.scores, evaluation.targets
     rows = class_report(scores, targets, evaluation.class_names, evaluation.threshold, evaluation.ranking)
     classes = describe_classes(evaluation, rows)
-    best = multilabel_metrics(scores.astype(np.float32), targets, [row['best_threshold'] for row in rows])
+    best = np.array([row['best_threshold'] for row in rows])
+    best = threshold_figures(lambda part: scores[part].astype(np.float32), targets, best, topk=3, topk_gated=True)
     calibration = reliability(scores, targets)
     curves = np.array([row['curve'] for row in classes if row['curve']])
     return dict(

@@ -23,19 +23,19 @@ def find_label_errors(scores: np.ndarray, targets: np.ndarray) -> Optional[np.nd
         (N, L) bool, None if cleanlab is not installed.
     """
     try:
-        from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
+        from cleanlab.filter import find_label_issues
     except ImportError:
         return None
     found = np.zeros(targets.shape, dtype=bool)
-    has = [], [0]  # the one class of a filter, absent and present
     for label in most_frequent(targets).tolist():
         score, target = scores[:, label], targets[:, label]
         known = np.flatnonzero(target >= 0)
         present = target[known] > 0
         if not present.any() or present.all():  # nothing tells one from the other
             continue
-        given = [has[is_present] for is_present in present.tolist()]
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of classes with few images
-            found[known, label] = find_multilabel_issues_per_class(given, score[known, None], n_jobs=1)[:, 0]
+            # as cleanlab's filter for multi-label data does for each class
+            binary = np.stack([1 - score[known], score[known]], axis=1)
+            found[known, label] = find_label_issues(present.astype(int), binary, n_jobs=1)
     return found

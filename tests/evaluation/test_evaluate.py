@@ -1,10 +1,13 @@
 """Evaluation of a model on a data set, called from Python."""
 
 import os
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from forked import fork
 from torch import nn
 
 import timm
@@ -68,3 +71,29 @@ def test_class_names_of(model):
     assert class_names_of(model) == ['a', 'b', 'c']
     model.pretrained_cfg['label_names'] = ['a']
     assert class_names_of(model) == ['class 0', 'class 1', 'class 2']
+
+
+def evaluate_in_ranks(rank, model, dataset, folder):
+    """The second rank fails with the first of two models."""
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{folder}/init', rank=rank, world_size=2)
+    options = dict(workers=0, device='cpu', batch_size=1)
+    broken = nn.Identity() if rank == 1 else timm.create_model('test_resnet', num_classes=3)
+    broken.pretrained_cfg = model.pretrained_cfg
+    expected = (
+        (ValueError, 'logits and target') if rank == 1 else (RuntimeError, 'Process 1 failed: .*logits and target')
+    )
+    with pytest.raises(expected[0], match=expected[1]):
+        evaluate_dataset(broken, dataset, **options)
+    evaluation = evaluate_dataset(model, dataset, **options)
+    torch.save(evaluation.metrics, f'{folder}/{rank}.pt')
+    dist.destroy_process_group()
+
+
+def test_rank_that_fails_does_not_go_on_alone(model, coco_folder, tmp_path):
+    """It fails in all, so rows of the next model are not taken for those of this one."""
+    dataset = open_split('coco', coco_folder, 'val', verbose=False)
+    expected = evaluate_dataset(model, dataset, workers=0, device='cpu', batch_size=1).metrics
+    processes = [fork(partial(evaluate_in_ranks, rank, model, dataset, tmp_path)) for rank in range(2)]
+    assert [os.waitpid(process, 0)[1] for process in processes] == [0, 0]
+    assert [torch.load(tmp_path / f'{rank}.pt', weights_only=False) for rank in range(2)] == [expected] * 2

@@ -157,7 +157,7 @@ def test_labels_of_an_image(tmp_path, monkeypatch):
 
 
 def test_without_cleanlab(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'cleanlab.multilabel_classification.filter', None)
+    monkeypatch.setitem(sys.modules, 'cleanlab.filter', None)
     _, data = write(tmp_path, make_evaluation())
     assert 'label_errors' not in data['galleries'] and "pip install 'gkgnet-timm[report]'" in data['no_label_errors']
 
