@@ -1,6 +1,6 @@
-/* BatchNorm and GELU of nodes in training, one pass over memory where PyTorch takes two. norm_act.py compiles this file.
-   Nodes are rows (nodes, channels) of float or, if half, of bfloat16. They are summed in pieces of some rows, and the
-   pieces in their order, so that results do not depend on the number of threads. */
+/* BatchNorm and GELU of nodes in training, one pass over memory where PyTorch takes two. norm_act.py compiles this
+   file. Nodes are rows (nodes, channels) of float or, if half, of bfloat16. They are summed in pieces of some rows, and
+   the pieces in their order, so that results do not depend on the number of threads. */
 
 #include <math.h>
 #include <stdint.h>
@@ -37,7 +37,9 @@ static inline float exp_negative(float x) {
    1 / (1 + 0.39 |x|), fitted to erfc by least squares of the relative error. */
 static inline float normal_below(float x, float e) {
     const float size = x < 0.0f ? -x : x, t = 1.0f / (1.0f + 0.39f * size);
-    const float tail = e * (-1.98355682e-05f + t * (0.156089487f + t * (0.150198177f + t * (0.164044633f + t * (-0.031872832f + t * (0.286928342f + t * (-0.380090415f + t * (0.190078119f + t * (-0.0353556677f)))))))));
+    const float tail = e * (-1.98355682e-05f + t * (0.156089487f + t * (0.150198177f + t * (0.164044633f +
+                       t * (-0.031872832f + t * (0.286928342f + t * (-0.380090415f + t * (0.190078119f +
+                       t * -0.0353556677f))))))));
     return x < 0.0f ? tail : 1.0f - tail;
 }
 
@@ -49,9 +51,9 @@ static inline float gelu_slope(float x) {
 }
 
 /* Mean and squared distance from it of the rows of each piece: sums (pieces, 2, channels). */
-static inline __attribute__((always_inline)) void measure_piece(const void *restrict x, int64_t first, int64_t last,
-                                                                int64_t channels, float *restrict mean, float *restrict squares,
-                                                                int half) {
+static inline __attribute__((always_inline)) void measure_piece(
+    const void *restrict x, int64_t first, int64_t last, int64_t channels, float *restrict mean, float *restrict
+    squares, int half) {
     for (int64_t c = 0; c < channels; ++c) mean[c] = squares[c] = 0.0f;
     for (int64_t row = first; row < last; ++row)
         for (int64_t c = 0; c < channels; ++c) mean[c] += load(x, row * channels + c, half);
@@ -93,9 +95,9 @@ void measure_nodes(const void *x, int64_t nodes, int64_t channels, int64_t rows,
     }
 }
 
-static inline __attribute__((always_inline)) void normalise_row(const void *restrict x, int64_t start, int64_t channels,
-                                                                const float *restrict mean, const float *restrict scale,
-                                                                const float *restrict bias, void *restrict out, int has_gelu, int half) {
+static inline __attribute__((always_inline)) void normalise_row(
+    const void *restrict x, int64_t start, int64_t channels, const float *restrict mean, const float *restrict
+    scale, const float *restrict bias, void *restrict out, int has_gelu, int half) {
     for (int64_t c = 0; c < channels; ++c) {
         const float z = (load(x, start + c, half) - mean[c]) * scale[c] + bias[c];
         store(out, start + c, half, has_gelu ? gelu(z) : z);
@@ -126,10 +128,10 @@ static inline float before_gelu(const void *grad, const void *x, int64_t place, 
     return load(grad, place, half) * slope;
 }
 
-static inline __attribute__((always_inline)) void sum_piece(const void *restrict grad, const void *restrict x, int64_t first,
-                                                            int64_t last, int64_t channels, const float *restrict mean,
-                                                            const float *restrict scale, const float *restrict bias, float *restrict plain,
-                                                            float *restrict product, int has_gelu, int half) {
+static inline __attribute__((always_inline)) void sum_piece(
+    const void *restrict grad, const void *restrict x, int64_t first, int64_t last, int64_t channels, const float
+    *restrict mean, const float *restrict scale, const float *restrict bias, float *restrict plain, float *restrict
+    product, int has_gelu, int half) {
     for (int64_t c = 0; c < channels; ++c) plain[c] = product[c] = 0.0f;
     for (int64_t row = first; row < last; ++row)
         for (int64_t c = 0; c < channels; ++c) {
@@ -140,10 +142,10 @@ static inline __attribute__((always_inline)) void sum_piece(const void *restrict
         }
 }
 
-static inline __attribute__((always_inline)) void spread_row(const void *restrict grad, const void *restrict x, int64_t start,
-                                                             int64_t channels, const float *restrict mean, const float *restrict scale,
-                                                             const float *restrict bias, const float *restrict shift, const float *restrict slope,
-                                                             void *restrict out, int has_gelu, int half) {
+static inline __attribute__((always_inline)) void spread_row(
+    const void *restrict grad, const void *restrict x, int64_t start, int64_t channels, const float *restrict mean,
+    const float *restrict scale, const float *restrict bias, const float *restrict shift, const float *restrict
+    slope, void *restrict out, int has_gelu, int half) {
     for (int64_t c = 0; c < channels; ++c) {
         const float value = before_gelu(grad, x, start + c, c, mean, scale, bias, has_gelu, half);
         const float centred = load(x, start + c, half) - mean[c];

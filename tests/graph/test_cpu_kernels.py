@@ -68,8 +68,8 @@ def test_order_of_scores_does_not_matter(order, count, parts):
 @pytest.mark.parametrize('size, count', [(30, 9), (700, 9), (700, 69), (700, MOST), (20000, 25)])
 def test_the_lower_index_of_equal_scores_comes_first(values, size, count):
     scores = torch.randint(values, (20, size), generator=torch.Generator().manual_seed(0)) - 1.0
-    scores[::2] *= -1  # with -0.0, which equals 0.0
-    scores[1, ::3] = 0.0
+    scores[::2] *= -1
+    scores[0, ::3] = 0.0  # beside -0.0, which equals it
     expected = scores.sort(dim=-1, descending=True, stable=True)[1][:, :count]
     for dtype in (torch.float32, torch.float64):
         assert torch.equal(select_largest(scores.to(dtype), count), expected)
