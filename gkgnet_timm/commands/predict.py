@@ -242,6 +242,7 @@ def _label(job: Job, process: Process) -> List[int]:
 def _report(job: Job, rows: int, unreadable: int) -> None:
     """Say which weights were used, and how many images cannot be read."""
     if job.trained and job.trained.has_ema:
-        print(job.trained.describe_weights(job.args.use_ema), file=sys.stdout if job.args.output else sys.stderr)
+        stream = sys.stdout if job.args.output else sys.stderr
+        print(job.trained.describe_weights(job.args.use_ema), file=stream, flush=True)  # launchers may end this process
     if unreadable:
         print(count_unreadable(unreadable, rows, job.share.listed), file=sys.stderr)

@@ -15,7 +15,8 @@ def fork(function, stdout=None, stderr=None):
         for number, name, descriptor in ((1, 'stdout', stdout), (2, 'stderr', stderr)):
             if descriptor is not None:
                 os.dup2(descriptor, number)
-                setattr(sys, name, os.fdopen(number, 'w', closefd=False))
+                buffering = 1 if name == 'stderr' else -1  # as the interpreter has them
+                setattr(sys, name, os.fdopen(number, 'w', buffering, closefd=False))
         function()
         code = 0
     except SystemExit as stopped:
