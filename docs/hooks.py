@@ -21,7 +21,8 @@ def on_files(files, config):
         if path.name != 'README.md':  # index.md says the same
             add_outside(files, config, path.relative_to(ROOT).as_posix())
     for notebook in [file for file in files if file.src_uri.endswith('.ipynb')]:
-        text, resources = MarkdownExporter().from_filename(notebook.abs_src_path)
+        names = {'unique_key': Path(notebook.src_uri).stem}  # what names of pictures begin with
+        text, resources = MarkdownExporter().from_filename(notebook.abs_src_path, names)
         files.remove(notebook)
         files.append(File.generated(config, markdown_name(notebook.src_uri), content=text))
         for name, content in resources['outputs'].items():
