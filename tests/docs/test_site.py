@@ -3,6 +3,7 @@
 import functools
 import http.server
 import logging
+import re
 import shutil
 import threading
 
@@ -17,13 +18,20 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 PIXEL = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=='
 PAGES = {
-    'docs/index.md': '# Start\n\n[A](tutorial.ipynb), [b](../results/made.md), [c](../train.py), `[d](../none.py)`\n',
-    'results/made.md': '# Figures\n\n[A](../docs/index.md), [b](../README.md) and ![c](made.svg)\n',
+    'README.md': '# Start\n\n[A](docs/page.md#page), [b](results/made.md), [c](train.py), `[d](none.py)`\n',
+    'docs/page.md': '# Page\n\n[A](tutorial.ipynb), [b](../results/made.md), [c](../train.py), [d](../README.md#start)',
+    'results/made.md': '# Figures\n\n[A](../docs/page.md), [b](../README.md) and ![c](made.svg)\n',
     'results/made.svg': '<svg xmlns="http://www.w3.org/2000/svg"/>',
     'train.py': 'print()\n',
-    'README.md': '# Read me\n',
 }
-NAV = ['index.md', 'tutorial.md', 'project/results/made.md']
+LINKS = {
+    '': ['page/#page', 'project/results/made/', 'project/train.py'],
+    'page': ['../tutorial/', '../project/results/made/', '../project/train.py', '../#start'],
+    'project/results/made': ['../../../page/', '../../..', '../made.svg'],
+    'tutorial': ['../page/#page', '../tutorial_1_0.png'],
+}
+HREF = re.compile(' (?:href|src)="([^"]*)"')
+NAV = ['index.md', 'page.md', 'tutorial.md', 'project/results/made.md']
 
 
 @pytest.fixture
@@ -32,7 +40,7 @@ def repository(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     picture = new_output('display_data', {'image/png': PIXEL})
-    cells = [new_markdown_cell('# Lesson\n\n[Back](index.md#start)'), new_code_cell('draw()', outputs=[picture])]
+    cells = [new_markdown_cell('# Lesson\n\n[Back](page.md#page)'), new_code_cell('draw()', outputs=[picture])]
     nbformat.write(new_notebook(cells=cells), tmp_path / 'docs' / 'tutorial.ipynb')
     for name in ('hooks.py', 'style.css'):
         shutil.copy(ROOT / 'docs' / name, tmp_path / 'docs')
@@ -51,15 +59,11 @@ def build_site(repository, nav=NAV):
 
 def test_files_of_a_repository_and_a_notebook_as_pages(repository):
     site = build_site(repository)
-    start = (site / 'index.html').read_text()
-    assert 'href="tutorial/"' in start and 'href="project/results/made/"' in start
-    assert 'href="project/train.py"' in start and (site / 'project' / 'train.py').read_text() == 'print()\n'
-    assert '[d](../none.py)' in start and not (site / 'hooks').exists()
-    made = (site / 'project' / 'results' / 'made' / 'index.html').read_text()
-    assert made.count('href="../../.."') >= 2 and 'src="../made.svg"' in made
-    lesson = (site / 'tutorial' / 'index.html').read_text()
-    assert 'href="../#start"' in lesson and 'draw' in lesson
-    assert 'src="../tutorial_1_0.png"' in lesson and (site / 'tutorial_1_0.png').read_bytes()[1:4] == b'PNG'
+    found = {name: HREF.findall((site / name / 'index.html').read_text()) for name in LINKS}
+    assert all(set(LINKS[name]) <= set(found[name]) for name in LINKS), found
+    assert '[d](none.py)' in (site / 'index.html').read_text() and not (site / 'hooks').exists()
+    assert (site / 'project' / 'train.py').read_text() == 'print()\n'
+    assert (site / 'tutorial_1_0.png').read_bytes()[1:4] == b'PNG'
 
 
 @pytest.mark.parametrize(
@@ -72,17 +76,17 @@ def test_files_of_a_repository_and_a_notebook_as_pages(repository):
         'tutorial.ipynb#nowhere': "link 'tutorial.md#nowhere', but the doc 'tutorial.md' does not contain an anchor",
         '../results/made.md#nowhere': "does not contain an anchor '#nowhere'",
         '/tutorial.md': "absolute link '/tutorial.md'",
-        'pictures/': "unrecognized relative link 'pictures'",
+        'pictures/': "unrecognized relative link 'pictures/'",
     }.items(),
 )
 def test_dead_links_fail(repository, link, message, caplog):
     (repository.parent / 'outside.md').write_text('not of the repository')
-    (repository / 'docs' / 'index.md').write_text(f'# Start\n\n[Link]({link})\n')
+    (repository / 'docs' / 'page.md').write_text(f'# Page\n\n[Link]({link})\n')
     check_failure(repository, message, caplog)
 
 
 def test_a_page_without_an_entry_fails(repository, caplog):
-    check_failure(repository, "not included in the \"nav\" configuration:\n  - tutorial.md", caplog, NAV[:1] + NAV[2:])
+    check_failure(repository, "not included in the \"nav\" configuration:\n  - tutorial.md", caplog, NAV[:2] + NAV[3:])
 
 
 def test_an_entry_without_a_page_fails(repository, caplog):
