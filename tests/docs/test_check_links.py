@@ -64,6 +64,12 @@ def test_dead_anchors(folder, link):
     assert status == 1 and f'README.md: {link!r}: no such anchor' in printed
 
 
+def test_anchors_of_docstrings_are_left_to_the_site(folder):
+    (folder / 'docs' / 'api.md').write_text('# API\n\n::: package.name\n')
+    (folder / 'README.md').write_text('[a](docs/api.md#package.name)')
+    assert check(folder)[0] == 0
+
+
 def check_site(folder, text, style=''):
     for name in ('site', 'site/page'):
         (folder / name).mkdir()
