@@ -38,7 +38,7 @@ class KnownTarget:
     def __init__(self, unknown: str = 'ignore'):
         if unknown not in _UNKNOWN:
             raise ValueError(f'Unknown labels can be {", ".join(_UNKNOWN)}, not {unknown!r}.')
-        self.value = _UNKNOWN[unknown]
+        self.value: int = _UNKNOWN[unknown]
 
     def __call__(self, labels: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(self.known(labels)).float()
@@ -73,7 +73,7 @@ class MultiLabelDataset(ImageDataset):
     ):
         super().__init__('', reader=reader, target_transform=target_transform)
         self.bad_images = bad_images
-        self.decoder = decoder or Decoder()
+        self.decoder: Decoder = decoder or Decoder()
         self.class_names: List[str] = list(reader.class_to_idx or ())
 
     def __getitem__(self, index: int) -> Tuple[Any, torch.Tensor]:

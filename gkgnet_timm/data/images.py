@@ -154,7 +154,9 @@ class ImageFiles(Dataset):
     """
 
     def __init__(self, paths: Sequence[str], transform: Callable[[Image.Image], Any], decoder: Decoder):
-        self.paths, self.transform, self.decoder = paths, transform, decoder
+        self.paths = paths
+        self.transform = transform
+        self.decoder = decoder
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -41,7 +41,7 @@ class CropMix:
 
     def __init__(self, size: Tuple[int, int], prob: float = 0.5, scale: float = 0.01, alpha: float = 0.4):
         _check_probability('Probability of CropMix', prob)
-        self.size = tuple(size)
+        self.size: Tuple[int, ...] = tuple(size)
         self.prob = prob
         self.scale = scale
         self.alpha = alpha
@@ -124,8 +124,8 @@ class NoiseErasing:
     ):
         _check_probability('Probability of erasing', prob)
         self.prob = prob
-        self.mean = 255 * torch.tensor(mean)
-        self.std = 255 * torch.tensor(std)
+        self.mean: torch.Tensor = 255 * torch.tensor(mean)
+        self.std: torch.Tensor = 255 * torch.tensor(std)
 
     def __call__(self, img: Image.Image) -> Image.Image:
         if random.random() >= self.prob:

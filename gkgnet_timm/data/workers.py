@@ -36,7 +36,9 @@ class SeededSampler(Sampler):
     """
 
     def __init__(self, sampler: Any, generator: torch.Generator):
-        self.sampler, self.generator, self.epoch = sampler, generator, 0
+        self.sampler = sampler
+        self.generator = generator
+        self.epoch: int = 0
 
     def __len__(self) -> int:
         return len(self.sampler)

@@ -22,7 +22,7 @@ class Outputs(nn.Module):
 
     def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32):
         super().__init__()
-        self.model = reparameterize_model(model).to('cpu', dtype).requires_grad_(False)
+        self.model: nn.Module = reparameterize_model(model).to('cpu', dtype).requires_grad_(False)
         self.dtype = dtype
         self.has_neighbors = hasattr(model, 'forward_graph') and model.num_classes > 0
 

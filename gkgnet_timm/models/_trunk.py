@@ -1,6 +1,6 @@
 """What Pyramid ViG, GKGNet and ViG have in common: the stem, and the timm interface to layers in a row."""
 
-from typing import List, Set, Tuple, Union
+from typing import List, Optional, Set, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -34,8 +34,8 @@ class VigTrunk(nn.Module):
         pos_embed_init: str,
         stem_stride: int = 4,
         stride: int = STRIDE,
-        device=None,
-        dtype=None,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
     ):
         super().__init__()
         check_positive(in_chans=in_chans)
@@ -45,7 +45,7 @@ class VigTrunk(nn.Module):
         self.in_chans = in_chans
         self.pos_embed_init = pos_embed_init
         self._traits = {'fixed_input_size': not dynamic_img_size}
-        self.stem = Stem(
+        self.stem: Stem = Stem(
             in_chans, dim, img_size, dynamic_img_size, dynamic_img_pad, stem_stride, stride, device=device, dtype=dtype
         )
 

@@ -16,7 +16,7 @@ import torch.nn as nn
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import global_pool_nlc
-from timm.models import generate_default_cfgs, register_model
+from timm.models import DefaultCfg, generate_default_cfgs, register_model
 
 from ..class_names import COCO_CLASSES, UNVERIFIED
 from ..graph.layout import to_nodes
@@ -59,8 +59,8 @@ class GkgNet(LabelBranch, PyramidVigTrunk):
         dynamic_img_size: bool = True,
         dynamic_img_pad: bool = False,
         pos_embed_init: str = 'resample',
-        device=None,
-        dtype=None,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
     ):
         check_classifier(num_classes, global_pool)
         check_options(drop_rate=drop_rate)
@@ -70,7 +70,7 @@ class GkgNet(LabelBranch, PyramidVigTrunk):
             pos_embed_init, **dd
         )  # fmt: skip
         self.global_pool = global_pool
-        self.head_drop = nn.Dropout(drop_rate)
+        self.head_drop: nn.Dropout = nn.Dropout(drop_rate)
         firsts = itertools.accumulate((0, *depths[:-1]))  # the first block of each stage in the trunk
         self._build_label_branch(
             num_classes,
@@ -105,7 +105,7 @@ class GkgNet(LabelBranch, PyramidVigTrunk):
         """
         check_classifier(num_classes, self.global_pool if global_pool is None else global_pool)
         if global_pool is not None:
-            self.global_pool = global_pool
+            self.global_pool: str = global_pool
         self._reset_labels(num_classes)
 
     def _forward_maps(self, x: torch.Tensor) -> Tuple[torch.Tensor, List[torch.Tensor]]:
@@ -175,7 +175,7 @@ def _in1k(width: str, img_size: int = 224) -> Dict[str, Any]:
 
 
 # the first tag of a model is its default
-default_cfgs = generate_default_cfgs(
+default_cfgs: Dict[str, DefaultCfg] = generate_default_cfgs(
     {
         'gkgnet_224.in1k': _in1k('s'),
         'gkgnet_448.in1k': _in1k('s', 448),

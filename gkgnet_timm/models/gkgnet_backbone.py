@@ -17,7 +17,7 @@ import torch
 import torch.nn as nn
 
 from timm.layers import calculate_drop_path_rates, to_2tuple
-from timm.models import generate_default_cfgs, named_apply, register_model, resolve_pretrained_cfg
+from timm.models import DefaultCfg, generate_default_cfgs, named_apply, register_model, resolve_pretrained_cfg
 
 from ..runtime import one_line
 from ._backbone import Matcher, backbone_cfg, check_pooling, create_backbone, filter_backbone, prefix_groups
@@ -90,8 +90,8 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         dynamic_img_size: Optional[bool] = None,
         dynamic_img_pad: Optional[bool] = None,
         cache_dir: Union[str, Path, None] = None,
-        device=None,
-        dtype=None,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
     ):
         dd = {'device': device, 'dtype': dtype}
         super().__init__()
@@ -108,6 +108,7 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         if label_dim is not None and label_dim % unit:
             raise ValueError(f'label_dim must be a multiple of {unit} for num_groups={num_groups}, got {label_dim}.')
         self.in_chans = in_chans
+        self.backbone: nn.Module
         self.backbone, taps = create_backbone(
             backbone,
             pretrained=pretrained_backbone,
@@ -120,9 +121,9 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
             **dd,
         )
         self.out_indices: List[int] = list(taps.indices)
-        self.norm_maps = taps.norm
+        self.norm_maps: bool = taps.norm
         infos = [dict(info) for info in self.backbone.feature_info]
-        self.feature_info = [
+        self.feature_info: List[Dict[str, Any]] = [
             dict(infos[i], num_chs=dim, module=f'backbone.{infos[i]["module"]}')
             for i, dim in zip(taps.indices, taps.dims)
         ]
@@ -132,7 +133,7 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         self._traits = {'fixed_input_size': get_model_traits(self.backbone)['fixed_input_size']}
         if kind := scripted_kind(self.backbone):
             setattr(self, f'is_{kind}', True)
-        self.head_drop = nn.Dropout(drop_rate)
+        self.head_drop: nn.Dropout = nn.Dropout(drop_rate)
         dims = [label_dim or min(dim, _WIDEST) // unit * unit for dim in taps.dims]
         if 0 in dims:
             raise ValueError(f'num_groups={num_groups}: a map has {min(taps.dims)} channels, give a label_dim.')
@@ -344,7 +345,9 @@ BACKBONES = {
     'gkgnet_vit_small': 'vit_small_patch16_224',
     'gkgnet_efficientnet_lite0': 'efficientnet_lite0',
 }
-default_cfgs = generate_default_cfgs({name: _cfg(backbone) for name, backbone in BACKBONES.items()})
+default_cfgs: Dict[str, DefaultCfg] = generate_default_cfgs(
+    {name: _cfg(backbone) for name, backbone in BACKBONES.items()}
+)
 
 
 def _create_gkgnet_backbone(variant: str, pretrained: bool = False, **kwargs: Any) -> GkgNetBackbone:

@@ -12,7 +12,7 @@ import torch
 import torch.nn as nn
 
 from timm.layers import calculate_drop_path_rates
-from timm.models import generate_default_cfgs, register_model
+from timm.models import DefaultCfg, generate_default_cfgs, register_model
 
 from ..layers.block import Block
 from ..layers.checkpoint import checkpoint_block
@@ -58,8 +58,8 @@ class Vig(WithHead):
         dynamic_img_size: bool = True,
         dynamic_img_pad: bool = False,
         pos_embed_init: str = 'resample',
-        device=None,
-        dtype=None,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
     ):
         dd = {'device': device, 'dtype': dtype}
         check_positive(depth=depth, embed_dim=embed_dim, k=k, num_groups=num_groups)
@@ -74,13 +74,15 @@ class Vig(WithHead):
         ks = [k + k * index // max(1, depth - 1) for index in range(depth)]
         dilations = [max(1, min(index // 4 + 1, MAX_REACH // (2 * k))) for index in range(depth)]
         drop_path = calculate_drop_path_rates(drop_path_rate, depth)
-        self.blocks = nn.ModuleList(
+        self.blocks: nn.ModuleList = nn.ModuleList(
             [
                 Block(embed_dim, neighbors, dilation, num_groups, drop_path=rate, **dd)
                 for neighbors, dilation, rate in zip(ks, dilations, drop_path)
             ]
         )
-        self.feature_info = [dict(num_chs=embed_dim, reduction=STRIDE, module=f'blocks.{i}') for i in range(depth)]
+        self.feature_info: List[Dict[str, Any]] = [
+            dict(num_chs=embed_dim, reduction=STRIDE, module=f'blocks.{i}') for i in range(depth)
+        ]
         self.num_features = embed_dim
         self.build_head(num_classes, global_pool, hidden_size, drop_rate, **dd)
 
@@ -160,7 +162,7 @@ def _cfg(name: str, smallest: int, **kwargs: Any) -> Dict[str, Any]:
     return vig_cfg(VIG_FILES[name], pool_size=(14, 14), min_input_size=(3, smallest, smallest), **kwargs)
 
 
-default_cfgs = generate_default_cfgs(
+default_cfgs: Dict[str, DefaultCfg] = generate_default_cfgs(
     {
         'vig_ti_224.in1k': _cfg('vig_ti_224', 128),
         'vig_s_224.in1k': _cfg('vig_s_224', 144),
