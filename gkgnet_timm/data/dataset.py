@@ -195,7 +195,7 @@ def create_dataset(
     background: Optional[str] = None,
     max_pixels: Optional[int] = None,
     **options: Any,
-) -> torch.utils.data.Dataset:
+) -> Union[MultiLabelDataset, Any]:
     """Create one split of a data set. Its attribute `class_names` names the classes.
 
     Args:

@@ -144,7 +144,7 @@ def count_unreadable(count: int, total: int, files: Sequence[str]) -> str:
     return text
 
 
-class ImageFiles(Dataset):
+class ImageFiles(Dataset[Tuple[Any, str]]):
     """Images without labels, each with the reason why it cannot be read, or ''. Unreadable images are black.
 
     Args:

@@ -64,7 +64,7 @@ class Shard(NamedTuple):
         return name == self.name or name.startswith(f'{self.name}/')
 
 
-class SampleImages(Dataset):
+class SampleImages(Dataset[Tuple[Any, str]]):
     """Images by their samples, each with the reason why it cannot be read, or '', see `ImageFiles`."""
 
     def __init__(self, transform: Callable[[Image.Image], Any], decoder: Decoder):

@@ -204,7 +204,7 @@ def create_train_transform(
     mean: Tuple[float, ...] = IMAGENET_DEFAULT_MEAN,
     std: Tuple[float, ...] = IMAGENET_DEFAULT_STD,
     train_crop_mode: Optional[str] = None,
-) -> transforms.Compose:
+) -> Callable[[Image.Image], torch.Tensor]:
     """Create a training transform from RGB images to uint8 tensors (3, H, W), which timm's loader normalises.
 
     The published training uses cropmix 0.5, hflip 0.5, reprob 0.5, color_jitter 0.4 and auto_augment 'trivial'.

@@ -27,7 +27,7 @@ class Place(NamedTuple):
     index: int
 
 
-class SeededSampler(Sampler):
+class SeededSampler(Sampler[Place]):
     """A sampler that hands the seed of an epoch over with each index, for `SeededDataset`.
 
     Args:
@@ -51,10 +51,10 @@ class SeededSampler(Sampler):
         return (Place(self.epoch, seed, index) for index in self.sampler)
 
 
-class SeededDataset(Dataset):
+class SeededDataset(Dataset[Any]):
     """A data set whose worker seeds itself when an epoch begins, as PyTorch seeds a new one."""
 
-    def __init__(self, dataset: Dataset):
+    def __init__(self, dataset: Dataset[Any]):
         self.dataset = dataset
         self.epoch: Optional[int] = None
 

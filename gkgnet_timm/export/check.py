@@ -1,6 +1,6 @@
 """Proof that an exported file computes what PyTorch does."""
 
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class Difference(NamedTuple):
     is_right: bool  # of all outputs, for every image and every class
 
 
-def load_images(model: nn.Module, config: dict, files: Sequence[str], count: int) -> torch.Tensor:
+def load_images(model: nn.Module, config: Dict[str, Any], files: Sequence[str], count: int) -> torch.Tensor:
     """Normalised images (B, C, H, W), spread over files, or drawn ones without files.
 
     Args:
@@ -74,7 +74,7 @@ def load_images(model: nn.Module, config: dict, files: Sequence[str], count: int
 
 
 @torch.inference_mode()
-def expect(model: nn.Module, config: dict, files: Sequence[str], dynamic_size: bool) -> List[Expected]:
+def expect(model: nn.Module, config: Dict[str, Any], files: Sequence[str], dynamic_size: bool) -> List[Expected]:
     """Batches of one and of three images at the size of a model, of other sizes if it takes any, and what it gives.
 
     Raises:

@@ -129,14 +129,14 @@ class LabelBranch:
             dtype: Type of parameters and buffers.
         """
         check_positive(label_k=label_k, label_depth=label_depth, num_groups=num_groups)
-        self.num_classes = num_classes
-        self.num_prefix_tokens = num_classes
+        self.num_classes: int = num_classes
+        self.num_prefix_tokens: int = num_classes
         self.label_k = label_k
         self.label_depth = label_depth
         self.num_groups = num_groups
         self.label_dims: Tuple[int, ...] = tuple(dims)
         self.patch_dims: Tuple[int, ...] = tuple(patch_dims)
-        self.pooled_dim = pooled_dim
+        self.pooled_dim: int = pooled_dim
         self.label_drop_path_rates: Tuple[float, ...] = tuple(drop_path_rates)
         self.grad_checkpointing = False
         self._build_label_stages(device=device, dtype=dtype)

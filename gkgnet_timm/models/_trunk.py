@@ -104,7 +104,8 @@ class VigTrunk(nn.Module):
         take_indices, max_index = feature_take_indices(len(layers), indices)
         if prune_head or max_index < len(layers) - 1:
             del layers[max_index + 1 :]
-            self.num_features = self.head_hidden_size = self.feature_info[max_index]['num_chs']
+            self.num_features: int = self.feature_info[max_index]['num_chs']
+            self.head_hidden_size: int = self.num_features
             self.remove_head()
         return take_indices
 

@@ -128,8 +128,8 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
             for i, dim in zip(taps.indices, taps.dims)
         ]
         self.global_pool = get_global_pool(self.backbone) if global_pool is None else global_pool
-        self.num_features = self.backbone.num_features
-        self.head_hidden_size = taps.pooled_dim
+        self.num_features: int = self.backbone.num_features
+        self.head_hidden_size: int = taps.pooled_dim
         self._traits = {'fixed_input_size': get_model_traits(self.backbone)['fixed_input_size']}
         if kind := scripted_kind(self.backbone):
             setattr(self, f'is_{kind}', True)
@@ -304,7 +304,8 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
             prune_norm = prune_norm and not self.norm_maps  # maps pass it
             self.backbone.prune_intermediate_layers([self.out_indices[max_index]], prune_norm, True)
             self.out_indices = self.out_indices[: max_index + 1]
-            self.num_features = self.head_hidden_size = self.feature_info[max_index]['num_chs']
+            self.num_features = self.feature_info[max_index]['num_chs']
+            self.head_hidden_size = self.num_features
             self.global_pool = ''  # of a backbone without a head
             self._reset_labels(0)
             self._keep_maps(max_index + 1, self.num_features)

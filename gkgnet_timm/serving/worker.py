@@ -29,7 +29,7 @@ class Job(NamedTuple):
 
     read: Callable[[], Tuple[Any, str]]
     work: Optional[Callable[[List[Any]], List[Any]]]
-    future: Future
+    future: Future[Any]
 
 
 class Worker:
@@ -62,7 +62,7 @@ class Worker:
 
     def submit(
         self, reads: Sequence[Callable[[], Tuple[Any, str]]], work: Optional[Callable[[Any], Any]] = None
-    ) -> List[Future]:
+    ) -> List[Future[Any]]:
         """Queue images, all of them or none, for the scores of the model, or for other work on each alone.
 
         Raises:

@@ -64,7 +64,7 @@ class LabelReader(Reader):
         if not len(files):
             raise ValueError(f'{str(source)!r} lists no images{"" if keep is None else " with a label"}.')
         self.root: Path = Path(root)
-        self.targets = targets
+        self.targets: np.ndarray = targets
         self.source: str = str(source)
         self.notes: List[str] = []
         self.files: List[str]
