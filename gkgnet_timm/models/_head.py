@@ -9,6 +9,7 @@ from timm.layers import SelectAdaptivePool2d, get_device_dtype
 
 from ..layers.conv import ConvBnAct
 from ._checks import check_classifier, check_options, check_positive
+from ._compat import jit_ignore
 from ._trunk import VigTrunk
 
 __all__ = ['PyramidVigHead', 'WithHead']
@@ -68,7 +69,7 @@ def _init_classifier(fc: nn.Linear) -> None:
 class WithHead(VigTrunk):
     """Trunk with that head as `head`, which its subclasses build last."""
 
-    @torch.jit.ignore
+    @jit_ignore
     def build_head(
         self,
         num_classes: int,
@@ -89,13 +90,13 @@ class WithHead(VigTrunk):
         )
         self.init_weights()
 
-    @torch.jit.ignore
+    @jit_ignore
     def _init_weights(self, module: nn.Module, name: str = '') -> None:
         super()._init_weights(module, name)
         if isinstance(module, nn.Linear):
             _init_classifier(module)
 
-    @torch.jit.ignore
+    @jit_ignore
     def get_classifier(self) -> nn.Module:
         return self.head.fc
 

@@ -13,6 +13,7 @@ from ..layers.block import Block
 from ..layers.checkpoint import checkpoint_block
 from ..layers.conv import ConvBnAct
 from ._checks import check_positive
+from ._compat import jit_ignore
 from ._edges import blocks_of_layers, recorded_edges
 
 __all__ = ['LABEL_CFG', 'LABEL_CLASSIFIER', 'LabelBranch', 'LabelGraph', 'LabelStage', 'init_label_branch']
@@ -183,7 +184,7 @@ class LabelBranch:
             self.head_label = nn.Linear(self.label_dims[-1], self.num_classes, **dd)  # row c scores node c
             self.head_patch = nn.Linear(self.pooled_dim, self.num_classes, **dd)
 
-    @torch.jit.ignore
+    @jit_ignore
     def get_classifier(self) -> Tuple[nn.Module, ...]:
         """The modules with one row per class: the two score layers and the label embedding."""
         if self.num_classes == 0:
@@ -229,7 +230,7 @@ class LabelBranch:
         label_scores = (nodes * self.head_label.weight).sum(dim=-1) + self.head_label.bias  # (B, L, D) -> (B, L)
         return label_scores + self.head_patch(pooled)
 
-    @torch.jit.ignore
+    @jit_ignore
     def forward_graph(self, x: torch.Tensor, patches: bool = False) -> LabelGraph:
         """Logits and the label graph that led to them, for pictures and analysis.
 

@@ -11,7 +11,7 @@ from ..layers.image_size import STRIDE
 from ..layers.position import RelativePosition
 from ..layers.stem import Stem
 from ._checks import check_options, check_positive
-from ._compat import feature_take_indices, update_model_input_size
+from ._compat import feature_take_indices, jit_ignore, update_model_input_size
 
 __all__ = ['VigTrunk']
 
@@ -49,17 +49,17 @@ class VigTrunk(nn.Module):
             in_chans, dim, img_size, dynamic_img_size, dynamic_img_pad, stem_stride, stride, device=device, dtype=dtype
         )
 
-    @torch.jit.ignore
+    @jit_ignore
     def layers_with_maps(self) -> nn.ModuleList:
         """The layers that `forward_intermediates` counts."""
         raise NotImplementedError
 
-    @torch.jit.ignore
+    @jit_ignore
     def init_weights(self) -> None:
         """Initialise every parameter and buffer, as published."""
         named_apply(self._init_weights, self)
 
-    @torch.jit.ignore
+    @jit_ignore
     def _init_weights(self, module: nn.Module, name: str = '') -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode='fan_in', nonlinearity='relu')
@@ -71,19 +71,19 @@ class VigTrunk(nn.Module):
         elif isinstance(module, RelativePosition):
             module.init_non_persistent_buffers()
 
-    @torch.jit.ignore
+    @jit_ignore
     def no_weight_decay(self) -> Set[str]:
         # the published recipe decays the position and label embeddings; timm exempts norms and biases by their shape
         return set()
 
-    @torch.jit.ignore
+    @jit_ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade the activations of the blocks for a second forward pass in training."""
         for module in self.modules():
             if hasattr(module, 'grad_checkpointing'):
                 module.grad_checkpointing = enable
 
-    @torch.jit.ignore
+    @jit_ignore
     def set_input_size(self, img_size: Union[int, Tuple[int, int]]) -> None:
         """Set the image size of the model: resample the position embedding and rebuild the position tables.
 

@@ -22,6 +22,7 @@ from ..class_names import COCO_CLASSES, UNVERIFIED
 from ..graph.layout import to_nodes
 from ..weights.source import GKGNET_FILE, VIG_FILES
 from ._checks import check_classifier, check_options
+from ._compat import jit_ignore
 from ._convert import check_tensors, complete, convert_keys
 from ._label_graph import LABEL_CFG, LABEL_CLASSIFIER, LabelBranch, init_label_branch
 from ._pretrained import build_model, on_hub
@@ -85,13 +86,13 @@ class GkgNet(LabelBranch, PyramidVigTrunk):
         )
         self.init_weights()
 
-    @torch.jit.ignore
+    @jit_ignore
     def _init_weights(self, module: nn.Module, name: str = '') -> None:
         super()._init_weights(module, name)
         if name in ('head_label', 'head_patch'):
             init_label_branch(module, name)
 
-    @torch.jit.ignore
+    @jit_ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
         matcher = super().group_matcher(coarse)
         # in groups of blocks, after those of its stage

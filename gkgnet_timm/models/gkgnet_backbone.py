@@ -22,7 +22,7 @@ from timm.models import DefaultCfg, generate_default_cfgs, named_apply, register
 from ..runtime import one_line
 from ._backbone import Matcher, backbone_cfg, check_pooling, create_backbone, filter_backbone, prefix_groups
 from ._checks import check_classifier, check_options, check_positive, check_size
-from ._compat import feature_take_indices, get_global_pool, get_model_traits, update_model_input_size
+from ._compat import feature_take_indices, get_global_pool, get_model_traits, jit_ignore, update_model_input_size
 from ._convert import check_tensors, complete, unwrap
 from ._label_graph import LABEL_CFG, LABEL_CLASSIFIER, LabelBranch, init_label_branch
 from ._pretrained import build_model
@@ -145,37 +145,37 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         )
         self._init_labels()
 
-    @torch.jit.ignore
+    @jit_ignore
     def _init_weights(self, module: nn.Module, name: str = '') -> None:
         init_label_branch(module, name)
 
-    @torch.jit.ignore
+    @jit_ignore
     def _init_labels(self) -> None:
         named_apply(self._init_weights, self.label_stages)
         for name in LABEL_CLASSIFIER:
             if self.num_classes > 0:
                 self._init_weights(getattr(self, name), name)
 
-    @torch.jit.ignore
+    @jit_ignore
     def init_weights(self) -> None:
         """Initialise the label branch, and the backbone as timm does where it can."""
         if hasattr(self.backbone, 'init_weights'):
             self.backbone.init_weights()
         self._init_labels()
 
-    @torch.jit.ignore
+    @jit_ignore
     def no_weight_decay(self) -> Set[str]:
         names = self.backbone.no_weight_decay() if hasattr(self.backbone, 'no_weight_decay') else ()
         return {f'backbone.{name}' for name in names}
 
-    @torch.jit.ignore
+    @jit_ignore
     def group_matcher(self, coarse: bool = False) -> Matcher:
         # the label branch is in no group: it starts fresh, so layer decay takes it for the last layer
         if not hasattr(self.backbone, 'group_matcher'):
             raise ValueError(f'{type(self.backbone).__name__} has no groups of layers, as --layer-decay needs them.')
         return prefix_groups(self.backbone.group_matcher(coarse=coarse), 'backbone.')
 
-    @torch.jit.ignore
+    @jit_ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade activations for a second forward pass in training.
 
@@ -190,7 +190,7 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         for stage in self.label_stages:
             stage.grad_checkpointing = enable
 
-    @torch.jit.ignore
+    @jit_ignore
     def set_input_size(self, img_size: Union[int, Tuple[int, int]]) -> None:
         """Set the image size of the backbone, if it is made for one.
 

@@ -24,7 +24,7 @@ from ..layers.conv import ConvBnAct
 from ..layers.position import RelativePosition
 from ..weights.source import VIG_FILES
 from ._checks import check_channels, check_positive, check_stages
-from ._compat import feature_take_indices
+from ._compat import feature_take_indices, jit_ignore
 from ._convert import check_tensors, complete, convert_keys
 from ._head import WithHead
 from ._pretrained import build_model
@@ -138,16 +138,16 @@ class PyramidVigTrunk(VigTrunk):
         height, width = self.stem.img_size
         return [(height // 2**i, width // 2**i) for i in range(2, 6)]
 
-    @torch.jit.ignore
+    @jit_ignore
     def layers_with_maps(self) -> nn.ModuleList:
         return self.stages
 
-    @torch.jit.ignore
+    @jit_ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
         blocks = [(r'^stages\.(\d+)\.downsample', (0,)), (r'^stages\.(\d+)\.blocks\.(\d+)', None)]
         return dict(stem=r'^stem', blocks=[(r'^stages\.(\d+)', None)] if coarse else blocks)
 
-    @torch.jit.ignore
+    @jit_ignore
     def set_input_size(self, img_size: Union[int, Tuple[int, int]]) -> None:
         super().set_input_size(img_size)
         for stage, grid_size in zip(self.stages, self._grid_sizes()):

@@ -18,7 +18,7 @@ from ..layers.block import Block
 from ..layers.checkpoint import checkpoint_block
 from ..weights.source import VIG_FILES
 from ._checks import check_channels, check_positive, check_size
-from ._compat import feature_take_indices
+from ._compat import feature_take_indices, jit_ignore
 from ._convert import check_tensors, complete, convert_keys
 from ._head import WithHead
 from ._pretrained import build_model
@@ -86,11 +86,11 @@ class Vig(WithHead):
         self.num_features = embed_dim
         self.build_head(num_classes, global_pool, hidden_size, drop_rate, **dd)
 
-    @torch.jit.ignore
+    @jit_ignore
     def layers_with_maps(self) -> nn.ModuleList:
         return self.blocks
 
-    @torch.jit.ignore
+    @jit_ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
         return dict(stem=r'^stem', blocks=r'^blocks\.(\d+)')
 
