@@ -52,7 +52,7 @@ class KnownTarget:
 
 
 class MultiLabelDataset(ImageDataset):
-    """Upright images with targets (L,). An image that cannot be read raises an error that names it.
+    """Data set of upright images with targets (L,). An image that cannot be read raises an error that names it.
 
     timm's own data set returns the next image instead, which falsifies an evaluation.
 
@@ -62,7 +62,15 @@ class MultiLabelDataset(ImageDataset):
         bad_images: File to which the path of an unreadable image is appended in place of the error. The image is then
             black and its target nan, so that loaders and evaluators drop it.
         decoder: Reads the image files.
+
+    Attributes:
+        class_names: L names.
+        split: Name or file of the split, set by `open_split`.
+        images: Folder of the images, set by `open_split`; None if the split implies it.
     """
+
+    split: str
+    images: Optional[str]
 
     def __init__(
         self,

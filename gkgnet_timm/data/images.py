@@ -25,7 +25,7 @@ UNREADABLE = 0.01  # share of images that may be left out without a warning
 
 
 class BadImageError(UserError):
-    """An image cannot be read."""
+    """An image cannot be read: the message names it and says why."""
 
 
 def drop_duplicates(paths: Iterable[str], done: Iterable[str] = ()) -> List[str]:

@@ -184,7 +184,7 @@ def pick_images(dataset: Any, count: int) -> MultiLabelDataset:
 def hold_out(
     dataset: Any, fraction: float, seed: int, files: Optional[Collection[str]] = None
 ) -> Tuple[MultiLabelDataset, MultiLabelDataset]:
-    """Divide a split into one to train on and one to evaluate on, stratified by label, see `stratify`.
+    """Divide a split into one to train on and one to evaluate on, stratified by label.
 
     Images of a group stay together, if the data set was opened with a `group_column`.
 

@@ -58,7 +58,7 @@ def _open_pt2(path: str) -> Run:
 
 
 class Program(nn.Module):
-    """An exported model, with what commands ask of a timm model. It runs on the CPU, in the precision of the file.
+    """An exported model, with the interface of a timm model. It runs on the CPU, in the precision of the file.
 
     Args:
         path: The file.

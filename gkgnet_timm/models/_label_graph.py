@@ -29,7 +29,7 @@ LABEL_CFG = dict(  # of every model with a label graph
 
 
 class LabelGraph(NamedTuple):
-    """What the label nodes saw in a batch of images, see `LabelBranch.forward_graph`.
+    """What the label nodes saw in a batch of images: what `forward_graph` of a model returns.
 
     Attributes:
         logits: (B, L).

@@ -32,7 +32,9 @@ __all__ = ['GkgNet']
 
 
 class GkgNet(LabelBranch, PyramidVigTrunk):
-    """GKGNet. Arguments that are not listed here are those of `PyramidVig`.
+    """GKGNet: a Pyramid ViG whose maps label nodes search for their nearest patches (arXiv 2308.14378).
+
+    Arguments that are not listed here are those of `PyramidVig`.
 
     Args:
         num_classes: Number of classes L, each a label node. 0 for the trunk alone, which gives pooled patches.

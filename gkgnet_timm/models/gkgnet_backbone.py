@@ -42,7 +42,7 @@ def _check_head(num_classes: int, global_pool: Optional[str]) -> None:
 
 
 class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
-    """Label nodes over the maps of a timm model.
+    """The label graph of GKGNet over the maps of any timm model.
 
     Args:
         backbone: Name of the model in timm's registry, with a tag or without.

@@ -203,7 +203,7 @@ class PyramidVigTrunk(VigTrunk):
 
 
 class PyramidVig(WithHead, PyramidVigTrunk):
-    """Pyramid ViG.
+    """Pyramid ViG: a graph network over the nodes of four maps of falling size (arXiv 2206.00272).
 
     Args:
         img_size: Image side or (height, width) that position embedding and tables are made for.

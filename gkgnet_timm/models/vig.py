@@ -31,7 +31,9 @@ MAX_REACH = 196  # upper bound of neighbours * dilation: the nodes at 224 px
 
 
 class Vig(WithHead):
-    """ViG. The arguments that are not listed here are those of `PyramidVig`.
+    """ViG: a graph network over the nodes of one map of stride 16 (arXiv 2206.00272).
+
+    Arguments that are not listed here are those of `PyramidVig`.
 
     Args:
         depth: Number of blocks.

@@ -27,7 +27,7 @@ def take_columns(array: np.ndarray, columns: Sequence[int], fill: float) -> np.n
 
 
 class LabelReader(Reader):
-    """Image files and the classes in them.
+    """Image files and the classes in them: the base of all readers, and a reader of labels that are at hand.
 
     Args:
         root: Folder that the file names start from. See `ImageFolder` for how files are found by them.
