@@ -81,7 +81,8 @@ def make_names() -> str:
             for name in names
             if name.page == page
         ]
-        parts.append(f'## {title}\n\n{markdown(rows, dict(name="name", kind="kind", summary="what it is"))}\n')
+        table = markdown(rows, dict(name='name', kind='kind', summary='what it is'))
+        parts.append(f'## {title}\n\n{table}\n')
     return '\n'.join(parts)
 
 
