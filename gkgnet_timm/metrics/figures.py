@@ -261,7 +261,7 @@ def multilabel_metrics(
             threshold. Otherwise exactly k labels are predicted; among equal scores, those of lower class index.
 
     Returns:
-        Figures by name:
+        Figures by name, as follows.
 
         - `mAP`: Mean of the average precisions. `mAP_present`: Mean over the classes with positives.
         - `CP`, `CR`, `OP`, `OR`: Precision and recall, mean over classes (C) and overall (O).
