@@ -90,10 +90,12 @@ class Vig(WithHead):
 
     @jit_ignore
     def layers_with_maps(self) -> nn.ModuleList:
+        """Return the blocks, which `forward_intermediates` counts."""
         return self.blocks
 
     @jit_ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
+        """Return patterns of parameter names by layer, for timm's layer decay."""
         return dict(stem=r'^stem', blocks=r'^blocks\.(\d+)')
 
     def forward_blocks(
