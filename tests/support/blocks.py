@@ -1,12 +1,13 @@
 """Code in the pages: blocks, the commands in them, and code in the text. As a program: a table of what no test runs."""
 
 import configparser
+import functools
 import importlib
 import re
 import shlex
 from collections import Counter
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Tuple
 
 from packaging.requirements import Requirement
 
@@ -160,6 +161,11 @@ def read_spans(page: str) -> Iterator[Tuple[str, str]]:
         yield f'{page}:{text.count(chr(10), 0, match.start()) + 1}', ' '.join(match[2].split())
 
 
+@functools.lru_cache(maxsize=None)
+def flags_of(command: str) -> FrozenSet[str]:
+    return frozenset(parser_of(command)._option_string_actions)
+
+
 def unknown_flags(span: str) -> List[str]:
     """Flags in inline code that no command has, or not the one that is named; a command that does not exist."""
     words = span.split()
@@ -173,7 +179,7 @@ def unknown_flags(span: str) -> List[str]:
         commands = [argv[0]]
         if argv[0] not in COMMANDS:
             return commands
-    known = {flag for command in commands for flag in parser_of(command)._option_string_actions} | {'--version'}
+    known = frozenset(['--version']).union(*map(flags_of, commands))
     return [flag for flag in FLAG.findall(span) if flag not in known]
 
 

@@ -23,8 +23,11 @@ from runs import NARROW_MODEL, TINY
 from serving import command, free_port, ranks_of_torchrun
 
 from gkgnet_timm.__main__ import COMMANDS
+from gkgnet_timm.commands import selftest
 from gkgnet_timm.commands.train import parse_flags
 from gkgnet_timm.data.demo import SHAPES, demo_root
+from gkgnet_timm.selftest import run
+from gkgnet_timm.selftest.speed import Load
 
 RUN = Path('output', 'train', 'demo')
 ADDRESS = '127.0.0.1:7860'  # of serve in the pages
@@ -63,6 +66,8 @@ def make_small(argv: List[str]) -> List[str]:
     elif argv[0] == 'benchmark':
         argv = argv + SMALL_BENCHMARK
         argv += ['--compare', 'test_vit'] * ('--compare' in argv) + ['--compile', 'eager'] * ('--compile' in argv)
+    elif argv[0] == 'explain' and not {'--labels', '--patch', '--threshold', '--topk'} & {*argv}:
+        argv = [*argv, '--topk', '1']
     elif argv[0] in COMMANDS and '-j' in parser_of(argv[0])._option_string_actions and '-j' not in argv:
         argv = [*argv, '-j', '0']
     return argv
@@ -157,6 +162,7 @@ def run_page(name: str, folder: str) -> None:
     """Run the blocks of a page that are not exempt, in a folder."""
     os.chdir(folder)
     exec(GUARD, {})
+    selftest.selftest = partial(run.selftest, img_size=64, load=Load('gkgnet_ti_224', 32, 1, 2))
     page = Page()
     try:
         for block in read_blocks(name):
