@@ -23,7 +23,7 @@ OWN_TESTS = {  # they compare what their page says with what is printed, and run
     'docs/first-day.md': 'tests/commands/test_first_day.py',
     'docs/your-data.md': 'tests/commands/test_your_data.py',
 }
-LANGUAGES = ('bash', 'python', 'console', 'text', 'yaml', 'toml', 'json', 'cpp', '')
+LANGUAGES = ('bash', 'python', 'console', 'text', 'yaml', 'toml', 'json', 'cpp', 'bibtex', '')
 REASONS = ('network', 'GPU', 'data', 'installs', 'machines')
 SCRIPTS = {'train_multilabel.py': 'train', 'validate.py': 'validate'}
 FENCE = re.compile(r'^( *)(```+)([^`\n]*)\n(.*?)^ *\2$', re.S | re.M)
@@ -57,7 +57,7 @@ def read_blocks(page: str) -> List[Block]:
     for match in FENCE.finditer(text):
         indent, _, language, code = match.groups()
         comments = re.search(r'(?:^ *<!--.*-->\n)*\Z', text[: match.start()], re.M)[0]
-        reason = NOT_RUN.search(comments)
+        reason = NOT_RUN.search(comments.replace('<!-- test -->', '<!-- not run: installs, `.ci/run` runs it -->'))
         line = text.count('\n', 0, match.start()) + 2
         code = re.sub(rf'^{indent}', '', code, flags=re.M)
         blocks.append(Block(page, line, language.partition(' ')[0], code, reason and reason[1]))
@@ -91,7 +91,7 @@ def read_commands(block: Block) -> Iterator[Command]:
 
 def split_command(words: List[str]) -> Tuple[List[str], Optional[List[str]]]:
     """What starts a command of the package, and its arguments; None if the words are no command of the package."""
-    for i, word in enumerate(words):
+    for i, word in enumerate(words if words[0] != 'pip' else []):
         if word == 'gkgnet-timm' or words[i - 1 : i + 1] == ['-m', 'gkgnet_timm']:
             return words[:i], words[i + 1 :]
         if word in SCRIPTS:
@@ -171,15 +171,15 @@ def unknown_flags(span: str) -> List[str]:
     words = span.split()
     if words[0] in OTHERS:
         return []
-    starts, argv = split_command(words)
+    _, argv = split_command(words)
     if argv is None and words[0] in COMMANDS:
         argv = words
     commands = list(COMMANDS)
-    if argv and argv[0].islower() and argv[0].isascii():
+    if argv and re.fullmatch('[a-z][a-z-]*', argv[0]):  # not COMMAND, X or ...
         commands = [argv[0]]
         if argv[0] not in COMMANDS:
             return commands
-    known = frozenset(['--version']).union(*map(flags_of, commands))
+    known = frozenset(['--version', '--help']).union(*map(flags_of, commands))
     return [flag for flag in FLAG.findall(span) if flag not in known]
 
 
