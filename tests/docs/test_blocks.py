@@ -49,7 +49,8 @@ def test_blocks_run(page, world, server, tmp_path):
     copy = shutil.copytree(world, tmp_path / 'world')
     done = server.call_together([{'GKGNET_TIMM_CACHE': str(copy / 'cache')}], run_page, page, str(copy / 'folder'))[0]
     print(done.stdout)
-    assert done.code == 0, done.stderr
+    if done.code:
+        pytest.fail(f'{page}:\n{done.stderr}', pytrace=False)
 
 
 @pytest.mark.parametrize('block', EXEMPT, ids=lambda block: f'{block.page}:{block.line}')

@@ -7,7 +7,7 @@ import re
 import shlex
 from collections import Counter
 from pathlib import Path
-from typing import Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Tuple
+from typing import FrozenSet, Iterator, List, NamedTuple, Optional, Tuple
 
 from packaging.requirements import Requirement
 
@@ -113,23 +113,20 @@ def parse_flags(words: List[str]) -> None:
     parser_of(argv[0]).parse_args(argv[1:])
 
 
-def extras() -> Dict[str, List[str]]:
-    """Names of the packages of every extra; of '' those that are always needed."""
-    config = configparser.ConfigParser()
-    config.read(ROOT / 'setup.cfg')
-    listed = {**config['options.extras_require'], '': config['options']['install_requires']}
-    return {extra: [Requirement(line).name for line in text.split('\n') if line] for extra, text in listed.items()}
-
-
 def needed_packages(words: List[str]) -> List[str]:
-    """The packages that a command of pip installs, a name for each; raises a KeyError for an unknown extra."""
+    """The packages that a command of pip installs beside ours; raises a KeyError for an unknown extra."""
     if words[:2] != ['pip', 'install']:
         return []
-    named = [re.sub(r'^\.', 'gkgnet-timm', word) for word in words[2:] if not word.startswith('-')]
-    required, names = [Requirement(word) for word in named], []
-    for item in required:
-        ours = item.name == 'gkgnet-timm'
-        names += [name for extra in item.extras for name in extras()[extra]] if ours else [item.name]
+    config = configparser.ConfigParser()
+    config.read(ROOT / 'setup.cfg')
+    names = []
+    for word in words[2:]:
+        item = Requirement(re.sub(r'^\.', 'gkgnet-timm', word))
+        if item.name == 'gkgnet-timm':
+            for extra in item.extras:
+                names += needed_packages(['pip', 'install', *config['options.extras_require'][extra].split('\n')[1:]])
+        else:
+            names.append(item.name)
     return names
 
 

@@ -89,7 +89,11 @@ class Page:
             return
         for step in read_commands(block):
             print(f'$ {shlex.join(step.words)}', flush=True)
-            if code := self.start(step):
+            try:
+                code = self.start(step)
+            except Exception as error:
+                raise ValueError(f'{step.place}: {shlex.join(step.words)}') from error
+            if code:
                 sys.exit(f'{step.place}: {shlex.join(step.words)}: exit status {code}')
 
     def start(self, step: Command) -> int:
@@ -106,7 +110,7 @@ class Page:
         if words[0] == 'pip':
             return 0  # `test_blocks` has looked whether all is there
         if words[0] not in SHELL:
-            raise ValueError(f'{step.place}: no program of a page: {words[0]!r}')
+            raise ValueError(f'no program of a page: {words[0]!r}')
         with open(step.output or os.devnull, 'w') as file:
             words += ['--silent', '--show-error', '--fail'] * (words[0] == 'curl')
             return subprocess.run(words, stdout=file).returncode
