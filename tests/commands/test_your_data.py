@@ -92,6 +92,11 @@ RUN = [title for title, section in SECTIONS.items() if '<!-- file: ' in section]
 RUN += ['Divide a data set into files', 'PASCAL VOC, and own classes in its form']
 
 
+def test_all_blocks_of_commands_are_run():
+    others = [title for title in SECTIONS.keys() - {*RUN} if re.search(r'(?<! -->)\n```bash', SECTIONS[title])]
+    assert not others
+
+
 @pytest.mark.parametrize('title', RUN)
 def test_examples(title, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
