@@ -201,7 +201,7 @@ def _open(file: BinaryIO) -> Image.Image:
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
-        raise ValueError('it is in HEIC format, which needs a package: pip install pillow-heif') from None
+        raise ValueError("it is in HEIC format, which needs a package: pip install 'gkgnet-timm[heif]'") from None
     register_heif_opener()
     return Image.open(file)
 

@@ -456,7 +456,7 @@ HEIC = b'\0\0\0\x18ftypheic\0\0\0\0mif1heic'
 
 def test_heic_needs_a_package(monkeypatch):
     monkeypatch.setitem(sys.modules, 'pillow_heif', None)
-    assert 'pip install pillow-heif' in read(HEIC)[1]
+    assert "pip install 'gkgnet-timm[heif]'" in read(HEIC)[1]
 
 
 def test_heic():

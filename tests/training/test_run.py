@@ -212,7 +212,7 @@ def test_tensorboard_by_flag(tmp_path, monkeypatch):
         assert [(event.step, event.value) for event in events.Scalars(tag)] == expected
     assert [event.step for event in events.Scalars('lr')] == [1, 2, 3]
     monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
-    with pytest.raises(ValueError, match='pip install tensorboard'):
+    with pytest.raises(ValueError, match=r"pip install 'gkgnet-timm\[tensorboard\]'"):
         train([*flags, '--experiment', 'other'])
 
 
