@@ -94,12 +94,11 @@ def measured_time(rows: Sequence[Dict[str, str]]) -> str:
             key = f'{row["model"]} {row["img_size"]}'
             columns[key] = f'`{row["model"]}`, {row["img_size"]} px'
             value = f'{row["value"]} to {row["up_to"]}' if row['up_to'] else row['value']
-            figures.setdefault(row['figure'], {})[key] = value
-            commands[row['command'] or None] = None
+            figures.setdefault(row['figure'] + ' *' * (not row['command']), {})[key] = value
+            commands[row['command']] = None
         table = markdown([dict(figure=name, **values) for name, values in figures.items()], dict(figure='', **columns))
-        text = ', '.join(f'`{command}`' for command in commands if command)
-        by_hand = '; CUDA graphs by no command of the package' if None in commands else ''
-        parts.append(f'{", ".join(filter(None, machine))}: {text}{by_hand}.\n\n{table}\n')
+        sources = [f'`{command}`' if command else '* by no command of the package' for command in commands]
+        parts.append(f'{", ".join(filter(None, machine))}: {", ".join(sources)}.\n\n{table}\n')
     return '\n'.join(parts)
 
 

@@ -2,9 +2,16 @@
 
 import sys
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .version import __version__
+
+if TYPE_CHECKING:  # what is loaded on first use
+    from .explanation.explain import explain as explain
+    from .export.export import export_model as export_model
+    from .inference.predictor import class_names_of as class_names_of
+    from .inference.predictor import predict_images as predict_images
+    from .weights.load import load_model as load_model
 
 
 def _is_starting_a_command() -> bool:
@@ -22,13 +29,14 @@ def __getattr__(name: str) -> Any:
 
 
 _ON_FIRST_USE = {
+    'class_names_of': '.inference.predictor',
     'explain': '.explanation.explain',
     'export_model': '.export.export',
     'load_model': '.weights.load',
     'predict_images': '.inference.predictor',
 }
-__all__ = ['__version__', *_ON_FIRST_USE]
+__all__ = ['__version__', 'class_names_of', 'explain', 'export_model', 'load_model', 'predict_images']
 if not _is_starting_a_command():  # a command imports the models once its flags are known to be right
-    from .models import GkgNet, LabelGraph, PyramidVig, Vig
+    from .models import GkgNet, GkgNetBackbone, LabelGraph, PyramidVig, Vig
 
-    __all__ += ['GkgNet', 'LabelGraph', 'PyramidVig', 'Vig']
+    __all__ += ['GkgNet', 'GkgNetBackbone', 'LabelGraph', 'PyramidVig', 'Vig']

@@ -23,7 +23,7 @@ class GKGNetLoss(nn.Module):
     EPS = 1e-8
 
     def terms(self, logits: torch.Tensor, target: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
-        """The two summands of the loss.
+        """Return the two summands of the loss.
 
         Args:
             logits: (B, L). Anything below float32 is raised to it.
@@ -47,6 +47,7 @@ class GKGNetLoss(nn.Module):
         return bce, self.ASYMMETRIC_WEIGHT * asymmetric
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the loss of a batch, see `terms`."""
         bce, asymmetric = self.terms(logits, target)
         return bce + asymmetric
 
@@ -68,6 +69,7 @@ class KnownLoss(nn.Module):
         self.reduction = reduction
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the loss of logits (B, L) and targets (B, L)."""
         logits = logits.float()
         known = target >= 0
         target = target.where(known, 0)

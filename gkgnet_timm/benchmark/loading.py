@@ -20,7 +20,7 @@ BATCH_SIZE = 16
 MODEL = Case('gkgnet_448', 448, batch_size=2, is_training=True)
 
 
-def benchmark_loading(dataset: Dataset, img_size: int, workers: int = 2, repeat: int = 5) -> List[Dict[str, Any]]:
+def benchmark_loading(dataset: Dataset[Any], img_size: int, workers: int = 2, repeat: int = 5) -> List[Dict[str, Any]]:
     """Load a data set with the published training pipeline and with timm's default one, and train `MODEL`, in turn.
 
     Returns:

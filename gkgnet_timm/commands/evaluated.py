@@ -17,7 +17,7 @@ from ..data.splits import pick_images, select_files
 from ..evaluation.evaluate import SAME_SPLIT, Evaluation, evaluate_dataset
 from ..evaluation.results import Result
 from ..inference.device import Process
-from ..metrics import together
+from ..metrics.ranks import together
 from ..runtime import blame, check_ranges, locate
 from ..training.config import locate_split
 from ..weights.file import TrainedWith, read_training

@@ -60,7 +60,7 @@ def move_paths(trained: TrainedWith, data_dir: Optional[str]) -> TrainedWith:
     return trained._replace(config=dict(config, **{name: moved(config[name], old, data_dir) for name in names}))
 
 
-def open_selected(args: argparse.Namespace, **options: Any) -> Dataset:
+def open_selected(args: argparse.Namespace, **options: Any) -> Dataset[Any]:
     """Open the data set of the flags, see `open_split`."""
     options.update({name: getattr(args, name) for name in (*DATA_OPTIONS, *READING_OPTIONS)})
     options.update(unknown=args.unknown_labels, where=args.where)

@@ -20,7 +20,8 @@ from ..evaluation.scores_file import save_scores
 from ..evaluation.thresholds import calibrate, save_thresholds
 from ..inference.device import Process, start_process
 from ..inference.precision import agree_on_amp
-from ..metrics import average_precision, chance_level, multilabel_metrics, on_first_rank, together
+from ..metrics import average_precision, chance_level, multilabel_metrics
+from ..metrics.ranks import on_first_rank, together
 from ..report.looks import create_look
 from ..report.page import write_report
 from ..report.thumbnails import images_of_files

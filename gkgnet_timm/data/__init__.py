@@ -1,8 +1,9 @@
 from .dataset import MultiLabelDataset, create_dataset
 from .decode import Decoder
 from .demo import demo_root
-from .images import BadImageError
+from .images import BadImageError, find_images
 from .loader import create_eval_loader, create_train_loader, start_epoch
+from .readers.base import LabelReader
 from .readers.coco import CocoReader
 from .readers.gkgnet import PublishedReader
 from .readers.table import CsvReader
@@ -15,6 +16,7 @@ __all__ = [
     'CocoReader',
     'CsvReader',
     'Decoder',
+    'LabelReader',
     'MultiLabelDataset',
     'PublishedReader',
     'VocReader',
@@ -23,6 +25,7 @@ __all__ = [
     'create_train_loader',
     'create_train_transform',
     'demo_root',
+    'find_images',
     'open_split',
     'start_epoch',
 ]

@@ -160,7 +160,7 @@ class _Sizes(Dataset):
 
 
 def decode_all(dataset: MultiLabelDataset, num_workers: int) -> Tuple[np.ndarray, List[str]]:
-    """Read every image. Returns the sizes (M, 2) as (width, height), and why each of the others cannot be read."""
+    """Read every image; return the sizes (M, 2) as (width, height), and why each of the others cannot be read."""
     loader = DataLoader(_Sizes(dataset), batch_size=None, num_workers=num_workers)
     results: List[Any] = []
     with ProgressBar(len(dataset), 'reading images') as bar:

@@ -38,7 +38,7 @@ class KnownTarget:
     def __init__(self, unknown: str = 'ignore'):
         if unknown not in _UNKNOWN:
             raise ValueError(f'Unknown labels can be {", ".join(_UNKNOWN)}, not {unknown!r}.')
-        self.value = _UNKNOWN[unknown]
+        self.value: int = _UNKNOWN[unknown]
 
     def __call__(self, labels: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(self.known(labels)).float()
@@ -52,7 +52,7 @@ class KnownTarget:
 
 
 class MultiLabelDataset(ImageDataset):
-    """Upright images with targets (L,). An image that cannot be read raises an error that names it.
+    """Data set of upright images with targets (L,). An image that cannot be read raises an error that names it.
 
     timm's own data set returns the next image instead, which falsifies an evaluation.
 
@@ -62,7 +62,15 @@ class MultiLabelDataset(ImageDataset):
         bad_images: File to which the path of an unreadable image is appended in place of the error. The image is then
             black and its target nan, so that loaders and evaluators drop it.
         decoder: Reads the image files.
+
+    Attributes:
+        class_names: L names.
+        split: Name or file of the split, set by `open_split`.
+        images: Folder of the images, set by `open_split`; None if the split implies it.
     """
+
+    split: str
+    images: Optional[str]
 
     def __init__(
         self,
@@ -73,7 +81,7 @@ class MultiLabelDataset(ImageDataset):
     ):
         super().__init__('', reader=reader, target_transform=target_transform)
         self.bad_images = bad_images
-        self.decoder = decoder or Decoder()
+        self.decoder: Decoder = decoder or Decoder()
         self.class_names: List[str] = list(reader.class_to_idx or ())
 
     def __getitem__(self, index: int) -> Tuple[Any, torch.Tensor]:
@@ -195,7 +203,7 @@ def create_dataset(
     background: Optional[str] = None,
     max_pixels: Optional[int] = None,
     **options: Any,
-) -> torch.utils.data.Dataset:
+) -> Union[MultiLabelDataset, Any]:
     """Create one split of a data set. Its attribute `class_names` names the classes.
 
     Args:

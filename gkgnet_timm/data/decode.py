@@ -58,7 +58,7 @@ class Decoder:
         if not self.bits and self.trained.get('bit_depth', 'full') != 'full':
             self.bits = int(self.trained['bit_depth'])
         try:
-            self.color = ImageColor.getrgb(background)[:3]
+            self.color: Tuple[int, ...] = ImageColor.getrgb(background)[:3]
         except ValueError:
             expected = 'expected a colour, such as white, black or #808080'
             raise ValueError(f'--background is {background!r}, {expected}.') from None

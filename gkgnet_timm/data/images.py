@@ -25,7 +25,7 @@ UNREADABLE = 0.01  # share of images that may be left out without a warning
 
 
 class BadImageError(UserError):
-    """An image cannot be read."""
+    """An image cannot be read: the message names it and says why."""
 
 
 def drop_duplicates(paths: Iterable[str], done: Iterable[str] = ()) -> List[str]:
@@ -144,7 +144,7 @@ def count_unreadable(count: int, total: int, files: Sequence[str]) -> str:
     return text
 
 
-class ImageFiles(Dataset):
+class ImageFiles(Dataset[Tuple[Any, str]]):
     """Images without labels, each with the reason why it cannot be read, or ''. Unreadable images are black.
 
     Args:
@@ -154,7 +154,9 @@ class ImageFiles(Dataset):
     """
 
     def __init__(self, paths: Sequence[str], transform: Callable[[Image.Image], Any], decoder: Decoder):
-        self.paths, self.transform, self.decoder = paths, transform, decoder
+        self.paths = paths
+        self.transform = transform
+        self.decoder = decoder
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -34,9 +34,9 @@ class TrainCollate:
     """
 
     def __init__(self, num_classes: int, mixup: Optional[Dict[str, Any]] = None):
-        self.mixup = mixup and FastCollateMixup(
-            **mixup, num_classes=2 * num_classes, label_smoothing=0.0, multi_label=True
-        )
+        self.mixup: Optional[FastCollateMixup] = None
+        if mixup:
+            self.mixup = FastCollateMixup(**mixup, num_classes=2 * num_classes, label_smoothing=0.0, multi_label=True)
 
     def __call__(self, batch: List[Sample]) -> Tuple[torch.Tensor, torch.Tensor]:
         batch = sorted(batch, key=lambda sample: bool(sample[1].isnan().any()))  # readable ones first
@@ -65,7 +65,8 @@ class StreamTransform:
     """
 
     def __init__(self, decoder: Decoder, transform: Callable):
-        self.decoder, self.transform = decoder, transform
+        self.decoder = decoder
+        self.transform = transform
 
     def __call__(self, image: Any) -> Any:
         try:

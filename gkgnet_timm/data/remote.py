@@ -139,11 +139,11 @@ class _Reader:
                     name = divide_url(url)[0]
                     warnings.warn(f'{name!r}: {reason}. Is its store there?', FileWarning, stacklevel=2)
                 raise OSError(reason) from None
-            self.has_warned = False
+            self.has_warned: bool = False
             return found
 
 
-read_again = _Reader()
+read_again: _Reader = _Reader()
 
 
 def open_image(path: str) -> BinaryIO:

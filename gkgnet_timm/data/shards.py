@@ -64,11 +64,12 @@ class Shard(NamedTuple):
         return name == self.name or name.startswith(f'{self.name}/')
 
 
-class SampleImages(Dataset):
+class SampleImages(Dataset[Tuple[Any, str]]):
     """Images by their samples, each with the reason why it cannot be read, or '', see `ImageFiles`."""
 
     def __init__(self, transform: Callable[[Image.Image], Any], decoder: Decoder):
-        self.transform, self.decoder = transform, decoder
+        self.transform = transform
+        self.decoder = decoder
 
     def __getitem__(self, sample: Sample) -> Tuple[Any, str]:
         return self.decoder.read(sample.open, self.transform)

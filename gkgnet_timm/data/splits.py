@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Collection, List, Optional, Tuple, Union
 
 import numpy as np
-import torch.utils.data
 
 from ..runtime import locate
 from .check import check_files, describe, notes_of
@@ -53,7 +52,7 @@ def open_split(
     background: Optional[str] = None,
     max_pixels: Optional[int] = None,
     **table_options: Any,
-) -> torch.utils.data.Dataset:
+) -> Union[MultiLabelDataset, Any]:
     """Open a split of a data set and check that its image files exist.
 
     Arguments that are not listed here are those of `create_dataset`. Those from `input_key` to `seed` are
@@ -71,7 +70,8 @@ def open_split(
         table_options: Further arguments of `CsvReader`, for 'csv'.
 
     Returns:
-        The data set, with the attributes `class_names`, `split` and `images`: the split and folder that were opened.
+        A `MultiLabelDataset`, or for streams of timm ('hfids/', 'wds/', 'tfds/') its `IterableImageDataset`. Both have
+        the attributes `class_names`, `split` and `images`: the split and folder that were opened.
 
     Raises:
         FileNotFoundError: If an annotation file or image does not exist.
@@ -184,7 +184,7 @@ def pick_images(dataset: Any, count: int) -> MultiLabelDataset:
 def hold_out(
     dataset: Any, fraction: float, seed: int, files: Optional[Collection[str]] = None
 ) -> Tuple[MultiLabelDataset, MultiLabelDataset]:
-    """Divide a split into one to train on and one to evaluate on, stratified by label, see `stratify`.
+    """Divide a split into one to train on and one to evaluate on, stratified by label.
 
     Images of a group stay together, if the data set was opened with a `group_column`.
 

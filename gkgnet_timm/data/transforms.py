@@ -41,7 +41,7 @@ class CropMix:
 
     def __init__(self, size: Tuple[int, int], prob: float = 0.5, scale: float = 0.01, alpha: float = 0.4):
         _check_probability('Probability of CropMix', prob)
-        self.size = tuple(size)
+        self.size: Tuple[int, ...] = tuple(size)
         self.prob = prob
         self.scale = scale
         self.alpha = alpha
@@ -124,8 +124,8 @@ class NoiseErasing:
     ):
         _check_probability('Probability of erasing', prob)
         self.prob = prob
-        self.mean = 255 * torch.tensor(mean)
-        self.std = 255 * torch.tensor(std)
+        self.mean: torch.Tensor = 255 * torch.tensor(mean)
+        self.std: torch.Tensor = 255 * torch.tensor(std)
 
     def __call__(self, img: Image.Image) -> Image.Image:
         if random.random() >= self.prob:
@@ -204,7 +204,7 @@ def create_train_transform(
     mean: Tuple[float, ...] = IMAGENET_DEFAULT_MEAN,
     std: Tuple[float, ...] = IMAGENET_DEFAULT_STD,
     train_crop_mode: Optional[str] = None,
-) -> transforms.Compose:
+) -> Callable[[Image.Image], torch.Tensor]:
     """Create a training transform from RGB images to uint8 tensors (3, H, W), which timm's loader normalises.
 
     The published training uses cropmix 0.5, hflip 0.5, reprob 0.5, color_jitter 0.4 and auto_augment 'trivial'.

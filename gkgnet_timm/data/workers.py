@@ -27,7 +27,7 @@ class Place(NamedTuple):
     index: int
 
 
-class SeededSampler(Sampler):
+class SeededSampler(Sampler[Place]):
     """A sampler that hands the seed of an epoch over with each index, for `SeededDataset`.
 
     Args:
@@ -36,7 +36,9 @@ class SeededSampler(Sampler):
     """
 
     def __init__(self, sampler: Any, generator: torch.Generator):
-        self.sampler, self.generator, self.epoch = sampler, generator, 0
+        self.sampler = sampler
+        self.generator = generator
+        self.epoch: int = 0
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -49,10 +51,10 @@ class SeededSampler(Sampler):
         return (Place(self.epoch, seed, index) for index in self.sampler)
 
 
-class SeededDataset(Dataset):
+class SeededDataset(Dataset[Any]):
     """A data set whose worker seeds itself when an epoch begins, as PyTorch seeds a new one."""
 
-    def __init__(self, dataset: Dataset):
+    def __init__(self, dataset: Dataset[Any]):
         self.dataset = dataset
         self.epoch: Optional[int] = None
 

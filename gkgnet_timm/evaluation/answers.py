@@ -4,7 +4,8 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-from ..metrics import chance_by_class, check_scores, ratio
+from ..metrics import chance_by_class
+from ..metrics.figures import check_scores, ratio
 
 __all__ = ['AnswerOrder', 'find_order', 'find_permutation', 'precision_matrix']
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..metrics import ratio
+from ..metrics.figures import ratio
 
 __all__ = ['Reliability', 'reliability', 'score_histogram']
 

@@ -6,7 +6,8 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from ..metrics import Array, Threshold, average_precision, check_scores, check_threshold, ratio
+from ..metrics import Array, Threshold, average_precision
+from ..metrics.figures import check_scores, check_threshold, ratio
 from ..runtime import replacing
 from .thresholds import class_thresholds
 

@@ -4,7 +4,7 @@ from typing import Tuple
 
 import numpy as np
 
-from ..metrics import rank_positives, ratio
+from ..metrics.figures import rank_positives, ratio
 
 __all__ = [
     'MOST_CLASSES',

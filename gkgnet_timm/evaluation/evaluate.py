@@ -17,7 +17,8 @@ from ..data.check import check_labels, check_negatives
 from ..data.progress_bar import ProgressBar
 from ..inference.device import autocast_context, check_device
 from ..inference.predictor import compute_logits
-from ..metrics import MultiLabelEvaluator, Threshold, multilabel_metrics, on_first_rank, together
+from ..metrics import MultiLabelEvaluator, Threshold, multilabel_metrics
+from ..metrics.ranks import on_first_rank, together
 from ..weights.preprocessing import resolve_preprocessing
 from ..weights.thresholds import load_threshold
 from .scores_file import exact_scores, load_scores
@@ -29,17 +30,30 @@ SAME_SPLIT = 'these are the images of training, the figures do not hold for othe
 
 
 class Evaluation(NamedTuple):
-    """Metrics in percent, and the rows (N, L) they come from."""
+    """Metrics in percent, and the rows (N, L) they come from.
+
+    Attributes:
+        metrics: Those of `multilabel_metrics` without `per_class_ap`; of a model also `bce`, the mean binary
+            cross-entropy over known targets, which is no percentage.
+        scores: Probabilities (N, L).
+        ranking: What the APs are of, (N, L): logits, as probabilities near 1 tie.
+        targets: (N, L), 1 for a label, 0 for none, -1 for unknown.
+        files: N names, or positions in a stream.
+        class_names: L names.
+        threshold: Lowest score of a predicted label.
+        unreadable: Files that were left out.
+        read_image: Reads the upright image of a row; it gives None if that is gone. None without a data set of files.
+    """
 
     metrics: Dict[str, float]
-    scores: np.ndarray  # probabilities (N, L)
-    ranking: np.ndarray  # (N, L) in the same order, where scores near 1 tie: logits
-    targets: np.ndarray  # (N, L): 1, 0, or -1 for unknown
-    files: List[str]  # N names, or positions in a stream
+    scores: np.ndarray
+    ranking: np.ndarray
+    targets: np.ndarray
+    files: List[str]
     class_names: List[str]
-    threshold: Threshold  # of predicted labels
-    unreadable: List[str] = []  # files left out
-    read_image: Optional[Callable[[int], Optional[Image.Image]]] = None  # upright image of a row, None if it is gone
+    threshold: Threshold
+    unreadable: List[str] = []
+    read_image: Optional[Callable[[int], Optional[Image.Image]]] = None
 
 
 def _read_row(dataset: MultiLabelDataset, positions: np.ndarray, row: int) -> Optional[Image.Image]:

@@ -5,7 +5,8 @@ from typing import Any, List, Optional, Sequence, Union
 
 import numpy as np
 
-from ..metrics import Array, Threshold, average_precision, by_class, chance_by_class, check_threshold, ratio
+from ..metrics import Array, Threshold, average_precision, chance_by_class
+from ..metrics.figures import by_class, check_threshold, ratio
 from .class_report import check_rows
 from .curves import confusion_counts, confusion_shares, most_confused, most_frequent, precision_at
 from .figures import BLUE, ORANGE, class_styles, create_figure, save_figure, short_name

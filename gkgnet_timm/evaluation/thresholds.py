@@ -6,7 +6,8 @@ from typing import Sequence, Tuple, Union
 
 import numpy as np
 
-from ..metrics import Array, by_class, check_scores
+from ..metrics import Array
+from ..metrics.figures import by_class, check_scores
 from ..runtime import replacing
 
 __all__ = ['calibrate', 'class_thresholds', 'save_thresholds']

@@ -17,7 +17,7 @@ NEARLY_ALL = 0.95  # share of draws that a clear effect beats
 
 
 class Effect(NamedTuple):
-    """What it costs a label that its chosen patches are greyed out, against as much of the image elsewhere.
+    """How much greying out its chosen patches lowers the score of a label, against random parts of the same area.
 
     Attributes:
         file: Name of the image.

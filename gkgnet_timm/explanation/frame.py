@@ -8,9 +8,10 @@ from torchvision import transforms
 
 from timm.data.transforms import CenterCropOrPad, ResizeKeepRatio
 
-__all__ = ['Frame', 'prepare']
+__all__ = ['Box', 'Frame', 'prepare']
 
-Box = List[float]  # x0, y0, x1, y1 in pixels
+Box = List[float]
+"""Left, top, right and bottom in pixels: x0, y0, x1, y1."""
 
 
 class Frame(NamedTuple):

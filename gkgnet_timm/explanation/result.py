@@ -15,7 +15,14 @@ __all__ = ['Chosen', 'Explanation', 'Grid', 'Label']
 
 
 class Grid(NamedTuple):
-    """Patches of a stage: their rows and columns, and height and width of one in pixels that the model sees."""
+    """The patches of a stage.
+
+    Attributes:
+        stage: Stage, from 1.
+        rows: Rows of patches.
+        columns: Columns of patches.
+        cell: Height and width of a patch in pixels that the model sees.
+    """
 
     stage: int
     rows: int
@@ -24,7 +31,13 @@ class Grid(NamedTuple):
 
 
 class Label(NamedTuple):
-    """A label that is explained."""
+    """A label that is explained.
+
+    Attributes:
+        label: Name of the class.
+        score: Its probability.
+        threshold: Lowest score at which it is predicted.
+    """
 
     label: str
     score: float
@@ -57,7 +70,7 @@ class Chosen(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Where the labels of an image looked, or with a patch, where that did.
+    """Where the labels of an image looked, or in their place one patch.
 
     Attributes:
         file: Name of the image, '' if it has none.
@@ -86,11 +99,11 @@ class Explanation:
     centers: Tuple[Box, ...] = ()
 
     def to_json(self) -> List[Dict[str, Any]]:
-        """What was chosen, an object for each patch."""
+        """Return what was chosen: for each patch a dict of the fields of `Chosen`."""
         return [dict(chosen._asdict(), box=[round(side, 2) for side in chosen.box]) for chosen in self.patches]
 
     def draw(self) -> Any:
-        """The picture, as a matplotlib figure."""
+        """Draw the picture of the labels, or of the patch, as a matplotlib figure."""
         if self.patch is None:
             return draw_labels(
                 self.image, self.labels, self.patches, self.grids, self.frame.part, self.file, self.model
@@ -100,7 +113,7 @@ class Explanation:
         )
 
     def overlay(self, label: str, side: int = 224) -> Image.Image:
-        """The image, dimmed by as many as did not choose a place: stages and channel groups.
+        """Return the image, darker the fewer stages and channel groups of a label chose a place.
 
         Args:
             label: One of the labels that are explained.

@@ -1,6 +1,6 @@
 """Proof that an exported file computes what PyTorch does."""
 
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -34,19 +34,29 @@ class Difference(NamedTuple):
 
     Two programs in float32 round differently, and so choose one or the other of two neighbours that are as near. Hence
     a file is judged by its distance from float64, which may be somewhat larger than that of PyTorch in float32.
+
+    Attributes:
+        logits: Largest difference of logits.
+        scores: Mean difference of probabilities.
+        labels: Share of scores on the same side of the threshold.
+        neighbors: Share of equal neighbours, None without a label graph.
+        double: Median distance of logits from float64.
+        single: The same of PyTorch in float32.
+        single_neighbors: Share of neighbours of PyTorch in float32 that are those in float64.
+        is_right: Whether all outputs are right, for every image and every class.
     """
 
-    logits: float  # largest difference
-    scores: float  # mean difference of probabilities
-    labels: float  # share of scores on the same side of the threshold
-    neighbors: Optional[float]  # share of equal neighbours, None without a label graph
-    double: float  # median distance of logits from float64
-    single: float  # that of PyTorch in float32
-    single_neighbors: Optional[float]  # share of neighbours of PyTorch in float32 that are those in float64
-    is_right: bool  # of all outputs, for every image and every class
+    logits: float
+    scores: float
+    labels: float
+    neighbors: Optional[float]
+    double: float
+    single: float
+    single_neighbors: Optional[float]
+    is_right: bool
 
 
-def load_images(model: nn.Module, config: dict, files: Sequence[str], count: int) -> torch.Tensor:
+def load_images(model: nn.Module, config: Dict[str, Any], files: Sequence[str], count: int) -> torch.Tensor:
     """Normalised images (B, C, H, W), spread over files, or drawn ones without files.
 
     Args:
@@ -74,7 +84,7 @@ def load_images(model: nn.Module, config: dict, files: Sequence[str], count: int
 
 
 @torch.inference_mode()
-def expect(model: nn.Module, config: dict, files: Sequence[str], dynamic_size: bool) -> List[Expected]:
+def expect(model: nn.Module, config: Dict[str, Any], files: Sequence[str], dynamic_size: bool) -> List[Expected]:
     """Batches of one and of three images at the size of a model, of other sizes if it takes any, and what it gives.
 
     Raises:

@@ -22,9 +22,9 @@ class Outputs(nn.Module):
 
     def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32):
         super().__init__()
-        self.model = reparameterize_model(model).to('cpu', dtype).requires_grad_(False)
+        self.model: nn.Module = reparameterize_model(model).to('cpu', dtype).requires_grad_(False)
         self.dtype = dtype
-        self.has_neighbors = hasattr(model, 'forward_graph') and model.num_classes > 0
+        self.has_neighbors: bool = hasattr(model, 'forward_graph') and model.num_classes > 0
 
     def forward(self, images: torch.Tensor) -> Dict[str, torch.Tensor]:
         """Outputs of images (B, C, H, W).

@@ -17,12 +17,20 @@ _COLUMNS += (
 
 
 class ExportedFile(NamedTuple):
-    """A file that `export_model` wrote."""
+    """A file that `export_model` wrote.
+
+    Attributes:
+        path: Where it is.
+        seconds: Time that writing it took.
+        size: Size in bytes.
+        nodes: Nodes of a graph of ONNX, None for another file.
+        difference: How far it is from PyTorch.
+    """
 
     path: Path
-    seconds: float  # that it took
-    size: int  # bytes
-    nodes: Optional[int]  # of a graph of ONNX
+    seconds: float
+    size: int
+    nodes: Optional[int]
     difference: Difference
 
 

@@ -22,7 +22,6 @@ from .selection import is_recorded
 __all__ = ['interleave_max_relative', 'knn_neighbors']
 
 
-@register_notrace_function
 def knn_neighbors(
     x: torch.Tensor,
     y: torch.Tensor,
@@ -57,7 +56,6 @@ def knn_neighbors(
     return eager.search_neighbors(x, y, k, dilation, num_groups, position)
 
 
-@register_notrace_function
 def interleave_max_relative(x: torch.Tensor, y: torch.Tensor, neighbors: torch.Tensor) -> torch.Tensor:
     """Interleave nodes with their max-relative features, x_0, m_0, x_1, ...: the input of a graph convolution.
 
@@ -78,3 +76,7 @@ def interleave_max_relative(x: torch.Tensor, y: torch.Tensor, neighbors: torch.T
             return recorded.interleave_max_relative(x, y, neighbors)
         return operators.interleave_max_relative(x, y, neighbors, keep_winner)[0]
     return eager.interleave_max_relative(x, y, neighbors, keep_winner)[0]
+
+
+for _function in (knn_neighbors, interleave_max_relative):
+    register_notrace_function(_function)  # no decorator, which would hide their types

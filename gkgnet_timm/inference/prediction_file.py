@@ -75,7 +75,9 @@ class PredictionFile:
     """
 
     def __init__(self, path: Optional[str], form: str, files: Sequence[str], kept: int = 0):
-        self.form, self.files, self.path = form, files, path
+        self.form = form
+        self.files = files
+        self.path = path
         if path is None:
             self.stream: TextIO = sys.stdout
             if hasattr(self.stream, 'reconfigure'):  # that of Jupyter does not have it, and takes any text
@@ -87,8 +89,10 @@ class PredictionFile:
                 os.truncate(path, kept)
             mode = 'a' if kept else 'w'
             self.stream = open(path, mode, encoding='utf-8', errors=_encoding_errors(form), newline='')
-        self.width = min(_WIDEST, max((len(_printable(name)) for name in files), default=0)) if form == 'table' else 0
-        self.separator = '\n'
+        self.width: int = (
+            min(_WIDEST, max((len(_printable(name)) for name in files), default=0)) if form == 'table' else 0
+        )
+        self.separator: str = '\n'
         head = dict(csv=_csv_line(COLUMNS), json='[', table=f'{"file":<{self.width}}  labels\n')
         if not kept:
             self._write(head.get(form, ''))

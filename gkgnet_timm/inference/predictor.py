@@ -24,7 +24,9 @@ from .device import autocast_context, check_device
 __all__ = ['Prediction', 'class_names_of', 'collate', 'compute_logits', 'image_outputs', 'predict_images']
 __all__ += ['probabilities', 'sample_outputs']
 
-Prediction = Tuple[str, np.ndarray, str]  # file, scores (L,), why it cannot be read
+Prediction = Tuple[str, np.ndarray, str]
+"""File, scores (L,), and why the file cannot be read, or ''."""
+
 Forward = Callable[[torch.Tensor], torch.Tensor]  # images (B, C, H, W) -> (B, D)
 
 

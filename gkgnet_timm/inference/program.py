@@ -58,7 +58,7 @@ def _open_pt2(path: str) -> Run:
 
 
 class Program(nn.Module):
-    """An exported model, with what commands ask of a timm model. It runs on the CPU, in the precision of the file.
+    """An exported model, with the interface of a timm model. It runs on the CPU, in the precision of the file.
 
     Args:
         path: The file.
@@ -71,15 +71,16 @@ class Program(nn.Module):
 
     def __init__(self, path: Union[str, Path], config: Dict[str, Any], img_size: Optional[int] = None):
         super().__init__()
-        self.path = str(path)
-        self.pretrained_cfg = dict(config['pretrained_cfg'], architecture=config['architecture'])
+        self.path: str = str(path)
+        self.pretrained_cfg: Dict[str, Any] = dict(config['pretrained_cfg'], architecture=config['architecture'])
         for key in ('num_classes', 'label_names'):
             if key in config:
                 self.pretrained_cfg[key] = config[key]
-        self.default_cfg = self.pretrained_cfg
+        self.default_cfg: Dict[str, Any] = self.pretrained_cfg
         self.num_classes: int = self.pretrained_cfg['num_classes']
         self.num_features: int = config['exported']['embedding']
         self.is_dynamic: bool = config['exported']['dynamic_size']
+        self.size: List[int]
         channels, *self.size = self.pretrained_cfg['input_size']
         if img_size:
             self._check_sides([img_size] * 2)
@@ -90,7 +91,7 @@ class Program(nn.Module):
                     'export with --img-size, or with --dynamic-size.'
                 )
             self.pretrained_cfg.update(input_size=(channels, img_size, img_size), pool_size=None)
-        self.thresholds = None
+        self.thresholds: Optional[List[float]] = None
         if 'thresholds' in config:
             names = self.pretrained_cfg.get('label_names') or ()
             self.thresholds = check_thresholds(config['thresholds'], names, f'{CONFIG} beside {self.path!r}')

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from itertools import groupby, islice
-from typing import Any, Callable, Dict, Iterable, Iterator, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Sequence, Tuple
 
 import numpy as np
 import torch.nn as nn
@@ -50,9 +50,12 @@ class ImageShare:
     """
 
     def __init__(self, files: Sequence[str], batch_size: int, rank: int = 0, count: int = 1):
-        self.everything, self.batch_size, self.count = files, batch_size, count
-        self.files = [file for place, file in enumerate(files) if place // batch_size % count == rank]
-        self.todo, self.total = self.files, len(self.files)
+        self.everything = files
+        self.batch_size = batch_size
+        self.count = count
+        self.files: List[str] = [file for place, file in enumerate(files) if place // batch_size % count == rank]
+        self.todo = self.files
+        self.total: int = len(self.files)
 
     @property
     def listed(self) -> Sequence[str]:
@@ -66,7 +69,7 @@ class ImageShare:
     def keep(self, path: str, form: str) -> Kept:
         """Find the rows of an interrupted run to keep: what else there is, is to do."""
         kept = keep_rows(path, form, self.files, self.batch_size)
-        self.todo = drop_duplicates(self.files, done=kept.files)
+        self.todo: List[str] = drop_duplicates(self.files, done=kept.files)
         return kept
 
     def outputs(self, model: nn.Module, again: Sequence[str], **options: Any) -> Outputs:
@@ -89,11 +92,14 @@ class ShardShare:
         count: Number of processes.
     """
 
-    total, listed = 0, ()  # not known
+    total: int = 0  # not known, as the names
+    listed: Sequence[str] = ()
 
     def __init__(self, shards: Sequence[Shard], batch_size: int, rank: int = 0, count: int = 1):
-        self.everything, self.batch_size, self.count = shards, batch_size, count
-        self.shards = shards[rank::count]
+        self.everything = shards
+        self.batch_size = batch_size
+        self.count = count
+        self.shards: Sequence[Shard] = shards[rank::count]
         self.todo = self.shards
 
     def describe(self) -> Dict[str, Any]:
@@ -105,7 +111,7 @@ class ShardShare:
         kept, place = keep_shards(path, form, self.shards)
         if kept.rows and not run_file(path).is_file():
             raise ValueError(f'Cannot resume: {str(run_file(path))!r} is missing, which says what made {path!r}.')
-        self.todo = self.shards[place:]
+        self.todo: Sequence[Shard] = self.shards[place:]
         return kept
 
     def outputs(self, model: nn.Module, again: Sequence[str], **options: Any) -> Outputs:

@@ -1,6 +1,6 @@
 """Layers of the graph network: graph convolution, and blocks of it and a feed-forward network."""
 
-from typing import Optional, Tuple
+from typing import Optional, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -22,12 +22,22 @@ node_wise(DropPath)
 class GraphConv(nn.Module):
     """Max-relative graph convolution over the nearest candidates of every node, to twice the channels."""
 
-    def __init__(self, dim: int, k: int, dilation: int, num_groups: int, device=None, dtype=None):
+    def __init__(
+        self,
+        dim: int,
+        k: int,
+        dilation: int,
+        num_groups: int,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
+    ):
         super().__init__()
         self.k = k
         self.dilation = dilation
         self.num_groups = num_groups
-        self.conv = ConvBnAct(2 * dim, 2 * dim, groups=4, bias=True, act_layer=NodeGELU, device=device, dtype=dtype)
+        self.conv: ConvBnAct = ConvBnAct(
+            2 * dim, 2 * dim, groups=4, bias=True, act_layer=NodeGELU, device=device, dtype=dtype
+        )
 
     def search(
         self, x: torch.Tensor, y: torch.Tensor, position: Optional[Tuple[torch.Tensor, torch.Tensor]]
@@ -54,16 +64,16 @@ class Grapher(nn.Module):
         num_groups: int = 1,
         reduction: int = 1,
         drop_path: float = 0.0,
-        device=None,
-        dtype=None,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
     ):
         dd = {'device': device, 'dtype': dtype}
         super().__init__()
         self.reduction = reduction
-        self.fc1 = ConvBnAct(dim, dim, bias=True, apply_act=False, **dd)
-        self.graph_conv = GraphConv(dim, k, dilation, num_groups, **dd)
-        self.fc2 = ConvBnAct(2 * dim, dim, bias=True, apply_act=False, **dd)
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.fc1: ConvBnAct = ConvBnAct(dim, dim, bias=True, apply_act=False, **dd)
+        self.graph_conv: GraphConv = GraphConv(dim, k, dilation, num_groups, **dd)
+        self.fc2: ConvBnAct = ConvBnAct(2 * dim, dim, bias=True, apply_act=False, **dd)
+        self.drop_path: nn.Module = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
 
     def search(
         self,
@@ -93,12 +103,18 @@ class Grapher(nn.Module):
 class FeedForward(nn.Module):
     """Two pointwise convolutions."""
 
-    def __init__(self, dim: int, drop_path: float = 0.0, device=None, dtype=None):
+    def __init__(
+        self,
+        dim: int,
+        drop_path: float = 0.0,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
+    ):
         dd = {'device': device, 'dtype': dtype}
         super().__init__()
-        self.fc1 = ConvBnAct(dim, 4 * dim, bias=True, act_layer=NodeGELU, **dd)
-        self.fc2 = ConvBnAct(4 * dim, dim, bias=True, apply_act=False, **dd)
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.fc1: ConvBnAct = ConvBnAct(dim, 4 * dim, bias=True, act_layer=NodeGELU, **dd)
+        self.fc2: ConvBnAct = ConvBnAct(4 * dim, dim, bias=True, apply_act=False, **dd)
+        self.drop_path: nn.Module = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.fc1(x)  # (B, C, H, W) -> (B, 4C, H, W)
@@ -125,13 +141,13 @@ class Block(nn.Module):
         num_groups: int = 1,
         reduction: int = 1,
         drop_path: float = 0.0,
-        device=None,
-        dtype=None,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
     ):
         dd = {'device': device, 'dtype': dtype}
         super().__init__()
-        self.grapher = Grapher(dim, k, dilation, num_groups, reduction, drop_path, **dd)
-        self.ffn = FeedForward(dim, drop_path, **dd)
+        self.grapher: Grapher = Grapher(dim, k, dilation, num_groups, reduction, drop_path, **dd)
+        self.ffn: FeedForward = FeedForward(dim, drop_path, **dd)
 
     def forward(
         self,

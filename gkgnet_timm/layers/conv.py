@@ -90,5 +90,5 @@ class ConvBnAct(ConvNormAct):
         if self.training:
             raise ValueError('A model in training mode cannot be reparameterized, call eval() first.')
         if isinstance(self.bn, (nn.BatchNorm2d, nn.SyncBatchNorm)):
-            self.conv = fuse_conv_bn_eval(self.conv, self.bn)
-            self.bn = self.bn.act
+            self.conv: nn.Module = fuse_conv_bn_eval(self.conv, self.bn)
+            self.bn: nn.Module = self.bn.act

@@ -1,6 +1,6 @@
 """Positions of nodes: the relative term of the neighbour search and the absolute embedding."""
 
-from typing import Optional, Tuple
+from typing import Optional, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -84,7 +84,14 @@ class RelativePosition(nn.Module):
 
     MAX_CACHED = 8
 
-    def __init__(self, dim: int, reduction: int, grid_size: Tuple[int, int], device=None, dtype=None):
+    def __init__(
+        self,
+        dim: int,
+        reduction: int,
+        grid_size: Tuple[int, int],
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
+    ):
         super().__init__()
         self.dim = dim
         self.reduction = reduction

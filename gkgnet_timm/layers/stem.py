@@ -1,6 +1,6 @@
 """The stem: from images to the first nodes."""
 
-from typing import Tuple, Union
+from typing import Optional, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -38,8 +38,8 @@ class Stem(nn.Module):
         dynamic_img_pad: bool = False,
         stride: int = 4,
         img_stride: int = STRIDE,
-        device=None,
-        dtype=None,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
     ):
         dd = {'device': device, 'dtype': dtype}
         super().__init__()

@@ -23,7 +23,7 @@ class _Rows:
     def __init__(self) -> None:
         self.blocks: List[torch.Tensor] = []
         self.batches: List[torch.Tensor] = []
-        self.waiting = 0  # bytes of the batches
+        self.waiting: int = 0  # bytes of the batches
 
     def append(self, rows: torch.Tensor) -> None:
         self.batches.append(rows)
@@ -66,7 +66,7 @@ class MultiLabelEvaluator(MultiLabelClassificationEvaluator):
     """
 
     default_metric = 'mAP'
-    metric_names = ('loss', 'mAP', 'mAP_present', 'CF1', 'OF1', 'CP', 'CR', 'OP', 'OR') + tuple(
+    metric_names: Tuple[str, ...] = ('loss', 'mAP', 'mAP_present', 'CF1', 'OF1', 'CP', 'CR', 'OP', 'OR') + tuple(
         f'{name}_top3' for name in ('CP', 'CR', 'OP', 'CF1', 'OR', 'OF1')
     )
 
@@ -78,11 +78,13 @@ class MultiLabelEvaluator(MultiLabelClassificationEvaluator):
         threshold: Threshold = 0.5,
     ) -> None:
         super().__init__(device, max_samples=max_samples)
-        self.threshold = check_threshold(threshold, torch.as_tensor(threshold).numel())
+        self.threshold: np.ndarray = check_threshold(threshold, torch.as_tensor(threshold).numel())
 
     def reset(self) -> None:
         super().reset()
-        self.outputs, self.targets, self.positions = _Rows(), _Rows(), _Rows()
+        self.outputs: _Rows = _Rows()
+        self.targets: _Rows = _Rows()
+        self.positions: _Rows = _Rows()
         self.gathered: Optional[Tuple[np.ndarray, np.ndarray, np.ndarray]] = None
         self.images: Optional[int] = None
 

@@ -26,7 +26,11 @@ __all__ = [
 ]
 
 Array = Union[np.ndarray, torch.Tensor]
+"""Array of numpy, or tensor on any device."""
+
 Threshold = Union[float, Sequence[float], Array]
+"""Lowest score of a predicted label, in (0, 1): one for all classes, or L in the order of the classes."""
+
 AREA_RANGES = {'small': (0, 32**2), 'medium': (32**2, 96**2), 'large': (96**2, np.inf)}  # px^2, COCO's
 PART = 1 << 20
 
@@ -152,7 +156,16 @@ def average_precision(scores: Array, targets: Array) -> np.ndarray:
 
 
 def chance_by_class(targets: np.ndarray) -> np.ndarray:
-    """Average precision (L,) in [0, 1] of scores that ignore the image: the share of positives among known targets."""
+    """Compute the average precision of every class that scores get which ignore the image.
+
+    It is the share of positives among known targets.
+
+    Args:
+        targets: (N, L), 1 for a label, 0 for none, -1 for unknown.
+
+    Returns:
+        (L,) in [0, 1], float64. 0 for a class without known targets.
+    """
     positives, known = np.zeros((2, targets.shape[1]), dtype=np.int64)
     for rows in _row_parts(targets.shape):
         positives += (targets[rows] > 0).sum(axis=0)
@@ -161,7 +174,11 @@ def chance_by_class(targets: np.ndarray) -> np.ndarray:
 
 
 def chance_level(targets: np.ndarray) -> float:
-    """mAP in percent of scores that ignore the image."""
+    """Compute the mAP, in percent, of scores that ignore the image: the mean of `chance_by_class`.
+
+    Args:
+        targets: (N, L), 1 for a label, 0 for none, -1 for unknown.
+    """
     return float(100 * chance_by_class(targets).mean())
 
 

@@ -176,8 +176,8 @@ def create_backbone(
     dynamic_img_size: Optional[bool] = None,
     dynamic_img_pad: Optional[bool] = None,
     cache_dir: Union[str, Path, None] = None,
-    device=None,
-    dtype=None,
+    device: Union[str, torch.device, None] = None,
+    dtype: Optional[torch.dtype] = None,
 ) -> Tuple[nn.Module, Taps]:
     """Create a timm model without its classifier, and find the maps that it gives to a label graph.
 

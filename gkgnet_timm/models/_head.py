@@ -1,6 +1,6 @@
 """The head of Pyramid ViG and ViG: pooling, a hidden layer and a classifier."""
 
-from typing import Optional
+from typing import Optional, Union
 
 import torch
 import torch.nn as nn
@@ -9,6 +9,7 @@ from timm.layers import SelectAdaptivePool2d, get_device_dtype
 
 from ..layers.conv import ConvBnAct
 from ._checks import check_classifier, check_options, check_positive
+from ._compat import jit_ignore
 from ._trunk import VigTrunk
 
 __all__ = ['PyramidVigHead', 'WithHead']
@@ -24,22 +25,28 @@ class PyramidVigHead(nn.Module):
         hidden_size: int,
         pool_type: str = 'avg',
         drop_rate: float = 0.0,
-        device=None,
-        dtype=None,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
     ):
         dd = {'device': device, 'dtype': dtype}
         super().__init__()
         self.hidden_size = hidden_size
         self.global_pool = SelectAdaptivePool2d(pool_type=pool_type)
-        self.pre_logits = ConvBnAct(in_features, hidden_size, bias=True, act_layer=nn.GELU, **dd)
+        self.pre_logits: ConvBnAct = ConvBnAct(in_features, hidden_size, bias=True, act_layer=nn.GELU, **dd)
         self.flatten = nn.Flatten(1) if pool_type else nn.Identity()
-        self.drop = nn.Dropout(drop_rate)
+        self.drop: nn.Dropout = nn.Dropout(drop_rate)
         self.fc = nn.Linear(hidden_size, num_classes, **dd) if num_classes > 0 else nn.Identity()
 
-    def reset(self, num_classes: int, pool_type: Optional[str] = None, device=None, dtype=None) -> None:
+    def reset(
+        self,
+        num_classes: int,
+        pool_type: Optional[str] = None,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
+    ) -> None:
         """Replace the classifier, and the pooling unless it is None."""
         if pool_type is not None:
-            self.global_pool = SelectAdaptivePool2d(pool_type=pool_type)
+            self.global_pool: SelectAdaptivePool2d = SelectAdaptivePool2d(pool_type=pool_type)
             self.flatten = nn.Flatten(1) if pool_type else nn.Identity()
         self.fc = nn.Identity()
         if num_classes > 0:
@@ -62,9 +69,15 @@ def _init_classifier(fc: nn.Linear) -> None:
 class WithHead(VigTrunk):
     """Trunk with that head as `head`, which its subclasses build last."""
 
-    @torch.jit.ignore
+    @jit_ignore
     def build_head(
-        self, num_classes: int, global_pool: str, hidden_size: int, drop_rate: float, device=None, dtype=None
+        self,
+        num_classes: int,
+        global_pool: str,
+        hidden_size: int,
+        drop_rate: float,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
     ) -> None:
         """Add the head, and initialise the whole model."""
         check_classifier(num_classes, global_pool)
@@ -72,18 +85,18 @@ class WithHead(VigTrunk):
         check_options(drop_rate=drop_rate)
         self.num_classes = num_classes
         self.head_hidden_size = hidden_size
-        self.head = PyramidVigHead(
+        self.head: PyramidVigHead = PyramidVigHead(
             self.num_features, num_classes, hidden_size, global_pool, drop_rate, device=device, dtype=dtype
         )
         self.init_weights()
 
-    @torch.jit.ignore
+    @jit_ignore
     def _init_weights(self, module: nn.Module, name: str = '') -> None:
         super()._init_weights(module, name)
         if isinstance(module, nn.Linear):
             _init_classifier(module)
 
-    @torch.jit.ignore
+    @jit_ignore
     def get_classifier(self) -> nn.Module:
         return self.head.fc
 
@@ -91,7 +104,7 @@ class WithHead(VigTrunk):
         """Replace the classifier, or remove it for 0 classes. The pooling stays unless one is given."""
         pool_type = self.head.global_pool.pool_type if global_pool is None else global_pool
         check_classifier(num_classes, pool_type)
-        self.num_classes = num_classes
+        self.num_classes: int = num_classes
         self.head.reset(num_classes, global_pool, **get_device_dtype(self))
 
     def remove_head(self) -> None:

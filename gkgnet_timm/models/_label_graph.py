@@ -1,6 +1,6 @@
 """The label graph of GKGNet: label nodes that choose patches in the maps of a trunk, and the scores of classes."""
 
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -13,6 +13,7 @@ from ..layers.block import Block
 from ..layers.checkpoint import checkpoint_block
 from ..layers.conv import ConvBnAct
 from ._checks import check_positive
+from ._compat import jit_ignore
 from ._edges import blocks_of_layers, recorded_edges
 
 __all__ = ['LABEL_CFG', 'LABEL_CLASSIFIER', 'LabelBranch', 'LabelGraph', 'LabelStage', 'init_label_branch']
@@ -28,7 +29,7 @@ LABEL_CFG = dict(  # of every model with a label graph
 
 
 class LabelGraph(NamedTuple):
-    """What the label nodes saw in a batch of images, see `LabelBranch.forward_graph`.
+    """What the label nodes saw in a batch of images: what `forward_graph` of a model returns.
 
     Attributes:
         logits: (B, L).
@@ -66,8 +67,8 @@ class LabelStage(nn.Module):
         drop_path: float = 0.0,
         project: bool = True,
         patch_dim: Optional[int] = None,
-        device=None,
-        dtype=None,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
     ):
         dd = {'device': device, 'dtype': dtype}
         super().__init__()
@@ -111,8 +112,8 @@ class LabelBranch:
         num_groups: int,
         label_depth: int,
         drop_path_rates: Sequence[float],
-        device=None,
-        dtype=None,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
     ) -> None:
         """Build label stages and classifier.
 
@@ -129,10 +130,15 @@ class LabelBranch:
             dtype: Type of parameters and buffers.
         """
         check_positive(label_k=label_k, label_depth=label_depth, num_groups=num_groups)
-        self.num_classes = self.num_prefix_tokens = num_classes
-        self.label_k, self.label_depth, self.num_groups = label_k, label_depth, num_groups
-        self.label_dims, self.patch_dims, self.pooled_dim = tuple(dims), tuple(patch_dims), pooled_dim
-        self.label_drop_path_rates = tuple(drop_path_rates)
+        self.num_classes: int = num_classes
+        self.num_prefix_tokens: int = num_classes
+        self.label_k = label_k
+        self.label_depth = label_depth
+        self.num_groups = num_groups
+        self.label_dims: Tuple[int, ...] = tuple(dims)
+        self.patch_dims: Tuple[int, ...] = tuple(patch_dims)
+        self.pooled_dim: int = pooled_dim
+        self.label_drop_path_rates: Tuple[float, ...] = tuple(drop_path_rates)
         self.grad_checkpointing = False
         self._build_label_stages(device=device, dtype=dtype)
         self._build_classifier(device=device, dtype=dtype)
@@ -143,8 +149,10 @@ class LabelBranch:
             setattr(self, name, getattr(self, name)[:count])
         self.pooled_dim = pooled_dim
 
-    def _build_label_stages(self, device=None, dtype=None) -> None:
-        self.label_stages = nn.ModuleList()
+    def _build_label_stages(
+        self, device: Union[str, torch.device, None] = None, dtype: Optional[torch.dtype] = None
+    ) -> None:
+        self.label_stages: nn.ModuleList = nn.ModuleList()
         if self.num_classes == 0:
             return
         last = len(self.label_dims) - 1
@@ -164,15 +172,19 @@ class LabelBranch:
                 )
             )
 
-    def _build_classifier(self, device=None, dtype=None) -> None:
+    def _build_classifier(
+        self, device: Union[str, torch.device, None] = None, dtype: Optional[torch.dtype] = None
+    ) -> None:
         dd = {'device': device, 'dtype': dtype}
-        self.label_embed = self.head_label = self.head_patch = None
+        self.label_embed: Optional[nn.Embedding] = None
+        self.head_label: Optional[nn.Linear] = None
+        self.head_patch: Optional[nn.Linear] = None
         if self.num_classes > 0:
             self.label_embed = nn.Embedding(self.num_classes, self.label_dims[0], **dd)
             self.head_label = nn.Linear(self.label_dims[-1], self.num_classes, **dd)  # row c scores node c
             self.head_patch = nn.Linear(self.pooled_dim, self.num_classes, **dd)
 
-    @torch.jit.ignore
+    @jit_ignore
     def get_classifier(self) -> Tuple[nn.Module, ...]:
         """The modules with one row per class: the two score layers and the label embedding."""
         if self.num_classes == 0:
@@ -183,7 +195,8 @@ class LabelBranch:
         """Replace the classifier by a fresh one. The label stages stay, unless there were none or 0 classes remain."""
         dd = get_device_dtype(self)
         had_label_stages = len(self.label_stages) > 0
-        self.num_classes = self.num_prefix_tokens = num_classes
+        self.num_classes = num_classes
+        self.num_prefix_tokens = num_classes
         if num_classes == 0 or not had_label_stages:
             self._build_label_stages(**dd)
             named_apply(self._init_weights, self.label_stages)
@@ -217,7 +230,7 @@ class LabelBranch:
         label_scores = (nodes * self.head_label.weight).sum(dim=-1) + self.head_label.bias  # (B, L, D) -> (B, L)
         return label_scores + self.head_patch(pooled)
 
-    @torch.jit.ignore
+    @jit_ignore
     def forward_graph(self, x: torch.Tensor, patches: bool = False) -> LabelGraph:
         """Logits and the label graph that led to them, for pictures and analysis.
 

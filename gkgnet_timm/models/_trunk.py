@@ -1,6 +1,6 @@
 """What Pyramid ViG, GKGNet and ViG have in common: the stem, and the timm interface to layers in a row."""
 
-from typing import List, Set, Tuple, Union
+from typing import List, Optional, Set, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -11,7 +11,7 @@ from ..layers.image_size import STRIDE
 from ..layers.position import RelativePosition
 from ..layers.stem import Stem
 from ._checks import check_options, check_positive
-from ._compat import feature_take_indices, update_model_input_size
+from ._compat import feature_take_indices, jit_ignore, update_model_input_size
 
 __all__ = ['VigTrunk']
 
@@ -34,8 +34,8 @@ class VigTrunk(nn.Module):
         pos_embed_init: str,
         stem_stride: int = 4,
         stride: int = STRIDE,
-        device=None,
-        dtype=None,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
     ):
         super().__init__()
         check_positive(in_chans=in_chans)
@@ -45,21 +45,21 @@ class VigTrunk(nn.Module):
         self.in_chans = in_chans
         self.pos_embed_init = pos_embed_init
         self._traits = {'fixed_input_size': not dynamic_img_size}
-        self.stem = Stem(
+        self.stem: Stem = Stem(
             in_chans, dim, img_size, dynamic_img_size, dynamic_img_pad, stem_stride, stride, device=device, dtype=dtype
         )
 
-    @torch.jit.ignore
+    @jit_ignore
     def layers_with_maps(self) -> nn.ModuleList:
         """The layers that `forward_intermediates` counts."""
         raise NotImplementedError
 
-    @torch.jit.ignore
+    @jit_ignore
     def init_weights(self) -> None:
         """Initialise every parameter and buffer, as published."""
         named_apply(self._init_weights, self)
 
-    @torch.jit.ignore
+    @jit_ignore
     def _init_weights(self, module: nn.Module, name: str = '') -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode='fan_in', nonlinearity='relu')
@@ -71,19 +71,19 @@ class VigTrunk(nn.Module):
         elif isinstance(module, RelativePosition):
             module.init_non_persistent_buffers()
 
-    @torch.jit.ignore
+    @jit_ignore
     def no_weight_decay(self) -> Set[str]:
         # the published recipe decays the position and label embeddings; timm exempts norms and biases by their shape
         return set()
 
-    @torch.jit.ignore
+    @jit_ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade the activations of the blocks for a second forward pass in training."""
         for module in self.modules():
             if hasattr(module, 'grad_checkpointing'):
                 module.grad_checkpointing = enable
 
-    @torch.jit.ignore
+    @jit_ignore
     def set_input_size(self, img_size: Union[int, Tuple[int, int]]) -> None:
         """Set the image size of the model: resample the position embedding and rebuild the position tables.
 
@@ -104,7 +104,8 @@ class VigTrunk(nn.Module):
         take_indices, max_index = feature_take_indices(len(layers), indices)
         if prune_head or max_index < len(layers) - 1:
             del layers[max_index + 1 :]
-            self.num_features = self.head_hidden_size = self.feature_info[max_index]['num_chs']
+            self.num_features: int = self.feature_info[max_index]['num_chs']
+            self.head_hidden_size: int = self.num_features
             self.remove_head()
         return take_indices
 

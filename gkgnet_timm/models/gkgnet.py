@@ -16,12 +16,13 @@ import torch.nn as nn
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import global_pool_nlc
-from timm.models import generate_default_cfgs, register_model
+from timm.models import DefaultCfg, generate_default_cfgs, register_model
 
 from ..class_names import COCO_CLASSES, UNVERIFIED
 from ..graph.layout import to_nodes
 from ..weights.source import GKGNET_FILE, VIG_FILES
 from ._checks import check_classifier, check_options
+from ._compat import jit_ignore
 from ._convert import check_tensors, complete, convert_keys
 from ._label_graph import LABEL_CFG, LABEL_CLASSIFIER, LabelBranch, init_label_branch
 from ._pretrained import build_model, on_hub
@@ -31,7 +32,9 @@ __all__ = ['GkgNet']
 
 
 class GkgNet(LabelBranch, PyramidVigTrunk):
-    """GKGNet. Arguments that are not listed here are those of `PyramidVig`.
+    """GKGNet: a Pyramid ViG whose maps label nodes search for their nearest patches (arXiv 2308.14378).
+
+    Arguments that are not listed here are those of `PyramidVig`.
 
     Args:
         num_classes: Number of classes L, each a label node. 0 for the trunk alone, which gives pooled patches.
@@ -59,8 +62,8 @@ class GkgNet(LabelBranch, PyramidVigTrunk):
         dynamic_img_size: bool = True,
         dynamic_img_pad: bool = False,
         pos_embed_init: str = 'resample',
-        device=None,
-        dtype=None,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
     ):
         check_classifier(num_classes, global_pool)
         check_options(drop_rate=drop_rate)
@@ -70,7 +73,7 @@ class GkgNet(LabelBranch, PyramidVigTrunk):
             pos_embed_init, **dd
         )  # fmt: skip
         self.global_pool = global_pool
-        self.head_drop = nn.Dropout(drop_rate)
+        self.head_drop: nn.Dropout = nn.Dropout(drop_rate)
         firsts = itertools.accumulate((0, *depths[:-1]))  # the first block of each stage in the trunk
         self._build_label_branch(
             num_classes,
@@ -85,13 +88,13 @@ class GkgNet(LabelBranch, PyramidVigTrunk):
         )
         self.init_weights()
 
-    @torch.jit.ignore
+    @jit_ignore
     def _init_weights(self, module: nn.Module, name: str = '') -> None:
         super()._init_weights(module, name)
         if name in ('head_label', 'head_patch'):
             init_label_branch(module, name)
 
-    @torch.jit.ignore
+    @jit_ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
         matcher = super().group_matcher(coarse)
         # in groups of blocks, after those of its stage
@@ -105,7 +108,7 @@ class GkgNet(LabelBranch, PyramidVigTrunk):
         """
         check_classifier(num_classes, self.global_pool if global_pool is None else global_pool)
         if global_pool is not None:
-            self.global_pool = global_pool
+            self.global_pool: str = global_pool
         self._reset_labels(num_classes)
 
     def _forward_maps(self, x: torch.Tensor) -> Tuple[torch.Tensor, List[torch.Tensor]]:
@@ -175,7 +178,7 @@ def _in1k(width: str, img_size: int = 224) -> Dict[str, Any]:
 
 
 # the first tag of a model is its default
-default_cfgs = generate_default_cfgs(
+default_cfgs: Dict[str, DefaultCfg] = generate_default_cfgs(
     {
         'gkgnet_224.in1k': _in1k('s'),
         'gkgnet_448.in1k': _in1k('s', 448),

@@ -17,12 +17,12 @@ import torch
 import torch.nn as nn
 
 from timm.layers import calculate_drop_path_rates, to_2tuple
-from timm.models import generate_default_cfgs, named_apply, register_model, resolve_pretrained_cfg
+from timm.models import DefaultCfg, generate_default_cfgs, named_apply, register_model, resolve_pretrained_cfg
 
 from ..runtime import one_line
 from ._backbone import Matcher, backbone_cfg, check_pooling, create_backbone, filter_backbone, prefix_groups
 from ._checks import check_classifier, check_options, check_positive, check_size
-from ._compat import feature_take_indices, get_global_pool, get_model_traits, update_model_input_size
+from ._compat import feature_take_indices, get_global_pool, get_model_traits, jit_ignore, update_model_input_size
 from ._convert import check_tensors, complete, unwrap
 from ._label_graph import LABEL_CFG, LABEL_CLASSIFIER, LabelBranch, init_label_branch
 from ._pretrained import build_model
@@ -42,7 +42,7 @@ def _check_head(num_classes: int, global_pool: Optional[str]) -> None:
 
 
 class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
-    """Label nodes over the maps of a timm model.
+    """The label graph of GKGNet over the maps of any timm model.
 
     Args:
         backbone: Name of the model in timm's registry, with a tag or without.
@@ -90,8 +90,8 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         dynamic_img_size: Optional[bool] = None,
         dynamic_img_pad: Optional[bool] = None,
         cache_dir: Union[str, Path, None] = None,
-        device=None,
-        dtype=None,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
     ):
         dd = {'device': device, 'dtype': dtype}
         super().__init__()
@@ -108,6 +108,7 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         if label_dim is not None and label_dim % unit:
             raise ValueError(f'label_dim must be a multiple of {unit} for num_groups={num_groups}, got {label_dim}.')
         self.in_chans = in_chans
+        self.backbone: nn.Module
         self.backbone, taps = create_backbone(
             backbone,
             pretrained=pretrained_backbone,
@@ -120,19 +121,19 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
             **dd,
         )
         self.out_indices: List[int] = list(taps.indices)
-        self.norm_maps = taps.norm
+        self.norm_maps: bool = taps.norm
         infos = [dict(info) for info in self.backbone.feature_info]
-        self.feature_info = [
+        self.feature_info: List[Dict[str, Any]] = [
             dict(infos[i], num_chs=dim, module=f'backbone.{infos[i]["module"]}')
             for i, dim in zip(taps.indices, taps.dims)
         ]
         self.global_pool = get_global_pool(self.backbone) if global_pool is None else global_pool
-        self.num_features = self.backbone.num_features
-        self.head_hidden_size = taps.pooled_dim
+        self.num_features: int = self.backbone.num_features
+        self.head_hidden_size: int = taps.pooled_dim
         self._traits = {'fixed_input_size': get_model_traits(self.backbone)['fixed_input_size']}
         if kind := scripted_kind(self.backbone):
             setattr(self, f'is_{kind}', True)
-        self.head_drop = nn.Dropout(drop_rate)
+        self.head_drop: nn.Dropout = nn.Dropout(drop_rate)
         dims = [label_dim or min(dim, _WIDEST) // unit * unit for dim in taps.dims]
         if 0 in dims:
             raise ValueError(f'num_groups={num_groups}: a map has {min(taps.dims)} channels, give a label_dim.')
@@ -144,37 +145,37 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         )
         self._init_labels()
 
-    @torch.jit.ignore
+    @jit_ignore
     def _init_weights(self, module: nn.Module, name: str = '') -> None:
         init_label_branch(module, name)
 
-    @torch.jit.ignore
+    @jit_ignore
     def _init_labels(self) -> None:
         named_apply(self._init_weights, self.label_stages)
         for name in LABEL_CLASSIFIER:
             if self.num_classes > 0:
                 self._init_weights(getattr(self, name), name)
 
-    @torch.jit.ignore
+    @jit_ignore
     def init_weights(self) -> None:
         """Initialise the label branch, and the backbone as timm does where it can."""
         if hasattr(self.backbone, 'init_weights'):
             self.backbone.init_weights()
         self._init_labels()
 
-    @torch.jit.ignore
+    @jit_ignore
     def no_weight_decay(self) -> Set[str]:
         names = self.backbone.no_weight_decay() if hasattr(self.backbone, 'no_weight_decay') else ()
         return {f'backbone.{name}' for name in names}
 
-    @torch.jit.ignore
+    @jit_ignore
     def group_matcher(self, coarse: bool = False) -> Matcher:
         # the label branch is in no group: it starts fresh, so layer decay takes it for the last layer
         if not hasattr(self.backbone, 'group_matcher'):
             raise ValueError(f'{type(self.backbone).__name__} has no groups of layers, as --layer-decay needs them.')
         return prefix_groups(self.backbone.group_matcher(coarse=coarse), 'backbone.')
 
-    @torch.jit.ignore
+    @jit_ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade activations for a second forward pass in training.
 
@@ -189,7 +190,7 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         for stage in self.label_stages:
             stage.grad_checkpointing = enable
 
-    @torch.jit.ignore
+    @jit_ignore
     def set_input_size(self, img_size: Union[int, Tuple[int, int]]) -> None:
         """Set the image size of the backbone, if it is made for one.
 
@@ -303,7 +304,8 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
             prune_norm = prune_norm and not self.norm_maps  # maps pass it
             self.backbone.prune_intermediate_layers([self.out_indices[max_index]], prune_norm, True)
             self.out_indices = self.out_indices[: max_index + 1]
-            self.num_features = self.head_hidden_size = self.feature_info[max_index]['num_chs']
+            self.num_features = self.feature_info[max_index]['num_chs']
+            self.head_hidden_size = self.num_features
             self.global_pool = ''  # of a backbone without a head
             self._reset_labels(0)
             self._keep_maps(max_index + 1, self.num_features)
@@ -344,7 +346,9 @@ BACKBONES = {
     'gkgnet_vit_small': 'vit_small_patch16_224',
     'gkgnet_efficientnet_lite0': 'efficientnet_lite0',
 }
-default_cfgs = generate_default_cfgs({name: _cfg(backbone) for name, backbone in BACKBONES.items()})
+default_cfgs: Dict[str, DefaultCfg] = generate_default_cfgs(
+    {name: _cfg(backbone) for name, backbone in BACKBONES.items()}
+)
 
 
 def _create_gkgnet_backbone(variant: str, pretrained: bool = False, **kwargs: Any) -> GkgNetBackbone:

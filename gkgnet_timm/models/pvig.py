@@ -16,7 +16,7 @@ import torch.nn as nn
 
 from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 from timm.layers import calculate_drop_path_rates
-from timm.models import generate_default_cfgs, register_model
+from timm.models import DefaultCfg, generate_default_cfgs, register_model
 
 from ..layers.block import Block
 from ..layers.checkpoint import checkpoint_block
@@ -24,7 +24,7 @@ from ..layers.conv import ConvBnAct
 from ..layers.position import RelativePosition
 from ..weights.source import VIG_FILES
 from ._checks import check_channels, check_positive, check_stages
-from ._compat import feature_take_indices
+from ._compat import feature_take_indices, jit_ignore
 from ._convert import check_tensors, complete, convert_keys
 from ._head import WithHead
 from ._pretrained import build_model
@@ -50,18 +50,19 @@ class Stage(nn.Module):
         k: int,
         num_groups: int,
         downsample: bool = True,
-        device=None,
-        dtype=None,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
     ):
         dd = {'device': device, 'dtype': dtype}
         super().__init__()
         self.grad_checkpointing = False
+        self.downsample: nn.Module
         if downsample:
             self.downsample = ConvBnAct(in_dim, dim, 3, stride=2, bias=True, apply_act=False, **dd)
         else:
             self.downsample = nn.Identity()
-        self.relative_position = RelativePosition(dim, reduction, grid_size, **dd)
-        self.blocks = nn.ModuleList(
+        self.relative_position: RelativePosition = RelativePosition(dim, reduction, grid_size, **dd)
+        self.blocks: nn.ModuleList = nn.ModuleList(
             [
                 Block(dim, k, dilation, num_groups, reduction, drop_path=rate, **dd)
                 for dilation, rate in zip(dilations, drop_path)
@@ -97,8 +98,8 @@ class PyramidVigTrunk(VigTrunk):
         dynamic_img_size: bool,
         dynamic_img_pad: bool,
         pos_embed_init: str,
-        device=None,
-        dtype=None,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
     ):
         dd = {'device': device, 'dtype': dtype}
         check_stages(depths, dims)
@@ -107,11 +108,11 @@ class PyramidVigTrunk(VigTrunk):
         super().__init__(
             img_size, in_chans, dims[0], drop_path_rate, dynamic_img_size, dynamic_img_pad, pos_embed_init, **dd
         )
-        self.depths = tuple(depths)
-        self.drop_path_rates = calculate_drop_path_rates(drop_path_rate, sum(depths))
+        self.depths: Tuple[int, ...] = tuple(depths)
+        self.drop_path_rates: List[float] = calculate_drop_path_rates(drop_path_rate, sum(depths))
         dilations = [max(1, min(index // 4 + 1, MAX_REACH // k)) for index in range(sum(depths))]
-        self.stages = nn.ModuleList()
-        self.feature_info = []
+        self.stages: nn.ModuleList = nn.ModuleList()
+        self.feature_info: List[Dict[str, Any]] = []
         first = 0  # index of the first block of the stage
         for i, (depth, dim, grid_size) in enumerate(zip(depths, dims, self._grid_sizes())):
             self.stages.append(
@@ -130,22 +131,23 @@ class PyramidVigTrunk(VigTrunk):
             )
             self.feature_info.append(dict(num_chs=dim, reduction=2 ** (i + 2), module=f'stages.{i}'))
             first += depth
-        self.num_features = self.head_hidden_size = dims[-1]
+        self.num_features: int = dims[-1]
+        self.head_hidden_size: int = dims[-1]
 
     def _grid_sizes(self) -> List[Tuple[int, int]]:
         height, width = self.stem.img_size
         return [(height // 2**i, width // 2**i) for i in range(2, 6)]
 
-    @torch.jit.ignore
+    @jit_ignore
     def layers_with_maps(self) -> nn.ModuleList:
         return self.stages
 
-    @torch.jit.ignore
+    @jit_ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
         blocks = [(r'^stages\.(\d+)\.downsample', (0,)), (r'^stages\.(\d+)\.blocks\.(\d+)', None)]
         return dict(stem=r'^stem', blocks=[(r'^stages\.(\d+)', None)] if coarse else blocks)
 
-    @torch.jit.ignore
+    @jit_ignore
     def set_input_size(self, img_size: Union[int, Tuple[int, int]]) -> None:
         super().set_input_size(img_size)
         for stage, grid_size in zip(self.stages, self._grid_sizes()):
@@ -201,7 +203,7 @@ class PyramidVigTrunk(VigTrunk):
 
 
 class PyramidVig(WithHead, PyramidVigTrunk):
-    """Pyramid ViG.
+    """Pyramid ViG: a graph network over the nodes of four maps of falling size (arXiv 2206.00272).
 
     Args:
         img_size: Image side or (height, width) that position embedding and tables are made for.
@@ -239,8 +241,8 @@ class PyramidVig(WithHead, PyramidVigTrunk):
         dynamic_img_size: bool = True,
         dynamic_img_pad: bool = False,
         pos_embed_init: str = 'resample',
-        device=None,
-        dtype=None,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
     ):
         dd = {'device': device, 'dtype': dtype}
         super().__init__(
@@ -285,7 +287,7 @@ def vig_cfg(url: str = '', **kwargs: Any) -> Dict[str, Any]:
     }
 
 
-default_cfgs = generate_default_cfgs(
+default_cfgs: Dict[str, DefaultCfg] = generate_default_cfgs(
     {
         'pvig_ti_224.in1k': vig_cfg(VIG_FILES['pvig_ti_224']),
         'pvig_s_224.in1k': vig_cfg(VIG_FILES['pvig_s_224']),

@@ -12,13 +12,13 @@ import torch
 import torch.nn as nn
 
 from timm.layers import calculate_drop_path_rates
-from timm.models import generate_default_cfgs, register_model
+from timm.models import DefaultCfg, generate_default_cfgs, register_model
 
 from ..layers.block import Block
 from ..layers.checkpoint import checkpoint_block
 from ..weights.source import VIG_FILES
 from ._checks import check_channels, check_positive, check_size
-from ._compat import feature_take_indices
+from ._compat import feature_take_indices, jit_ignore
 from ._convert import check_tensors, complete, convert_keys
 from ._head import WithHead
 from ._pretrained import build_model
@@ -31,7 +31,9 @@ MAX_REACH = 196  # upper bound of neighbours * dilation: the nodes at 224 px
 
 
 class Vig(WithHead):
-    """ViG. The arguments that are not listed here are those of `PyramidVig`.
+    """ViG: a graph network over the nodes of one map of stride 16 (arXiv 2206.00272).
+
+    Arguments that are not listed here are those of `PyramidVig`.
 
     Args:
         depth: Number of blocks.
@@ -58,8 +60,8 @@ class Vig(WithHead):
         dynamic_img_size: bool = True,
         dynamic_img_pad: bool = False,
         pos_embed_init: str = 'resample',
-        device=None,
-        dtype=None,
+        device: Union[str, torch.device, None] = None,
+        dtype: Optional[torch.dtype] = None,
     ):
         dd = {'device': device, 'dtype': dtype}
         check_positive(depth=depth, embed_dim=embed_dim, k=k, num_groups=num_groups)
@@ -74,21 +76,23 @@ class Vig(WithHead):
         ks = [k + k * index // max(1, depth - 1) for index in range(depth)]
         dilations = [max(1, min(index // 4 + 1, MAX_REACH // (2 * k))) for index in range(depth)]
         drop_path = calculate_drop_path_rates(drop_path_rate, depth)
-        self.blocks = nn.ModuleList(
+        self.blocks: nn.ModuleList = nn.ModuleList(
             [
                 Block(embed_dim, neighbors, dilation, num_groups, drop_path=rate, **dd)
                 for neighbors, dilation, rate in zip(ks, dilations, drop_path)
             ]
         )
-        self.feature_info = [dict(num_chs=embed_dim, reduction=STRIDE, module=f'blocks.{i}') for i in range(depth)]
+        self.feature_info: List[Dict[str, Any]] = [
+            dict(num_chs=embed_dim, reduction=STRIDE, module=f'blocks.{i}') for i in range(depth)
+        ]
         self.num_features = embed_dim
         self.build_head(num_classes, global_pool, hidden_size, drop_rate, **dd)
 
-    @torch.jit.ignore
+    @jit_ignore
     def layers_with_maps(self) -> nn.ModuleList:
         return self.blocks
 
-    @torch.jit.ignore
+    @jit_ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
         return dict(stem=r'^stem', blocks=r'^blocks\.(\d+)')
 
@@ -160,7 +164,7 @@ def _cfg(name: str, smallest: int, **kwargs: Any) -> Dict[str, Any]:
     return vig_cfg(VIG_FILES[name], pool_size=(14, 14), min_input_size=(3, smallest, smallest), **kwargs)
 
 
-default_cfgs = generate_default_cfgs(
+default_cfgs: Dict[str, DefaultCfg] = generate_default_cfgs(
     {
         'vig_ti_224.in1k': _cfg('vig_ti_224', 128),
         'vig_s_224.in1k': _cfg('vig_s_224', 144),

@@ -15,7 +15,8 @@ from ..evaluation.curves import (
     precision_at,
 )
 from ..evaluation.evaluate import Evaluation
-from ..metrics import by_class, chance_by_class, check_threshold, ratio, threshold_figures
+from ..metrics import chance_by_class
+from ..metrics.figures import by_class, check_threshold, ratio, threshold_figures
 from .gallery import Gallery, pick
 from .label_errors import find_label_errors
 from .words import describe_data, explain_calibration, explain_figures

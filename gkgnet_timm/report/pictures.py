@@ -7,7 +7,7 @@ from PIL import Image
 
 from ..data.progress_bar import ProgressBar
 from ..evaluation.evaluate import Evaluation
-from ..metrics import check_threshold
+from ..metrics.figures import check_threshold
 from .gallery import Gallery, Item, in_turn
 from .thumbnails import Album
 from .words import explain_gallery

@@ -46,8 +46,8 @@ class Album:
     """
 
     def __init__(self, images: int):
-        self.limit = MOST_BYTES / max(1, images)
-        self.left = MOST_BYTES
+        self.limit: float = MOST_BYTES / max(1, images)
+        self.left: int = MOST_BYTES
 
     def add(self, image: Image.Image) -> Optional[str]:
         """Return the address of a thumbnail, None if the page has no room for it."""

@@ -26,7 +26,9 @@ class Explainer:
     """
 
     def __init__(self, scorer: Scorer, explain: Callable[..., Any], is_vig: bool):
-        self.scorer, self.explain_image, self.is_vig = scorer, explain, is_vig
+        self.scorer = scorer
+        self.explain_image = explain
+        self.is_vig = is_vig
         self._images: 'OrderedDict[str, Image.Image]' = OrderedDict()  # of the thread that reads
         self._answers: 'OrderedDict[Any, bytes]' = OrderedDict()  # of the thread that computes
 

@@ -85,13 +85,17 @@ class Scorer:
         amp_dtype: str = 'bfloat16',
         channels_last: bool = False,
     ):
-        self.model, self.names, self.max_pixels = model, list(names), max_pixels
-        self.thresholds = np.broadcast_to(np.asarray(thresholds, dtype=np.float32), len(self.names))
-        self.config = resolve_preprocessing(model)
+        self.model = model
+        self.names: List[str] = list(names)
+        self.max_pixels = max_pixels
+        self.thresholds: np.ndarray = np.broadcast_to(np.asarray(thresholds, dtype=np.float32), len(self.names))
+        self.config: Dict[str, Any] = resolve_preprocessing(model)
         decoder = Decoder(bit_depth, background, max_pixels, MODES[self.config['input_size'][0]])
-        self.decoder = decoder.for_model(model.pretrained_cfg)
-        self.device = check_device(device)
-        self.amp, self.amp_dtype, self.channels_last = amp, amp_dtype, channels_last
+        self.decoder: Decoder = decoder.for_model(model.pretrained_cfg)
+        self.device: torch.device = check_device(device)
+        self.amp = amp
+        self.amp_dtype = amp_dtype
+        self.channels_last = channels_last
         model.to(self.device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
         self._transform = create_transform(**self.config, use_prefetcher=True)
         self._autocast = autocast_context(self.device, amp, amp_dtype)

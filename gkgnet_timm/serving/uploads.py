@@ -24,9 +24,11 @@ class UploadLimit:
     """
 
     def __init__(self, app: ASGIApp, limit: int, is_busy: Callable[[], bool]):
-        self.app, self.limit, self.is_busy = app, limit, is_busy
+        self.app = app
+        self.limit = limit
+        self.is_busy = is_busy
         sentence = f'The upload is larger than the {limit / 1e6:g} MB that this server takes.'
-        self.refusal = JSONResponse({'detail': sentence}, 413)
+        self.refusal: JSONResponse = JSONResponse({'detail': sentence}, 413)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope['type'] != 'http' or scope['method'] != 'POST':

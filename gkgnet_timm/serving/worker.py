@@ -29,7 +29,7 @@ class Job(NamedTuple):
 
     read: Callable[[], Tuple[Any, str]]
     work: Optional[Callable[[List[Any]], List[Any]]]
-    future: Future
+    future: Future[Any]
 
 
 class Worker:
@@ -42,7 +42,9 @@ class Worker:
     """
 
     def __init__(self, score: Callable[[List[Any]], Sequence[Any]], batch_size: int, limit: int):
-        self.score, self.batch_size, self.limit = score, batch_size, limit
+        self.score = score
+        self.batch_size = batch_size
+        self.limit = limit
         self._waiting: queue.Queue = queue.Queue()
         self._ready: queue.Queue = queue.Queue(batch_size)  # a slow model keeps images from being read
         self._lock, self._closed = threading.Lock(), False
@@ -60,7 +62,7 @@ class Worker:
 
     def submit(
         self, reads: Sequence[Callable[[], Tuple[Any, str]]], work: Optional[Callable[[Any], Any]] = None
-    ) -> List[Future]:
+    ) -> List[Future[Any]]:
         """Queue images, all of them or none, for the scores of the model, or for other work on each alone.
 
         Raises:

@@ -117,7 +117,7 @@ class SafeSaver(CheckpointSaver):
         if not self.first_number and self.checkpoint_files:
             names = ', '.join(sorted(os.path.basename(file) for file, _ in self.checkpoint_files))
             print(f'Checkpoints of an earlier version keep their names, which count epochs from 0: {names}.')
-        self.first_number = 1
+        self.first_number: int = 1
         files = [file for file, value in self.checkpoint_files if value == self.best_metric]
         best = [path] if self.best_epoch == epoch else files[:1]  # of equally good ones the first is the earliest
         if self.best_epoch is not None and best:

@@ -25,7 +25,7 @@ CHECK_IMAGES = '`python -m gkgnet_timm check-data` with the same data flags says
 
 
 class TrainingError(UserError):
-    """Training cannot go on."""
+    """Training cannot go on: too many losses or scores are not finite."""
 
 
 @torch.no_grad()

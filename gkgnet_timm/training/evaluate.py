@@ -15,7 +15,8 @@ from ..data.check import check_negatives
 from ..data.progress_bar import ProgressBar
 from ..inference.device import Process
 from ..inference.predictor import compute_logits
-from ..metrics import MultiLabelEvaluator, chance_level, on_first_rank
+from ..metrics import MultiLabelEvaluator, chance_level
+from ..metrics.ranks import on_first_rank
 from .checkpoint import TrainTask
 from .config import TrainConfig
 from .epoch import CHECK_IMAGES, TrainingError

@@ -96,10 +96,12 @@ class RunLog:
     """
 
     def __init__(self, config: TrainConfig, folder: Path, first_epoch: int, wandb_id: Optional[str] = None):
-        self.summary = folder / 'summary.csv'
-        self.wandb_id = (wandb_id or uuid.uuid4().hex[:8]) if config.log_wandb else None
-        self.wandb = _start_wandb(config, self.wandb_id) if config.log_wandb else None
-        self.tensorboard = _start_tensorboard(folder / 'tensorboard', first_epoch) if config.log_tensorboard else None
+        self.summary: Path = folder / 'summary.csv'
+        self.wandb_id: Optional[str] = (wandb_id or uuid.uuid4().hex[:8]) if config.log_wandb else None
+        self.wandb: Any = _start_wandb(config, self.wandb_id) if config.log_wandb else None
+        self.tensorboard: Any = (
+            _start_tensorboard(folder / 'tensorboard', first_epoch) if config.log_tensorboard else None
+        )
         _trim(self.summary, first_epoch)
 
     def write(

@@ -22,15 +22,20 @@ class Progress:
     """
 
     def __init__(self, epochs: int, start_epoch: int, updates: int, log_interval: int):
-        self.epochs, self.start_epoch, self.updates, self.log_interval = epochs, start_epoch, updates, log_interval
-        self.start = time.perf_counter()
+        self.epochs = epochs
+        self.start_epoch = start_epoch
+        self.updates = updates
+        self.log_interval = log_interval
+        self.start: float = time.perf_counter()
 
     @contextmanager
     def show(self, epoch: int) -> Iterator[None]:
         """Show the updates of an epoch, from 0. Its bar stays on the screen, however the epoch ends."""
-        self.epoch, self.images = epoch, 0
-        self.epoch_start = time.perf_counter()
+        self.epoch = epoch
+        self.images: int = 0
+        self.epoch_start: float = time.perf_counter()
         what, hidden = f'epoch {epoch + 1}/{self.epochs}', not sys.stdout.isatty()
+        self.bar: ProgressBar
         with ProgressBar(self.updates, what, '{postfix}', hidden=hidden, leave=True) as self.bar:
             yield
 

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import re
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Type, Union
 
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -16,7 +16,7 @@ __all__ = ['HTTPError', 'LAYOUT', 'TrainedWith', 'find_problem', 'load_weights',
 
 LAYOUT = 2  # of a run's files: since then names count epochs from 1, and the metric `loss` is that of training
 MOST_DEPTH, MOST_VALUES = 8, 1_000_000  # of what a checkpoint was trained with
-HTTPError = HfHubHTTPError.__bases__[0]  # of the HTTP client that the installed version uses
+HTTPError: Type[Exception] = HfHubHTTPError.__bases__[0]  # of the HTTP client that the installed version uses
 
 PROGRAMS = ('.onnx', '.pt2')  # exported models
 OF_CONFIG = ('.safetensors', *PROGRAMS)  # files of weights whose classes are in the config.json beside them

@@ -13,7 +13,8 @@ from forked import fork
 
 from timm.data.distributed_sampler import OrderedDistributedSampler
 
-from gkgnet_timm.metrics import MultiLabelEvaluator, on_first_rank, ranks
+from gkgnet_timm.metrics import MultiLabelEvaluator, ranks
+from gkgnet_timm.metrics.ranks import on_first_rank
 
 RANK_CASES = {'even': 12, 'padded': 13, 'one': 1, 'stream': 15}
 

@@ -40,9 +40,10 @@ class Switch(argparse.BooleanOptionalAction):
 
     def __init__(self, option_strings: List[str], dest: str, help: str = '', **kwargs: Any):
         super().__init__([name for name in option_strings if not name.startswith('--no-')], dest, **kwargs)
-        self.help, self.default = help, False
+        self.help: Optional[str] = help
+        self.default: Any = False
         negated = [name for name in option_strings if name.startswith('--no-')]
-        self.option_strings = [*self.option_strings, *negated, *(f'--{name[5:]}' for name in negated)]
+        self.option_strings: Sequence[str] = [*self.option_strings, *negated, *(f'--{name[5:]}' for name in negated)]
         self._means_true = {*option_strings}
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Optional[str] = None) -> None:

@@ -27,7 +27,7 @@ def take_columns(array: np.ndarray, columns: Sequence[int], fill: float) -> np.n
 
 
 class LabelReader(Reader):
-    """Image files and the classes in them.
+    """Image files and the classes in them: the base of all readers, and a reader of labels that are at hand.
 
     Args:
         root: Folder that the file names start from. See `ImageFolder` for how files are found by them.
@@ -63,10 +63,11 @@ class LabelReader(Reader):
             files, targets = [name for name, kept in zip(files, keep) if kept], targets[keep]
         if not len(files):
             raise ValueError(f'{str(source)!r} lists no images{"" if keep is None else " with a label"}.')
-        self.root = Path(root)
-        self.targets = targets
-        self.source = str(source)
+        self.root: Path = Path(root)
+        self.targets: np.ndarray = targets
+        self.source: str = str(source)
         self.notes: List[str] = []
+        self.files: List[str]
         self.files, self._similar = self._find_files(files)
 
     def _find_files(self, names: Sequence[str]) -> Tuple[List[str], Dict[str, str]]:
@@ -138,7 +139,7 @@ class LabelReader(Reader):
                 f'{count} are not listed here and count as {state} in all images: {first_names(missing)}.'
             )
         self._take_columns([index.get(name, -1) for name in class_names])
-        self.class_names = check_names(class_names, self.source)
+        self.class_names: List[str] = check_names(class_names, self.source)
 
     def _take_columns(self, columns: List[int]) -> None:
         self.targets = take_columns(self.targets, columns, self.unlisted)

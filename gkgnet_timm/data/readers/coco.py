@@ -200,8 +200,8 @@ class CocoReader(LabelReader):
         super().__init__(
             images, [files[i] for i in order], targets, [names[i] for i in kept], annotations, keep=labelled
         )
-        self.areas = areas if labelled is None else areas[labelled]
-        self.notes += notes
+        self.areas: np.ndarray = areas if labelled is None else areas[labelled]
+        self.notes.extend(notes)
 
     def _take_columns(self, columns: List[int]) -> None:
         super()._take_columns(columns)

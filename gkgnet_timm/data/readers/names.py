@@ -49,7 +49,7 @@ class ImageFolder:
     """
 
     def __init__(self, root: Union[str, Path]):
-        self.root = Path(root)
+        self.root: Path = Path(root)
         self.extended: Dict[str, str] = {}
         self._tops = tuple(dict.fromkeys((os.path.abspath(root), os.path.realpath(root))))
         self._folders: Dict[str, Optional[str]] = {'': ''}

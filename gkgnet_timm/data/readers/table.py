@@ -148,7 +148,7 @@ class CsvReader(LabelReader):
         except ValueError as error:
             raise ValueError(f'{str(table)!r}: {error}') from error
         targets, names, meaning, more = understood
-        self.meaning = meaning._replace(unknown=unknown)
+        self.meaning: Meaning = meaning._replace(unknown=unknown)
         notes += more
         labelled = (targets != 0 if unknown == 'positive' else targets > 0).any(axis=1) if drop_unlabelled else None
         if drop_unlabelled and (dropped := len(files) - int(labelled.sum())):
@@ -156,7 +156,7 @@ class CsvReader(LabelReader):
         super().__init__(images, files, targets, names, table, keep=labelled)
         self.notes[:0] = notes
         if groups is not None:
-            self.groups = groups if labelled is None else groups[labelled]
+            self.groups: np.ndarray = groups if labelled is None else groups[labelled]
 
 
 def _split_condition(where: str) -> Tuple[str, str]:

@@ -96,7 +96,7 @@ class VocReader(LabelReader):
         names = [part.image(image_id) for part in parts for image_id in part.image_ids]
         labelled = targets.any(axis=1) if drop_unlabelled else None
         super().__init__(root, names, targets, class_names, f'{root} {split}', labelled)
-        self.notes += notes
+        self.notes.extend(notes)
 
 
 class _Part:
