@@ -329,7 +329,7 @@ def test_the_same_pixels_everywhere(tmp_path, channels):
         loader = create_train_loader(dataset, config, transform, 8, CPU, workers)
         start_epoch(loader, 0, 0, 0)
         ((images, _),) = loader
-        order = list(loader.sampler)
+        order = list(getattr(loader.sampler, 'sampler', loader.sampler))  # that of workers which live on wraps it
         results.append(images[[order.index(i) for i in range(len(order))]])
         evaluated = config | dict(interpolation='bicubic', crop_pct=1.0, crop_mode='center')
         ((images, _),) = create_eval_loader(dataset, evaluated, 8, CPU, workers)
