@@ -80,7 +80,7 @@ class Vig(WithHead):
                 for neighbors, dilation, rate in zip(ks, dilations, drop_path)
             ]
         )
-        self.feature_info = [dict(num_chs=embed_dim, reduction=STRIDE, module=f'blocks.{i}') for i in range(depth)]
+        self.feature_info = [dict(num_chs=embed_dim, reduction=STRIDE, module=f'blocks.{i}.map') for i in range(depth)]
         self.num_features = embed_dim
         self.build_head(num_classes, global_pool, hidden_size, drop_rate, **dd)
 
