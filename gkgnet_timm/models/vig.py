@@ -83,7 +83,7 @@ class Vig(WithHead):
             ]
         )
         self.feature_info: List[Dict[str, Any]] = [
-            dict(num_chs=embed_dim, reduction=STRIDE, module=f'blocks.{i}') for i in range(depth)
+            dict(num_chs=embed_dim, reduction=STRIDE, module=f'blocks.{i}.map') for i in range(depth)
         ]
         self.num_features = embed_dim
         self.build_head(num_classes, global_pool, hidden_size, drop_rate, **dd)
