@@ -241,6 +241,8 @@ def test_device_that_is_not_here(choose, monkeypatch):
     monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: False)
     with pytest.raises(ValueError, match="^--device 'mps': this machine or this PyTorch has no MPS, give cpu.$"):
         choose('mps')
+    with pytest.raises(ValueError, match="^--device 'gpu' is unknown, expected such as cpu, cuda, cuda:1 or mps.$"):
+        choose('gpu')
 
 
 def test_training_on_a_device_that_is_not_here(tmp_path, monkeypatch, capsys):
