@@ -194,7 +194,10 @@ def is_heif(file: BinaryIO) -> bool:
 
 def _open(file: BinaryIO) -> Image.Image:
     try:
-        return Image.open(file)
+        opened = Image.open(file)
+        if opened.format == 'EPS':  # whatever the file is called
+            raise ValueError('it is in EPS format, which Pillow reads by starting Ghostscript: convert it to PNG')
+        return opened
     except UnidentifiedImageError:
         if not is_heif(file):
             raise ValueError('it is not an image of a known format') from None

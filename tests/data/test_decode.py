@@ -216,6 +216,7 @@ def test_floats_from_0_to_1(order):
         (tiff(np.int16([[[-1000], [3000]]])), 'levels are -1000 to 3000, expected none below 0'),
         (tiff(scaled(COLOUR, 4095), planar=2), '16 bits with its colours in separate planes'),
         (png(scaled(COLOUR, 4095))[:300], "truncated"),
+        (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n', 'EPS'),  # it is a program
     ],
 )
 def test_what_cannot_be_read_says_why(content, message):
