@@ -30,7 +30,8 @@ def execute(notebook: nbformat.NotebookNode, folder: str) -> None:
     Raises:
         CellExecutionError: If one fails.
     """
-    NotebookClient(notebook, timeout=1800, coalesce_streams=True, resources=dict(metadata=dict(path=folder))).execute()
+    client = NotebookClient(notebook, timeout=1800, coalesce_streams=True, resources=dict(metadata=dict(path=folder)))
+    client.execute(env=dict(os.environ, PYTHONWARNINGS='ignore:IProgress'))  # of tqdm, where there is no ipywidgets
 
 
 def to_jpeg(png: str) -> str:
@@ -55,7 +56,6 @@ def clean(notebook: nbformat.NotebookNode, folder: str) -> None:
 
 
 def main() -> None:
-    os.environ['PYTHONWARNINGS'] = 'ignore:IProgress'  # of tqdm, where there is no ipywidgets
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         execute(notebook, folder)
