@@ -12,12 +12,13 @@ from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = 'project/'
+PAGES = ('*.md', 'results/*.md', 'tests/*/*.md')
 LINK = re.compile(r'(\]\(|^\[[^]]+\]: )([^)\s#:]+)', re.MULTILINE)
 
 
 def on_files(files, config):
     """Add the Markdown files of the project, and notebooks as Markdown with the pictures that they show."""
-    for path in [*ROOT.glob('*.md'), *ROOT.glob('results/*.md')]:
+    for path in [path for pattern in PAGES for path in ROOT.glob(pattern)]:
         add(path.relative_to(ROOT).as_posix(), files, config)
     for notebook in [file for file in files if file.src_uri.endswith('.ipynb')]:
         names = {'unique_key': Path(notebook.src_uri).stem}  # what names of pictures begin with
@@ -42,7 +43,8 @@ def on_page_markdown(markdown, page, config, files):
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[2]))
         if target.startswith('..') or not (ROOT / target).is_file():
             return match[0]
-        add(target, files, config)
+        if not target.endswith(('.md', '.ipynb')):  # too late for pages
+            add(target, files, config)
         return match[1] + posixpath.relpath(site_path(target), posixpath.dirname(here) or '.')
 
     return LINK.sub(rewrite, markdown)

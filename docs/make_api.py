@@ -38,7 +38,6 @@ class Name(NamedTuple):
 
     path: str
     page: str
-    kind: str
     docstring: str
 
     @property
@@ -67,7 +66,7 @@ def public_names() -> List[Name]:
     for page in dict.fromkeys(pages):
         for path in DIRECTIVE.findall((API / f'{page}.md').read_text(encoding='utf-8')):
             found = find(path)
-            names.append(Name(path, page, found.kind.value, found.docstring.value if found.docstring else ''))
+            names.append(Name(path, page, found.docstring.value if found.docstring else ''))
     return names
 
 
@@ -77,11 +76,12 @@ def make_names() -> str:
     for page in dict.fromkeys(name.page for name in names):
         title = (API / f'{page}.md').read_text(encoding='utf-8').partition('\n')[0].lstrip('# ')
         rows = [
-            dict(name=f'[`{name.path}`]({page}.md#{name.path})', kind=name.kind, summary=name.summary)
+            dict(name=f'[`{name.path}`]({page}.md#{name.path})', summary=name.summary)
             for name in names
             if name.page == page
         ]
-        parts.append(f'## {title}\n\n{markdown(rows, dict(name="name", kind="kind", summary="what it is"))}\n')
+        table = markdown(rows, dict(name='name', summary='what it is'))
+        parts.append(f'## {title}\n\n{table}\n')
     return '\n'.join(parts)
 
 

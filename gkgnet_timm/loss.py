@@ -15,6 +15,12 @@ class GKGNetLoss(nn.Module):
     In timm's terms BinaryCrossEntropy(smoothing=0.2), which makes targets 0.1 and 0.9, plus
     AsymmetricLossMultiLabel(gamma_neg=2, gamma_pos=0, clip=0.05), which timm computes in float32 whatever it is given.
     The loss of a perfect fit is not 0: with 80 classes and 3 labels an image it is about 27.
+
+    Attributes:
+        SMOOTHING: Target of an absent label in the cross-entropy; that of a present one is 1 minus this.
+        ASYMMETRIC_WEIGHT: Factor of the asymmetric loss.
+        CLIP: Probability below which an absent label has no asymmetric loss.
+        EPS: Lowest number of which a logarithm is taken.
     """
 
     SMOOTHING = 0.1

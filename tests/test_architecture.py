@@ -40,7 +40,10 @@ PRIVATE = {  # private names of torch, and why there is no way around them
     'torch._higher_order_ops.scan.scan': 'has no public name; exporters of PyTorch know it alone as a loop of slices',
     'torch._subclasses.FakeTensorMode': 'has no public name; the documentation of PyTorch imports it from there',
     'torch.utils._python_dispatch._get_current_dispatch_mode': 'nothing public tells that operators are recorded',
-    'torch.nn.modules.module._has_any_global_hook': 'nothing public tells of the hooks of all modules',
+    'torch.nn.modules.module._global_backward_hooks': 'nothing public tells of the hooks of all modules',
+    'torch.nn.modules.module._global_backward_pre_hooks': 'nothing public tells of the hooks of all modules',
+    'torch.nn.modules.module._global_forward_hooks': 'nothing public tells of the hooks of all modules',
+    'torch.nn.modules.module._global_forward_pre_hooks': 'nothing public tells of the hooks of all modules',
     'torch.nn.modules.batchnorm._BatchNorm': 'the base class of batch norms has no other name; timm imports it, too',
 }
 

@@ -55,18 +55,19 @@ def _conv_backward(
 def run_on_shapes(model: nn.Module, img_size: int, *counters: FlopCounterMode, is_training: bool = False) -> int:
     """Run a pass or training step of a model on tensors that have shapes only, and return the number of images.
 
-    The model may be on the meta device; its weights have no values afterwards. The graph is the dense one, so that
-    counters see the method, not its implementation.
+    The model may be on the meta device. The graph is the dense one, so that counters see the method, not its
+    implementation.
     """
     # not no_grad: there the counter fails on parameters that require a gradient
     model = model.train(is_training).requires_grad_(is_training)
     batch_size = 2  # BatchNorm in training refuses a single value
     with FakeTensorMode(allow_non_fake_inputs=True), contextlib.ExitStack() as stack:
-        model.to_empty(device='cpu')
         use_dense_graph(model)
+        state = (*model.named_parameters(), *model.named_buffers())
+        shapes = {name: torch.empty_like(x, device='cpu').requires_grad_(x.requires_grad) for name, x in state}
         for counter in counters:
             stack.enter_context(counter)
-        logits = model(torch.empty(batch_size, 3, img_size, img_size))
+        logits = torch.func.functional_call(model, shapes, torch.empty(batch_size, 3, img_size, img_size))
         if is_training:
             logits.sum().backward()
     return batch_size

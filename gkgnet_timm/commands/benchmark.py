@@ -145,7 +145,7 @@ def main(argv: Optional[List[str]] = None) -> List[Dict[str, Any]]:
     if args.csv:
         write_csv(args.csv, rows)
     if len(failed) == len(rows):
-        raise ValueError('Nothing could be measured.')
+        raise ValueError('Nothing could be measured: the lines above say why.')
     if args.plot:
         draw_plot(args.plot, rows, title)
     return rows

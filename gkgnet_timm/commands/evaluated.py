@@ -10,7 +10,7 @@ import timm
 
 from ..data import Decoder
 from ..data.check import describe
-from ..data.dataset import DATASETS, TIMM_DATASETS
+from ..data.dataset import DATASETS, check_dataset_name
 from ..data.images import describe_unreadable
 from ..data.readers.table_cells import Meaning
 from ..data.splits import pick_images, select_files
@@ -86,8 +86,8 @@ def parse_evaluation(
         args = parser.parse_args(argv, argparse.Namespace(**defaults))
     args.checkpoint = checkpoint
     check_ranges(args, RANGES)
-    if args.dataset and args.dataset not in DATASETS and not args.dataset.startswith(TIMM_DATASETS):
-        raise ValueError(f'Unknown --dataset {args.dataset!r}, expected {", ".join(DATASETS + TIMM_DATASETS)}.')
+    if args.dataset:
+        check_dataset_name(args.dataset)
     return args, trained
 
 

@@ -23,10 +23,11 @@ from .readers.gkgnet import PublishedReader
 from .readers.table import TABLE_OPTIONS, CsvReader
 from .readers.voc import VocReader
 
-__all__ = ['KnownTarget', 'MultiLabelDataset', 'create_dataset', 'form_of']
+__all__ = ['KnownTarget', 'MultiLabelDataset', 'check_dataset_name', 'create_dataset', 'form_of']
 
 DATASETS = ('demo', 'coco', 'voc', 'gkgnet', 'csv')
 TIMM_DATASETS = ('hfds/', 'hfids/', 'wds/', 'tfds/')
+_OF_TIMM = ', '.join(f'{kind}...' for kind in TIMM_DATASETS)
 _FORMS = {'.csv': 'csv', '.tsv': 'csv', '.json': 'coco', '.data': 'gkgnet'}
 _UNKNOWN = dict(ignore=-1, positive=1, negative=0)
 _TABLE = (*TABLE_OPTIONS, 'where', 'meaning')
@@ -131,6 +132,12 @@ def _find(root: Path, name: str, kind: str) -> Path:
     return Path(found)
 
 
+def check_dataset_name(name: str) -> None:
+    """Raise a ValueError unless there is such a data set."""
+    if name not in DATASETS and not name.startswith(TIMM_DATASETS):
+        raise ValueError(f'Unknown --dataset {name!r}, expected {", ".join(DATASETS)}, or {_OF_TIMM} of timm.')
+
+
 def form_of(split: Optional[str]) -> Optional[str]:
     """Name of the data set whose reader takes a file of labels, by its suffix, None if that does not tell."""
     return _FORMS.get(Path(split or '').suffix.lower())
@@ -231,6 +238,7 @@ def create_dataset(
         FileNotFoundError: If an annotation file or image folder does not exist.
         ValueError: If the name is unknown, annotations are malformed, or the classes differ from `class_names`.
     """
+    check_dataset_name(name)
     decoder = Decoder(bit_depth, background, max_pixels)
     table_options = {key: options.pop(key) for key in _TABLE if key in options}
     if name in DATASETS and any(is_url(str(place)) for place in (root, split, images)):
@@ -238,10 +246,9 @@ def create_dataset(
             f'--dataset {name} is read from local folders, its folder, split and images cannot be URLs: copy them '
             'first, or give --dataset wds/... or hfds/..., which timm streams.'
         )
-    if name.startswith(TIMM_DATASETS) or name in DATASETS:
-        uses = dict(options, **table_options, images=images, drop_unlabelled=drop_unlabelled, num_classes=num_classes)
-        uses.update(target_format=target_format, unknown_labels=None if unknown == 'ignore' else unknown)
-        _check_options(name, uses)
+    uses = dict(options, **table_options, images=images, drop_unlabelled=drop_unlabelled, num_classes=num_classes)
+    uses.update(target_format=target_format, unknown_labels=None if unknown == 'ignore' else unknown)
+    _check_options(name, uses)
     if name.startswith(TIMM_DATASETS):
         if drop_empty_classes:
             raise ValueError(
@@ -275,7 +282,7 @@ def create_dataset(
                 f'Split {split!r} has {len(names)} classes, expected {len(class_names)}'
                 + (f'; the first that differs is {other!r}.' if other else '.')
             )
-    elif name in DATASETS:
+    else:
         # annotations of a training that dropped classes list them still
         names = None if drop_empty_classes else class_names
         if names is None and class_map:
@@ -297,6 +304,4 @@ def create_dataset(
         if class_names is not None:
             reader.take_classes(class_names, drop_empty_classes, bool(table_options.get('ignore_case')))
         dataset = MultiLabelDataset(reader, target_transform, bad_images, decoder)
-    else:
-        raise ValueError(f'Unknown data set {name!r}, expected {", ".join(DATASETS + TIMM_DATASETS)}.')
     return dataset

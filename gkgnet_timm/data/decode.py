@@ -194,14 +194,17 @@ def is_heif(file: BinaryIO) -> bool:
 
 def _open(file: BinaryIO) -> Image.Image:
     try:
-        return Image.open(file)
+        opened = Image.open(file)
+        if opened.format == 'EPS':  # whatever the file is called
+            raise ValueError('it is in EPS format, which Pillow reads by starting Ghostscript: convert it to PNG')
+        return opened
     except UnidentifiedImageError:
         if not is_heif(file):
             raise ValueError('it is not an image of a known format') from None
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
-        raise ValueError('it is in HEIC format, which needs a package: pip install pillow-heif') from None
+        raise ValueError("it is in HEIC format, which needs a package: pip install 'gkgnet-timm[heif]'") from None
     register_heif_opener()
     return Image.open(file)
 

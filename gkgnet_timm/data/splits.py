@@ -8,7 +8,7 @@ import numpy as np
 
 from ..runtime import locate
 from .check import check_files, describe, notes_of
-from .dataset import KnownTarget, MultiLabelDataset, create_dataset
+from .dataset import KnownTarget, MultiLabelDataset, check_dataset_name, create_dataset
 from .readers.base import LabelReader
 from .stratify import stratify
 
@@ -77,6 +77,7 @@ def open_split(
         FileNotFoundError: If an annotation file or image does not exist.
         ValueError: If root or split is missing, or see `create_dataset`.
     """
+    check_dataset_name(name)
     if name != 'demo' and not root and not name.startswith('hf'):
         raise ValueError(f'--dataset {name} needs --data-dir.')
     if not split:

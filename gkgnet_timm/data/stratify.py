@@ -36,7 +36,7 @@ def stratify(
     try:
         from iterstrat.ml_stratifiers import IterativeStratification
     except ImportError:
-        raise ValueError('A stratified split needs the package: pip install iterative-stratification.') from None
+        raise ValueError("A stratified split needs the package: pip install 'gkgnet-timm[split]'.") from None
     labels, rows = targets > 0, np.arange(len(targets))
     if groups is not None:
         names, rows = np.unique(np.asarray(groups), return_inverse=True)

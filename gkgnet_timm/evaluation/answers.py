@@ -139,7 +139,7 @@ def find_order(scores: np.ndarray, targets: np.ndarray) -> AnswerOrder:
     """
     scores, targets = check_scores(scores, targets)
     if targets.shape[1] < 2:
-        raise ValueError('A single class has no order.')
+        raise ValueError('A single class has no order to find: give scores of several.')
     labels = _Labels(targets)
     ap = precision_matrix(scores, targets)
     outputs, rivals = np.argsort(-ap, axis=0, kind='stable')[:2]

@@ -53,7 +53,7 @@ def class_report(
         ranking: (N, L) of which the AP is, such as the logits of scores that tie near 1 (default: scores).
 
     Returns:
-        For each class: name, positives (images), AP, precision, recall and F1, each 0 for 0 / 0, and best_threshold,
+        Of each class name, positives (images), AP, precision, recall and F1, each 0 for 0 / 0, and best_threshold,
         the score in (0, 1) that `calibrate` chooses on these images.
     """
     scores, targets = check_rows(scores, targets, class_names)

@@ -155,8 +155,9 @@ def _thresholds(model: nn.Module, threshold: Union[None, float, Sequence[float]]
         raise ValueError(
             f'threshold is a number, or one for each of {classes} classes; it has shape {thresholds.shape}.'
         )
-    if not ((0 <= thresholds) & (thresholds <= 1)).all():
-        raise ValueError('threshold has to be a score, from 0 to 1.')
+    wrong = thresholds[~((0 <= thresholds) & (thresholds <= 1))]
+    if wrong.size:
+        raise ValueError(f'threshold has to be a score, from 0 to 1, got {wrong.flat[0]:g}.')
     return np.broadcast_to(thresholds, classes)
 
 

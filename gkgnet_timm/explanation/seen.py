@@ -23,7 +23,7 @@ from .frame import Frame, prepare
 
 __all__ = ['ImageSource', 'Seen', 'evaluating', 'see']
 
-ImageSource = Union[str, 'os.PathLike[str]', Image.Image]
+ImageSource = Union[str, os.PathLike[str], Image.Image]
 """Path or URL of an image, or an image of Pillow."""
 
 

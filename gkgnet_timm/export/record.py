@@ -91,7 +91,7 @@ def record_onnx(
         )
         written = program.model.opset_imports['']
         if opset not in (None, written):
-            raise ValueError(f'PyTorch writes version {written} of the operators in place of {opset} (--opset)')
+            raise ValueError(f'PyTorch writes version {written} of the operators: --opset {opset} cannot be had')
         for node in program.model.graph.all_nodes():
             for value in node.outputs:
                 if value.name in names and not value.is_graph_output():

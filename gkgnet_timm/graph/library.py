@@ -10,20 +10,23 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Callable, List, Optional
+from typing import Callable, Iterator, List, Optional
 
 from ..runtime import cache_dir, clear_drafts, replacing
 
 __all__ = ['load_library']
 
 DRAFT = 'gkgnet_timm-kernels-'  # folders in which they are compiled
-FLAGS = ('-O3', '-fno-fast-math', '-shared', '-fPIC')
+# Nobody reads the flags of floating-point exceptions. To keep them, gcc leaves loops with branches as they are where a
+# processor has no AVX-512: GELU takes eight times as long.
+FLAGS = ('-O3', '-fno-fast-math', '-fno-trapping-math', '-shared', '-fPIC')
 # the first that the compiler takes: that of macOS has no OpenMP, and an older one of it no -march=native
 SPEED_FLAGS = (('-march=native', '-fopenmp'), ('-march=native',), ())
 # lines of /proc/cpuinfo that say what -march=native stands for; others change from moment to moment
 PROCESSOR = r'^(?:vendor_id|cpu|cpu family|model|model name|stepping|flags|Features|CPU \w+|isa|uarch)\s*:.*$'
+LONGEST = 60  # seconds that a compiler may take
 DIGEST = hashlib.sha256().digest_size
 
 
@@ -95,11 +98,27 @@ def _keep(path: Path, key: str, library: bytes) -> None:
         return
 
 
+@contextmanager
+def _in_turn(kept: Optional[Path]) -> Iterator[None]:
+    """Wait while another process compiles the same. Where files cannot be locked, both do."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(kept.with_suffix('.lock'), timeout=LONGEST) if kept else None
+    with suppress(OSError, NotImplementedError, Timeout):
+        lock and lock.acquire()
+    try:
+        yield
+    finally:
+        if lock and lock.is_locked:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+
+
 def _compile(command: List[str], source: Path, library: Path) -> None:
     """Compile with the flags for speed that the compiler takes."""
     for speed in SPEED_FLAGS:
         full = [*command, *FLAGS, *speed, str(source), '-o', str(library)]
-        done = subprocess.run(full, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(full, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LONGEST)
         if not done.returncode:
             return
     raise OSError(f'{shlex.join(full)}: {done.stderr.strip() or done.returncode}')
@@ -119,24 +138,32 @@ def load_library(compiler: str, source: Path, bind: Callable[[ctypes.CDLL], None
         OSError, ValueError, AttributeError, subprocess.SubprocessError: If it cannot be compiled, loaded or bound.
     """
 
-    def load() -> ctypes.CDLL:
+    def load(library: Path) -> ctypes.CDLL:
         functions = ctypes.CDLL(str(library))
         bind(functions)
         return functions
+
+    def load_kept(library: Path) -> Optional[ctypes.CDLL]:
+        if kept and (content := _read(kept, key)):
+            library.write_bytes(content)
+            with suppress(OSError):  # it needs a library that is gone, such as that of OpenMP
+                return load(library)
+        return None
 
     command = shlex.split(compiler)
     key = _identify(command, source)
     kept = _kept_file(key)
     clear_drafts(tempfile.gettempdir(), DRAFT)
     with tempfile.TemporaryDirectory(prefix=DRAFT) as folder:
-        library = Path(folder, 'kept.so')
-        if kept and (content := _read(kept, key)):
-            library.write_bytes(content)
-            with suppress(OSError):  # it needs a library that is gone, such as that of OpenMP
-                return load()
-        library = Path(folder, 'compiled.so')  # a name of its own: loaders know files by their names
-        _compile(command, source, library)
-        functions = load()
-        if kept:
-            _keep(kept, key, library.read_bytes())
-        return functions
+        # each has a name of its own: loaders know files by their names
+        if functions := load_kept(Path(folder, 'kept.so')):
+            return functions
+        with _in_turn(kept):
+            if functions := load_kept(Path(folder, 'kept-now.so')):
+                return functions
+            library = Path(folder, 'compiled.so')
+            _compile(command, source, library)
+            functions = load(library)
+            if kept:
+                _keep(kept, key, library.read_bytes())
+            return functions

@@ -36,8 +36,12 @@ def default_device() -> str:
     return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
-def _check_mps(name: str) -> None:
-    """Raise a ValueError in place of the long one of PyTorch, if this machine has no Metal."""
+def _check_name(name: str) -> None:
+    """Raise a ValueError in place of the long ones of PyTorch, for an unknown name, and if there is no Metal."""
+    try:
+        torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f'--device {name!r} is unknown, expected such as cpu, cuda, cuda:1 or mps.') from error
     if name.partition(':')[0] == 'mps' and not torch.backends.mps.is_available():
         raise ValueError(f'--device {name!r}: this machine or this PyTorch has no MPS, give cpu.')
 
@@ -49,7 +53,7 @@ def check_device(device: Union[None, str, torch.device]) -> torch.device:
         ValueError: If there is no such device.
     """
     name = str(device or default_device())
-    _check_mps(name)
+    _check_name(name)
     with blame(f'--device {name!r}'):
         checked = torch.device(name)
         torch.zeros(1, device=checked).item()
@@ -64,7 +68,7 @@ def start_process(device: Union[None, str, torch.device] = None) -> Process:
     """
     name = str(device or default_device())
     found = SimpleNamespace(device=name)
-    _check_mps(name)
+    _check_name(name)
     with blame(f'--device {name!r}'):
         device = init_distributed_device(found)
     return Process(check_device(device), found.rank, found.world_size)

@@ -83,7 +83,7 @@ def collate(batch: List[Tuple[np.ndarray, str]]) -> Tuple[torch.Tensor, _Errors]
 
 def predict_images(
     model: nn.Module,
-    images: Union[str, 'os.PathLike[str]', Sequence[Union[str, 'os.PathLike[str]']]],
+    images: Union[str, os.PathLike[str], Sequence[Union[str, os.PathLike[str]]]],
     *,
     find: bool = True,
     batch_size: int = 32,
@@ -134,7 +134,7 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 def image_outputs(
     model: nn.Module,
-    images: Union[str, 'os.PathLike[str]', Sequence[Union[str, 'os.PathLike[str]']]],
+    images: Union[str, os.PathLike[str], Sequence[Union[str, os.PathLike[str]]]],
     *,
     forward: Optional[Forward] = None,
     find: bool = True,

@@ -65,6 +65,14 @@ class Program(nn.Module):
         config: Content of the `config.json` beside it.
         img_size: Side of images, for a file that takes any size. None for that of the model.
 
+    Attributes:
+        pretrained_cfg: Preprocessing and class names, as of a timm model. `default_cfg` is the same.
+        num_classes: Number of classes L.
+        num_features: Width of the embedding D.
+        is_dynamic: Whether it takes images of any size.
+        size: Height and width of images, unless it does.
+        thresholds: Lowest score of each label, None if the config has none.
+
     Raises:
         ValueError: If the file cannot be read, or takes images of one other size.
     """
@@ -126,6 +134,7 @@ class Program(nn.Module):
         return outputs['embedding' if pre_logits else 'logits']
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, L) of images (B, C, H, W)."""
         return self.forward_head(self.forward_features(images))
 
 

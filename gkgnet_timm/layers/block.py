@@ -148,6 +148,7 @@ class Block(nn.Module):
         super().__init__()
         self.grapher: Grapher = Grapher(dim, k, dilation, num_groups, reduction, drop_path, **dd)
         self.ffn: FeedForward = FeedForward(dim, drop_path, **dd)
+        self.map = nn.Identity()  # for hooks of other libraries, which cannot take the output of a block
 
     def forward(
         self,
@@ -164,4 +165,4 @@ class Block(nn.Module):
             x = in_bands((self.grapher,), self.grapher, (nodes, neighbors), (y,), residual=x, width=width)
             del nodes, y  # their memory serves the feed-forward network
             x = in_bands((self.ffn,), self.ffn, (x,), residual=x, width=width, out=x)
-        return x, neighbors.flatten(2, 3)
+        return self.map(x), neighbors.flatten(2, 3)

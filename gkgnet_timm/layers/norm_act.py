@@ -13,7 +13,12 @@ from typing import Any, Optional, Tuple
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules.module import (
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from timm.layers import BatchNormAct2d
@@ -106,9 +111,8 @@ class _NormAct(torch.autograd.Function):
 
 def _is_watched(norm: nn.Module) -> bool:
     """Whether someone is to see each call of the norm or of its parts."""
-    return _has_any_global_hook() or any(
-        getattr(part, hooks) for part in norm.modules() for hooks in HOOKS if hooks in vars(part)
-    )
+    of_all = (_global_backward_hooks, _global_backward_pre_hooks, _global_forward_hooks, _global_forward_pre_hooks)
+    return any(of_all) or any(getattr(part, hooks) for part in norm.modules() for hooks in HOOKS if hooks in vars(part))
 
 
 def takes_kernels(norm: nn.Module, x: torch.Tensor) -> bool:

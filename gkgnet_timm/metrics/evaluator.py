@@ -63,6 +63,12 @@ class MultiLabelEvaluator(MultiLabelClassificationEvaluator):
         device: Device of the collectives in `compute`.
         max_samples: Rows of this rank without the sampler's padding, see timm's `evaluation_sample_limit`.
         threshold: As in `multilabel_metrics`.
+
+    Attributes:
+        default_metric: Name of the figure that timm takes to compare checkpoints.
+        metric_names: Figures of `compute`, in this order.
+        gathered: See above, None before `compute` and on other ranks.
+        images: See above, None before `compute`.
     """
 
     default_metric = 'mAP'
@@ -81,6 +87,7 @@ class MultiLabelEvaluator(MultiLabelClassificationEvaluator):
         self.threshold: np.ndarray = check_threshold(threshold, torch.as_tensor(threshold).numel())
 
     def reset(self) -> None:
+        """Forget all rows."""
         super().reset()
         self.outputs: _Rows = _Rows()
         self.targets: _Rows = _Rows()

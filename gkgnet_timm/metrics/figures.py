@@ -261,13 +261,16 @@ def multilabel_metrics(
             threshold. Otherwise exactly k labels are predicted; among equal scores, those of lower class index.
 
     Returns:
-        mAP: Mean of the average precisions. mAP_present: Mean over the classes with positives.
-        CP, CR, OP, OR: Precision and recall, mean over classes (C) and overall (O).
-        CF1, OF1: Harmonic means of CP and CR and of OP and OR.
-        CP_top3 and so on (with topk=3): The same for the top-k predictions.
-        per_class_ap: Average precision of each class (L,).
-        AP_small, AP_medium, AP_large: mAP over positives of area below 32^2, from 32^2 to below 96^2, and from 96^2 on,
-            against all negatives; other positives are not ranked. Only with areas, and of ranges that have a positive.
+        Figures by name, as follows.
+
+        - `mAP`: Mean of the average precisions. `mAP_present`: Mean over the classes with positives.
+        - `CP`, `CR`, `OP`, `OR`: Precision and recall, mean over classes (C) and overall (O).
+        - `CF1`, `OF1`: Harmonic means of CP and CR and of OP and OR.
+        - `CP_top3` and so on (with topk=3): The same for the top-k predictions.
+        - `per_class_ap`: Average precision of each class (L,).
+        - `AP_small`, `AP_medium`, `AP_large`: mAP over positives of area below 32^2, from 32^2 to below 96^2, and from
+          96^2 on, against all negatives; other positives are not ranked. Only with areas, and of ranges that have a
+          positive.
 
     Raises:
         ValueError: For input of other shapes or values.

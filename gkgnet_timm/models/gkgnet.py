@@ -96,6 +96,7 @@ class GkgNet(LabelBranch, PyramidVigTrunk):
 
     @jit_ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
+        """Return patterns of parameter names by layer, for timm's layer decay."""
         matcher = super().group_matcher(coarse)
         # in groups of blocks, after those of its stage
         matcher['blocks'].append((r'^label_stages\.(\d+)', None if coarse else (max(self.depths),)))

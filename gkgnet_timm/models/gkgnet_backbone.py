@@ -165,11 +165,17 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
 
     @jit_ignore
     def no_weight_decay(self) -> Set[str]:
+        """Return the names of parameters that the backbone exempts from weight decay."""
         names = self.backbone.no_weight_decay() if hasattr(self.backbone, 'no_weight_decay') else ()
         return {f'backbone.{name}' for name in names}
 
     @jit_ignore
     def group_matcher(self, coarse: bool = False) -> Matcher:
+        """Return patterns of parameter names by layer of the backbone, for timm's layer decay.
+
+        Raises:
+            ValueError: If the backbone has none.
+        """
         # the label branch is in no group: it starts fresh, so layer decay takes it for the last layer
         if not hasattr(self.backbone, 'group_matcher'):
             raise ValueError(f'{type(self.backbone).__name__} has no groups of layers, as --layer-decay needs them.')
@@ -255,6 +261,7 @@ class GkgNetBackbone(LabelBranch, ScriptedMaps, nn.Module):
         return self.score(self.head_drop(x[1]), pooled)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (B, L) of images (B, in_chans, H, W)."""
         return self.forward_head(self.forward_features(x))
 
     def forward_intermediates(

@@ -144,6 +144,7 @@ class PyramidVigTrunk(VigTrunk):
 
     @jit_ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
+        """Return patterns of parameter names by layer, for timm's layer decay."""
         blocks = [(r'^stages\.(\d+)\.downsample', (0,)), (r'^stages\.(\d+)\.blocks\.(\d+)', None)]
         return dict(stem=r'^stem', blocks=[(r'^stages\.(\d+)', None)] if coarse else blocks)
 

@@ -83,17 +83,19 @@ class Vig(WithHead):
             ]
         )
         self.feature_info: List[Dict[str, Any]] = [
-            dict(num_chs=embed_dim, reduction=STRIDE, module=f'blocks.{i}') for i in range(depth)
+            dict(num_chs=embed_dim, reduction=STRIDE, module=f'blocks.{i}.map') for i in range(depth)
         ]
         self.num_features = embed_dim
         self.build_head(num_classes, global_pool, hidden_size, drop_rate, **dd)
 
     @jit_ignore
     def layers_with_maps(self) -> nn.ModuleList:
+        """Return the blocks, which `forward_intermediates` counts."""
         return self.blocks
 
     @jit_ignore
     def group_matcher(self, coarse: bool = False) -> Dict[str, Any]:
+        """Return patterns of parameter names by layer, for timm's layer decay."""
         return dict(stem=r'^stem', blocks=r'^blocks\.(\d+)')
 
     def forward_blocks(

@@ -190,10 +190,13 @@ def check_start(config: TrainConfig, is_resumed: bool = False) -> None:
     """
     source = None if is_resumed else config.pretrained_path or config.initial_checkpoint
     path = source and find_weights(source)
-    for flag, package in (('log_wandb', 'wandb'), ('log_tensorboard', 'tensorboard')):
+    for flag, package, install in (
+        ('log_wandb', 'wandb', 'wandb'),
+        ('log_tensorboard', 'tensorboard', "'gkgnet-timm[tensorboard]'"),
+    ):
         is_there = sys.modules.get(package) or importlib.util.find_spec(package)
         if getattr(config, flag) and not is_there:
-            raise ValueError(f'--{flag.replace("_", "-")} needs the package: pip install {package}.')
+            raise ValueError(f'--{flag.replace("_", "-")} needs the package: pip install {install}.')
     check_loss(config)
     create_optimizer(config, torch.nn.Linear(1, 1))
     if config.model_kwargs:

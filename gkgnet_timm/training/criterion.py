@@ -22,7 +22,8 @@ def _class_weights(
     config: TrainConfig, kind: str, num_classes: int, class_counts: Optional[Tuple[torch.Tensor, int]]
 ) -> Union[None, float, torch.Tensor]:
     """The weights of a kind, 'class_weight' or 'pos_weight': one for all classes or one for each."""
-    value = getattr(config, f'loss_{kind}')
+    name = f'loss_{kind}'
+    value = getattr(config, name)
     try:
         weights = resolve_class_weights(
             value,
@@ -35,7 +36,7 @@ def _class_weights(
         if isinstance(weights, torch.Tensor) and len(weights) != num_classes:
             raise ValueError(f'{len(weights)} weights for {num_classes} classes')
     except ValueError as error:
-        raise ValueError(f'--loss-{kind.replace("_", "-")} {value!r}: {error}') from error
+        raise ValueError(f'--{name.replace("_", "-")} {value!r}: {error}') from error
     return weights
 
 

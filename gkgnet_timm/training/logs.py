@@ -36,7 +36,7 @@ def _start_tensorboard(folder: Path, first_epoch: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise ValueError('--log-tensorboard needs the package: pip install tensorboard.') from None
+        raise ValueError("--log-tensorboard needs the package: pip install 'gkgnet-timm[tensorboard]'.") from None
     return SummaryWriter(str(folder), purge_step=first_epoch + 1)
 
 

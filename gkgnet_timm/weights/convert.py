@@ -94,6 +94,7 @@ def _write(folder: Path, model: nn.Module, config: Dict[str, Any]) -> None:
         save_for_hf(model, draft, config, safe_serialization=True, data_config=data_config)
         written = json.loads(Path(draft, CONFIG).read_text(encoding='utf-8'))
         written['converted_from']['written'] = sha256(Path(draft, WEIGHTS))
+        written['model_args'].pop('num_classes')  # it stands at the root, and transformers refuses it twice
         Path(draft, CONFIG).write_text(json.dumps(written, indent=2), encoding='utf-8')
         card = model_card(written)
         Path(draft, 'README.md').write_text(card, encoding='utf-8')
@@ -205,6 +206,8 @@ def convert(
             raise ValueError(f'{path!r}: tensor {key!r} has nan or infinite numbers.')
     if names:
         config['label_names'] = list(names)
+    if trained or hasattr(net, 'forward_graph'):
+        config['problem_type'] = 'multi_label_classification'  # the name of transformers, which then takes sigmoids
     if thresholds:
         if not names or not Path(thresholds).is_file():
             raise ValueError(f'--thresholds {str(thresholds)!r}: give a file of thresholds by class, and class names.')

@@ -5,7 +5,7 @@ from typing import Any, List, Sequence, Union
 
 import numpy as np
 
-from ..runtime import fits, read_json
+from ..runtime import fits, quoted, read_json
 
 __all__ = ['check_thresholds', 'load_threshold']
 
@@ -16,16 +16,18 @@ def check_thresholds(thresholds: Any, class_names: Sequence[str], source: str) -
     Raises:
         ValueError: If it is of other classes, or has something else than numbers in (0, 1). Names the source.
     """
-    if not isinstance(thresholds, dict) or not all(fits(value, float) for value in thresholds.values()):
-        raise ValueError(f'{source} has thresholds that are not a number for each class.')
+    if not isinstance(thresholds, dict):
+        raise ValueError(f'{source} has thresholds {quoted(thresholds)}, expected a number for each class.')
+    for name, threshold in thresholds.items():
+        if not fits(threshold, float) or not 0 < threshold < 1:
+            problem = f'threshold {quoted(threshold)} of {name!r}, expected a number between 0 and 1'
+            raise ValueError(f'{source} has {problem}.')
     if set(thresholds) != set(class_names):
         other = sorted(set(class_names) ^ set(thresholds))
         raise ValueError(
             f'{source} has other classes: {len(thresholds)} where the model has {len(class_names)}, {other[0]!r} is '
             'only in one of them.'
         )
-    if not all(0 < threshold < 1 for threshold in thresholds.values()):
-        raise ValueError(f'{source} has thresholds not between 0 and 1.')
     return [float(thresholds[name]) for name in class_names]
 
 

@@ -134,6 +134,18 @@ def test_commands_are_named_as_they_were_typed(program, train, predict, monkeypa
     assert parser_of('predict').prog == predict
 
 
+@pytest.mark.parametrize(
+    'argv, message',
+    [
+        (['predict', 'a.jpg', '--amp=fast'], "error: --amp, --no-amp, --amp=auto: expected one of these, got 'fast'. "),
+        (['validate', '--flip=yes'], "error: --flip: expected no value, got 'yes'. See --help."),
+        (['train', '--dataset', 'voca'], "error: Unknown --dataset 'voca', expected demo, .*, wds/..., .* of timm"),
+    ],
+)
+def test_wrong_values_are_told_what_is_right(argv, message, capsys):
+    check_one_line(argv, message, capsys)
+
+
 def test_version(capsys):
     command(['--version'])
     assert re.fullmatch(r'gkgnet-timm \S+, torch \S+, timm \S+\n', capsys.readouterr().out)

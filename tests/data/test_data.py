@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import re
 import struct
@@ -593,9 +594,14 @@ def test_demo_scenes():
     assert np.array_equal(np.asarray(again), np.asarray(scenes[7][0]))
 
 
+def set_cache(path):
+    os.environ['GKGNET_TIMM_CACHE'] = path
+
+
 def test_demo_drawn_by_two_processes_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv('GKGNET_TIMM_CACHE', str(tmp_path / 'cache'))
-    with ProcessPoolExecutor(2) as pool:
+    # a fork server would hand on the variables of its own start
+    with ProcessPoolExecutor(2, initializer=set_cache, initargs=(str(tmp_path / 'cache'),)) as pool:
         roots = list(pool.map(demo.demo_root, [FEW] * 2))
     assert roots == [tmp_path / 'cache' / 'demo-v1'] * 2 and list((tmp_path / 'cache').iterdir()) == roots[:1]
     assert len(create_dataset('demo', '', 'train')) == 24

@@ -215,5 +215,5 @@ def test_streams_are_refused(shards):
 
 def test_package_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, 'iterstrat.ml_stratifiers', None)
-    with pytest.raises(ValueError, match='pip install iterative-stratification'):
+    with pytest.raises(ValueError, match=r"pip install 'gkgnet-timm\[split\]'"):
         stratify(np.ones((5, 2)), (0.5, 0.5))

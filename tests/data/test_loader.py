@@ -398,7 +398,7 @@ def test_without_unknown_labels_mixing_is_timms(mode):
 
 
 def test_mixing_can_end():
-    loader = toy_loader(6, 6, workers=1, mixup=dict(mixup_alpha=1.0))
+    loader = toy_loader(6, 6, workers=1, mixup=dict(mixup_alpha=1.0), mixup_ends=True)
     epoch_of(loader, 0)
     loader.loader.collate_fn.mixup = None
     assert sorted(indices_of(epoch_of(loader, 1))) == list(range(6))

@@ -67,9 +67,11 @@ def test_tables_and_their_classes(tmp_path):
 
 
 def test_what_is_missing_is_said():
-    for name in ('coco', 'voc', 'gkgnet', 'csv', 'wds/x', 'nope'):
+    for name in ('coco', 'voc', 'gkgnet', 'csv', 'wds/x'):
         with pytest.raises(ValueError, match=f'^--dataset {name} needs --data-dir.$'):
             open_split(name, split='x')
+    with pytest.raises(ValueError, match="^Unknown --dataset 'nope', expected demo, "):
+        open_split('nope', split='x')
     for part, flag in (('train', '--train-split'), ('val', r'--split \(in training: --val-split\)')):
         for name in ('hfds/x', 'wds/x'):
             with pytest.raises(ValueError, match=f'^--dataset {name} needs {flag}.$'):

@@ -1,6 +1,7 @@
 """Images at URLs: what is found, read, tried again, and never shown."""
 
 import pickle
+from operator import attrgetter
 
 import fsspec
 import numpy as np
@@ -157,11 +158,11 @@ def test_error_that_quotes_what_is_secret():
 
 
 def test_workers_have_connections_of_their_own(server, tmp_path):
-    """Also where this process has one before they are forked."""
+    """Also where this process has one before they start."""
     assert read(f'{server.url}/a.png') == [((50, 40), '')]
     paths = [f'{server.url}/{name}' for name in ('a.png', 'b.jpg', 'c.png')] * 4
     loader = DataLoader(
-        ImageFiles(paths, lambda image: image.size, Decoder()), 1, num_workers=2, collate_fn=tuple, timeout=60
+        ImageFiles(paths, attrgetter('size'), Decoder()), 1, num_workers=2, collate_fn=tuple, timeout=60
     )
     assert list(loader) == [(((50 + i, 40), ''),) for i in range(3)] * 4
 

@@ -114,7 +114,7 @@ def test_cropmix_is_the_sequential_mixture(n, monkeypatch, spied_views):
         exact = mix_in_sequence(views, drawn[::2], drawn[1::2])
         assert (exact.max((0, 1)) - exact.min((0, 1)) > 10).all()
         assert (np.abs(out - np.floor(exact)) <= 2).all()  # torch and Pillow round a resized pixel differently
-        assert abs(np.mean(exact - out) - 0.5) < 0.1  # truncated
+        assert abs(np.mean(exact - out) - 0.5) < 0.2  # truncated: 0 if rounded
 
 
 def test_cropmix_draws_weights_and_orders(monkeypatch):

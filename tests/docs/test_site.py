@@ -3,9 +3,13 @@
 import functools
 import http.server
 import logging
+import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -91,6 +95,20 @@ def test_a_page_without_an_entry_fails(repository, caplog):
 
 def test_an_entry_without_a_page_fails(repository, caplog):
     check_failure(repository, "'gone.md' is included in the 'nav' configuration", caplog, [*NAV, 'gone.md'])
+
+
+def test_the_script_of_ci(repository):
+    settings = repository / 'mkdocs.yml'
+    settings.write_text(settings.read_text().partition('\nnav:')[0] + f'\nnav: {NAV}\n')
+    shutil.copytree(ROOT / '.ci', repository / '.ci')
+    subprocess.run(['git', 'init', '-q', str(repository)], check=True)
+    command = [repository / '.ci' / 'docs', repository / 'built']
+    environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and (repository / 'built' / 'page' / 'index.html').exists(), done.stdout + done.stderr
+    (repository / 'docs' / 'forgotten.md').write_text('# Forgotten\n')
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and 'forgotten.md' in done.stderr
 
 
 def check_failure(repository, message, caplog, nav=NAV):

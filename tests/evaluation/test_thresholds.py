@@ -116,9 +116,9 @@ def test_number_out_of_range(value):
         (b'{"classes": {"cat": 1%s, "dog": 0.1, "emu": 0.1}}' % (b'0' * 400), 'not a calibration file'),
         (b'{"classes": {}}', "other classes: 0 where the model has 3, 'cat' is only in one"),
         (b'{"classes": {"cat": 0.1, "dog": 0.1, "e\\nu": 0.1}}', r"other classes: 3 .* 'e\\nu' is only in one"),
-        (b'{"classes": {"cat": 0.1, "dog": 0, "emu": 0.1}}', 'not between 0 and 1'),
-        (b'{"classes": {"cat": 0.1, "dog": NaN, "emu": 0.1}}', 'not a number for each class'),
-        (b'{"classes": {"cat": 0.1, "dog": true, "emu": 0.1}}', 'not between 0 and 1'),
+        (b'{"classes": {"cat": 0.1, "dog": 0, "emu": 0.1}}', "0.0 of 'dog', expected a number between 0 and 1"),
+        (b'{"classes": {"cat": 0.1, "dog": NaN, "emu": 0.1}}', "threshold nan of 'dog', expected"),
+        (b'{"classes": {"cat": 0.1, "dog": true, "emu": 0.1}}', "threshold 1.0 of 'dog', expected"),
     ],
 )
 def test_bad_file(tmp_path, content, message):

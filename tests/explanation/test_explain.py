@@ -309,7 +309,7 @@ def test_modes_of_parts_are_restored():
         (dict(labels=[]), 'labels is empty'),
         (dict(class_names=['a', 'b']), 'class_names has 2 names, the model has 3 classes'),
         (dict(class_names=['a', 'b', 'a'], topk=3), "Two classes are named 'a'"),
-        (dict(threshold=7), 'from 0 to 1'),
+        (dict(threshold=7), 'from 0 to 1, got 7'),
         (dict(threshold=float('nan')), 'from 0 to 1'),
         (dict(threshold=[0.1, 0.2]), 'one for each of 3 classes'),
         (dict(labels=['dgo']), "No class is named 'dgo': 'dog'?"),

@@ -132,7 +132,7 @@ def test_yaml(text, expected, tmp_path):
         ('lr: true', '--lr: expected one argument'),
         ('scale: [1]', '--scale: expected 2 arguments'),
         ('sched: cosin', "--sched: invalid choice: 'cosin'"),
-        ('pretrained: maybe', "--pretrained/--no-pretrained: ignored explicit argument 'maybe'"),
+        ('pretrained: maybe', "--pretrained, --no-pretrained: expected one of these, got 'maybe'"),
         ('model_kwargs: 3', "--model-kwargs: expected KEY=VALUE, got '3'"),
         ('- a', 'holds list, expected flags and values'),
         ('a: [', 'is not YAML'),

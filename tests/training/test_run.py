@@ -212,7 +212,7 @@ def test_tensorboard_by_flag(tmp_path, monkeypatch):
         assert [(event.step, event.value) for event in events.Scalars(tag)] == expected
     assert [event.step for event in events.Scalars('lr')] == [1, 2, 3]
     monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
-    with pytest.raises(ValueError, match='pip install tensorboard'):
+    with pytest.raises(ValueError, match=r"pip install 'gkgnet-timm\[tensorboard\]'"):
         train([*flags, '--experiment', 'other'])
 
 
@@ -241,6 +241,8 @@ def test_device_that_is_not_here(choose, monkeypatch):
     monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: False)
     with pytest.raises(ValueError, match="^--device 'mps': this machine or this PyTorch has no MPS, give cpu.$"):
         choose('mps')
+    with pytest.raises(ValueError, match="^--device 'gpu' is unknown, expected such as cpu, cuda, cuda:1 or mps.$"):
+        choose('gpu')
 
 
 def test_training_on_a_device_that_is_not_here(tmp_path, monkeypatch, capsys):

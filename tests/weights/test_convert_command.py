@@ -104,6 +104,8 @@ def test_position_embedding_of_another_size(tmp_path, capsys):
     assert '1 resampled (stem.pos_embed (1, 8, 24, 24) to (1, 8, 16, 16))' in capsys.readouterr().out
     config = json.loads((tmp_path / 'out' / 'config.json').read_text())
     assert config['model_args']['img_size'] == [64, 64] and config['model_args']['dims'] == [8, 16, 40, 64]
+    # for transformers, which would take the softmax over classes, and refuses their number in two places
+    assert config['problem_type'] == 'multi_label_classification' and 'num_classes' not in config['model_args']
 
 
 def test_conversion_from_python(tmp_path):

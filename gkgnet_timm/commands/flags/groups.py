@@ -4,6 +4,7 @@ import argparse
 import ast
 import difflib
 import os
+import re
 import sys
 from typing import Any, List, NoReturn, Optional, Sequence
 
@@ -16,6 +17,9 @@ class FlagParser(argparse.ArgumentParser):
     """A parser whose errors are a ValueError of one line, as all other errors of a command."""
 
     def error(self, message: str) -> NoReturn:
+        if found := re.fullmatch(r'argument (.+): ignored explicit argument (.+)', message):
+            names = found[1].replace('/', ', ')  # of a switch
+            message = f'{names}: expected {"one of these" if ", " in names else "no value"}, got {found[2]}'
         raise ValueError(f'{message}{"" if message.endswith("?") else "."} See --help.')
 
     def parse_known_args(self, args: Optional[Sequence[str]] = None, namespace: Any = None) -> Any:

@@ -84,6 +84,7 @@ class Meaning(NamedTuple):
         return cls(**values)
 
     def to_record(self) -> Dict[str, Optional[str]]:
+        """Return it as a checkpoint keeps it."""
         return self._asdict()
 
 
