@@ -120,7 +120,7 @@ def needed_packages(words: List[str]) -> List[str]:
     config = configparser.ConfigParser()
     config.read(ROOT / 'setup.cfg')
     names = []
-    for word in words[2:]:
+    for word in (word for word in words[2:] if not word.startswith('-')):
         item = Requirement(re.sub(r'^\.', 'gkgnet-timm', word))
         if item.name == 'gkgnet-timm':
             for extra in item.extras:
@@ -166,7 +166,7 @@ def flags_of(command: str) -> FrozenSet[str]:
 def unknown_flags(span: str) -> List[str]:
     """Flags in inline code that no command has, or not the one that is named; a command that does not exist."""
     words = span.split()
-    if words[0] in OTHERS:
+    if words[0] in OTHERS or words[0].startswith('.ci/'):
         return []
     _, argv = split_command(words)
     if argv is None and words[0] in COMMANDS:
