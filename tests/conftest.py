@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import sys
 import tarfile
 from pathlib import Path
 
@@ -47,7 +48,14 @@ def no_curves():
 
 
 @pytest.fixture(scope='session')
-def server(tmp_path_factory):
+def forks():
+    """For tests that fork processes: Windows cannot, and on macOS a fork may die in libraries of the system."""
+    if sys.platform != 'linux':
+        pytest.skip('forks processes')
+
+
+@pytest.fixture(scope='session')
+def server(forks, tmp_path_factory):
     """Forks processes that have imported the package."""
     server = Server(tmp_path_factory.mktemp('server'))
     yield server

@@ -213,8 +213,8 @@ def test_published_augmentation_and_mixing_are_reproducible(coco_folder, workers
 
 
 @pytest.fixture
-def by_spawn():
-    """Start processes as Windows and macOS do."""
+def by_spawn(forks):
+    """Start processes as Windows and macOS do, until a test says otherwise."""
     method = multiprocessing.get_start_method()
     multiprocessing.set_start_method('spawn', force=True)
     yield

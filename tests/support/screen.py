@@ -1,10 +1,8 @@
 """A terminal for the code under test, and what can be seen on it."""
 
-import fcntl
 import os
 import struct
 import sys
-import termios
 import threading
 from functools import partialmethod
 from typing import Any, List
@@ -15,7 +13,7 @@ from gkgnet_timm.data.progress_bar import ProgressBar
 
 
 class Screen:
-    """Stdout and stderr of this process become a terminal; bars draw every update. Not for Windows.
+    """Stdout and stderr of this process become a terminal; bars draw every update. Windows has none: it skips the test.
 
         with Screen() as screen:
             ...
@@ -30,6 +28,7 @@ class Screen:
         self.columns, self.to_pipe, self.patch = columns, to_pipe, pytest.MonkeyPatch()
 
     def __enter__(self) -> 'Screen':
+        fcntl, termios = pytest.importorskip('fcntl'), pytest.importorskip('termios')
         self.master, slave = os.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 24 if self.columns else 0, self.columns, 0, 0))
         self.data = b''

@@ -1,7 +1,6 @@
 """Windows and macOS: what fails there is replaced by a failure here."""
 
 import errno
-import fcntl
 import json
 import os
 import pickle
@@ -33,6 +32,8 @@ pytestmark = pytest.mark.usefixtures('small_demo', 'no_curves')
 
 def as_on_windows(monkeypatch, folder):
     """No folder can be opened, and no file synced that is open for reading only. Returns the synced files."""
+    import fcntl  # Windows has none
+
     synced, fsync, open_file = [], os.fsync, os.open
 
     def fsync_of_windows(descriptor):
