@@ -17,6 +17,7 @@ PATHS = [name.path for name in NAMES]
 # modules whose `__all__` is public as a whole; of others the names that the reference lists
 WHOLE = [f'gkgnet_timm{name}' for name in ('', '.data', '.graph', '.label_rows', '.loss', '.metrics')]
 IMPORT = re.compile(r'^\s*from (gkgnet_timm[\w.]*) import ([\w, ]+)', re.MULTILINE)
+INSIDE = ROOT / 'docs' / 'extending.md'  # says itself that it goes below the reference
 ATTRIBUTE = re.compile(r'\bgkgnet_timm(?:\.\w+)+(?=\()')
 
 
@@ -101,7 +102,7 @@ def test_whole_modules_are_listed(module):
 
 
 @pytest.mark.parametrize(
-    'path', sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md'), *ROOT.glob('docs/*.ipynb')]), ids=str
+    'path', sorted({*ROOT.glob('*.md'), *ROOT.glob('docs/*.md'), *ROOT.glob('docs/*.ipynb')} - {INSIDE}), ids=str
 )
 def test_names_in_pages_are_public(path):
     public = [imported(name) for name in PATHS]
