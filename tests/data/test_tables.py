@@ -455,7 +455,7 @@ CLASSES = st.lists(
         st.characters(codec='utf-8', categories=['L', 'N', 'P', 'S', 'Zs'], exclude_characters='|'),
         min_size=1,
         max_size=6,
-    ),
+    ).filter(lambda name: not re.fullmatch('[A-Za-z][A-Za-z _-]+', name)),  # words of headers: ID is no class
     min_size=2,
     max_size=5,
 )

@@ -228,7 +228,8 @@ def missing_package(patch):
     for name, argv in dict(
         fastapi=['serve', '--checkpoint', BEST], iterstrat=['split', 'labels.csv', '--output', 'x']
     ).items():
-        patch.setitem(sys.modules, name, None)
+        for module in [name, *(module for module in sys.modules if module.startswith(f'{name}.'))]:
+            patch.setitem(sys.modules, module, None)
         yield run(*argv)
 
 
