@@ -48,7 +48,7 @@ def choose_dataset(name: Optional[str], data_dir: Optional[str], splits: Sequenc
         shown = ', '.join([*(['--data-dir ' + repr(data_dir)] if data_dir else []), *(f'split {x!r}' for x in given)])
         raise ValueError(
             f'{shown}: {of_form if forms else "of what form?"} Give --dataset {", ".join(DATASETS[1:])} or one of '
-            'timm, or splits that end in .csv, .json or .data.'
+            'timm, or splits that end in .csv, .tsv, .json or .data.'
         )
     return forms[0]
 

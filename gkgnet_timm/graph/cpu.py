@@ -1,4 +1,4 @@
-"""The CPU kernels of the operators: C, compiled for this machine when first needed, in a third of a second.
+"""The CPU kernels of the operators: C, compiled for this machine when first needed, in about half a second.
 
 Without a C compiler PyTorch does the work. If compiling fails, one warning says why.
 """

@@ -120,7 +120,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
         '--dataset',
         metavar='NAME',
         help='demo, coco, voc, gkgnet, csv, or hfds/..., hfids/..., wds/... of timm (default: by the suffix of the '
-        'split, .csv, .json or .data)',
+        'split, .csv, .tsv, .json or .data)',
     )
     group.add_argument('--data-dir', metavar='DIR', help='folder of the data set, not needed for demo')
     group.add_argument('--class-map', metavar='FILE', help='class names in order, one on each line')
