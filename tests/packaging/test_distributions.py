@@ -84,7 +84,7 @@ def test_the_version_stands_in_one_place(metadata):
 
 
 def test_all_is_every_extra_for_users(metadata):
-    users = {extra for extra in metadata.get_all('Provides-Extra') if extra not in ('all', 'docs', 'test')}
+    users = {extra for extra in metadata.get_all('Provides-Extra') if extra not in ('all', 'docs', 'test', 'types')}
     assert requirements(metadata, 'all') == set().union(*(requirements(metadata, extra) for extra in users))
 
 
