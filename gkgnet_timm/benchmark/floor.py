@@ -55,8 +55,8 @@ def _conv_backward(
 def run_on_shapes(model: nn.Module, img_size: int, *counters: FlopCounterMode, is_training: bool = False) -> int:
     """Run a pass or training step of a model on tensors that have shapes only, and return the number of images.
 
-    The model may be on the meta device. The graph is the dense one, so that counters see the method, not its
-    implementation.
+    The model may be on the meta device, and computes nothing afterwards. The graph is the dense one, so that counters
+    see the method, not its implementation.
     """
     # not no_grad: there the counter fails on parameters that require a gradient
     model = model.train(is_training).requires_grad_(is_training)

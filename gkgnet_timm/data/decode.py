@@ -195,8 +195,8 @@ def is_heif(file: BinaryIO) -> bool:
 def _open(file: BinaryIO) -> Image.Image:
     try:
         opened = Image.open(file)
-        if opened.format == 'EPS':  # whatever the file is called
-            raise ValueError('it is in EPS format, which Pillow reads by starting Ghostscript: convert it to PNG')
+        if opened.format in ('EPS', 'IPTC'):  # whatever the file is called; IPTC may have EPS in it
+            raise ValueError(f'it is in {opened.format} format, for which Pillow starts Ghostscript: convert it to PNG')
         return opened
     except UnidentifiedImageError:
         if not is_heif(file):

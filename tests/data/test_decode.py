@@ -30,6 +30,7 @@ from gkgnet_timm.runtime import FileWarning
 CPU = torch.device('cpu')
 GREY = (np.arange(20 * 30).reshape(20, 30) % 256).astype(np.uint8)
 COLOUR = np.dstack([GREY, GREY[::-1], 255 - GREY])
+EPS = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n'
 ALPHA = np.where(np.arange(30) < 10, 0, 255) + np.zeros((20, 1), int)
 
 
@@ -207,6 +208,12 @@ def test_floats_from_0_to_1(order):
     assert np.array_equal(read(tiff(levels * 1.1 - 0.05))[0][..., 0], (GREY * 1.1 - 12.75).clip(0, 255).round())
 
 
+def iptc(content):
+    """A grey image of 4x4 pixels whose data are another image."""
+    fields = [(3, 60, b'\1\0'), (3, 20, b'\4'), (3, 30, b'\4'), (3, 120, b'\5'), (8, 10, content)]
+    return b''.join(struct.pack('>BBBH', 0x1C, *kind, len(data)) + data for *kind, data in fields)
+
+
 @pytest.mark.parametrize(
     'content, message',
     [
@@ -216,7 +223,8 @@ def test_floats_from_0_to_1(order):
         (tiff(np.int16([[[-1000], [3000]]])), 'levels are -1000 to 3000, expected none below 0'),
         (tiff(scaled(COLOUR, 4095), planar=2), '16 bits with its colours in separate planes'),
         (png(scaled(COLOUR, 4095))[:300], "truncated"),
-        (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n', 'EPS'),  # it is a program
+        (EPS, 'it is in EPS format'),  # a program
+        (iptc(EPS), 'it is in IPTC format'),
     ],
 )
 def test_what_cannot_be_read_says_why(content, message):
