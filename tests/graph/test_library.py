@@ -1,6 +1,7 @@
 """Libraries of C files: compiled once, kept for their user alone, compiled anew where what is kept is not trusted."""
 
 import ctypes
+import errno
 import os
 import shutil
 import stat
@@ -222,6 +223,27 @@ def test_processes_at_the_same_time(compiler, cache, source):
     assert [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes] == [0] * 8
     assert answer(compiler, source) == 42 and len(compiler.calls) == 1  # by one, for all
     assert len(list(cache.iterdir())) == 1
+
+
+@pytest.mark.parametrize('code', [errno.ENOSYS, errno.ENOLCK])
+@pytest.mark.filterwarnings('ignore:flock not supported')
+def test_files_that_cannot_be_locked(code, compiler, cache, source, monkeypatch):
+    """As on some network drives: nobody waits for ever."""
+
+    def refuse(*args):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr('fcntl.flock', refuse)
+    monkeypatch.setattr(library, 'LONGEST', 5)  # an older filelock tries this long
+    assert answer(compiler, source) == answer(compiler, source) == 42 and len(compiler.calls) == 1
+
+
+def test_a_compiler_that_hangs(compiler, cache, source, monkeypatch):
+    monkeypatch.setattr(library, 'LONGEST', 0.5)
+    compiler.path.write_text('#!/bin/sh\nexec sleep 60\n')
+    with pytest.raises(subprocess.TimeoutExpired):
+        answer(compiler, source)
+    assert not any(cache.iterdir())  # the next process is not kept waiting
 
 
 def test_threads_that_damage_while_others_read(compiler, cache, source):
