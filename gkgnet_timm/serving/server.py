@@ -3,6 +3,7 @@
 import ipaddress
 import socket
 import sys
+from contextlib import suppress
 from typing import Any, List, Optional, Sequence, Union
 
 import torch.nn as nn
@@ -71,9 +72,9 @@ def run(app: FastAPI, address: socket.socket) -> None:
             file=sys.stderr,
             flush=True,
         )
-    try:
+    with suppress(KeyboardInterrupt):  # which is how a server ends, unless a script started it in the background
         server.run(sockets=[address])
-    except KeyboardInterrupt:  # which is how a server ends
+    if server.should_exit:
         print('Stopped.')
 
 

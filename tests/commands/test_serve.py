@@ -130,8 +130,10 @@ def test_who_can_reach_it(host, is_open, capsys, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='no signal of Ctrl-C to one process')
-def test_until_ctrl_c(weights, tmp_path):
-    """It says where it listens once it does, and ends without a traceback."""
+@pytest.mark.parametrize('before', [signal.default_int_handler, signal.SIG_IGN], ids=['terminal', 'background'])
+def test_until_ctrl_c(before, weights, tmp_path):
+    """It says where it listens once it does, and ends without a traceback. In scripts `&` ignores Ctrl-C at first."""
+    before = signal.signal(signal.SIGINT, before)  # which the process inherits
     process = subprocess.Popen(
         [sys.executable, '-m', 'gkgnet_timm', *weights, '--port', '0'],
         stdout=subprocess.PIPE,
@@ -140,6 +142,7 @@ def test_until_ctrl_c(weights, tmp_path):
         cwd=tmp_path,
         env={**os.environ, 'PYTHONPATH': str(ROOT)},
     )
+    signal.signal(signal.SIGINT, before)
     try:
         line = process.stdout.readline()
         assert line.startswith('Listening on http://127.0.0.1:'), line + process.stderr.read()
