@@ -4,13 +4,11 @@ import torch
 
 __all__ = ['is_recorded', 'select', 'select_by_topk', 'select_largest']
 
-_is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)  # the former since torch 2.7
-
 
 @torch.compiler.assume_constant_result  # torch 2.11 takes is_exporting for true in all it compiles
 def is_recorded() -> bool:
     """Whether a trace or an export is being made. It has to consist of PyTorch's own operators, on every device."""
-    return torch.jit.is_tracing() or _is_exporting()
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
 @torch.jit.unused

@@ -33,7 +33,6 @@ from gkgnet_timm.inference.program import load_program
 from gkgnet_timm.runtime import UserError
 from gkgnet_timm.weights.preprocessing import resolve_preprocessing
 
-pytest.importorskip('torch', '2.9', reason='the extra onnx needs torch 2.9')
 onnx, ort = pytest.importorskip('onnx'), pytest.importorskip('onnxruntime')
 pytestmark = pytest.mark.filterwarnings('ignore')  # of PyTorch, for whoever exports
 

@@ -26,7 +26,6 @@ from gkgnet_timm.export import check
 from gkgnet_timm.inference.program import load_program
 from gkgnet_timm.weights.publish import push
 
-pytest.importorskip('torch', '2.9', reason='the extra onnx needs torch 2.9')
 pytest.importorskip('onnx'), pytest.importorskip('onnxruntime')
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.usefixtures('small_demo', 'no_curves')]
 

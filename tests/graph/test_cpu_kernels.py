@@ -240,7 +240,6 @@ class Search(torch.nn.Module):
         return interleave_max_relative(x, y, knn_neighbors(x, y, 5, 2, 2))
 
 
-@pytest.mark.skipif(not hasattr(torch.compiler, 'is_exporting'), reason='this torch does not tell export from compile')
 def test_compiled_search():
     """Search and aggregation are one operator of a graph each, here and with shapes only."""
     x, y = random_scores(2, 40, 16), random_scores(2, 70, 16, seed=1)

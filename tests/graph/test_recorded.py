@@ -55,7 +55,6 @@ def maps(batch, height, width, seed=0):
 
 def to_onnx(graph, path, x, dynamic_size=False):
     """Write a graph of ONNX that takes any batch. Returns its operators, and how to run it."""
-    pytest.importorskip('torch', '2.9', reason='the extra onnx needs torch 2.9')
     onnx, onnxruntime = pytest.importorskip('onnx'), pytest.importorskip('onnxruntime')
     sizes = {0: torch.export.Dim('batch')}
     if dynamic_size:

@@ -364,7 +364,6 @@ def test_compiled_block(launched, monkeypatch):
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.skipif(not hasattr(torch.compiler, 'is_exporting'), reason='this torch does not tell export from compile')
 def test_exported_block_needs_no_kernel(launched):
     block = Block(16, 4, 2, 2, device=DEVICE).eval()
     position = tables(4, 4, 16, 1)
