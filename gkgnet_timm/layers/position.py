@@ -24,7 +24,8 @@ def relative_position_tables(
     The published term between query i and candidate j is -P(i, j), where -P is 2 / C * E E^T resized bicubically from
     N to M along its flattened second axis, E the sine-cosine embedding of rows and columns. The resize is a fixed
     combination of four rows of E, and E splits into a column and a row half, so the term is exactly
-    `row_table[row_i, j] + col_table[col_i, j]` and the N x M matrix is never needed.
+    `row_table[row_i, j] + col_table[col_i, j]` and the N x M matrix is never needed. Two rows of a half have the
+    product sum_k cos(wave_k * distance).
 
     Args:
         height: Rows of the query grid.
@@ -39,9 +40,10 @@ def relative_position_tables(
     """
     cpu = torch.device('cpu')  # some devices lack float64, and the meta device computes nothing
     wave = torch.arange(dim // 4, dtype=torch.float64, device=cpu) * (-4.0 / dim)
-    coord = torch.arange(height + width, dtype=torch.float64, device=cpu)  # an export may not know the larger one
-    angle = coord[:, None] * torch.pow(10000.0, wave)  # (H + W, C/4)
-    embed = torch.cat([angle.sin(), angle.cos()], dim=1)  # (H + W, C/2)
+    distance = torch.arange(height + width, dtype=torch.float64, device=cpu)  # an export may not know the larger one
+    angle = distance[:, None] * torch.pow(10000.0, wave)  # (H + W, C/4)
+    # sin a sin b + cos a cos b = cos(a - b); ONNX Runtime for Python 3.10 has no cos of float64
+    likeness = (1 - 2 * (angle / 2).sin().square()).sum(1, keepdim=True) * (2.0 / dim)  # (H + W, C/4) -> (H + W, 1)
 
     # Candidate j of the resized axis sits halfway between flat positions step * j + step / 2 - 1 and its successor.
     step = reduction * reduction
@@ -51,16 +53,17 @@ def relative_position_tables(
         first = step // 2 - 2
         taps = [first, first + 1, first + 2, first + 3]
         weights = [-0.09375, 0.59375, 0.59375, -0.09375]  # bicubic with a = -0.75 at 1/2
-    tap = torch.tensor(taps, device=cpu)
-    share = torch.tensor(weights, dtype=torch.float64, device=cpu).unsqueeze(-1)
-    key = torch.arange(height * width // step, device=cpu).unsqueeze(-1) * step + tap  # (M, taps)
-    row = torch.div(key, width, rounding_mode='floor')
-    col = key - row * width
-    key_row = (F.embedding(row, embed) * share).sum(1)  # (M, taps, C/2) -> (M, C/2)
-    key_col = (F.embedding(col, embed) * share).sum(1)  # (M, taps, C/2) -> (M, C/2)
-
-    row_table = embed[:height] @ key_row.t() * (2.0 / dim)  # (H, C/2) @ (C/2, M) -> (H, M)
-    col_table = embed[:width] @ key_col.t() * (2.0 / dim)  # (W, C/2) @ (C/2, M) -> (W, M)
+    candidate = torch.arange(height * width // step, device=cpu) * step  # (M,)
+    rows = torch.arange(height, device=cpu).unsqueeze(-1)  # (H, 1)
+    cols = torch.arange(width, device=cpu).unsqueeze(-1)  # (W, 1)
+    row_table = torch.zeros(1, dtype=torch.float64, device=cpu)
+    col_table = torch.zeros(1, dtype=torch.float64, device=cpu)
+    for tap, weight in zip(taps, weights):
+        key = candidate + tap
+        row = torch.div(key, width, rounding_mode='floor')
+        col = key - row * width
+        row_table = row_table + weight * F.embedding((rows - row).abs(), likeness).squeeze(-1)  # (H, M, 1) -> (H, M)
+        col_table = col_table + weight * F.embedding((cols - col).abs(), likeness).squeeze(-1)  # (W, M, 1) -> (W, M)
     return row_table.to(device=device, dtype=dtype), col_table.to(device=device, dtype=dtype)
 
 

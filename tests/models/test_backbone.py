@@ -330,7 +330,8 @@ def test_compiled_and_scripted(name):
     x = images(model)
     with torch.no_grad():
         expected = model(x)
-        assert_close(torch.compile(model, backend='eager', fullgraph=True)(x), expected)
+        # torch 2.10 and 2.11 compile timm's resampled positions to float32
+        assert_close(torch.compile(model, backend='eager', fullgraph=True)(x), expected, tolerance=1e-7)
         assert_close(torch.jit.script(model)(x), expected)
 
 
