@@ -91,7 +91,7 @@ def record_onnx(
         )
         written = program.model.opset_imports['']
         if opset not in (None, written):
-            raise ValueError(f'PyTorch writes version {written} of the operators: --opset {opset} cannot be had')
+            raise ValueError(f'PyTorch writes version {written} of the operators: --opset {opset} is not available')
         for node in program.model.graph.all_nodes():
             for value in node.outputs:
                 if value.name in names and not value.is_graph_output():

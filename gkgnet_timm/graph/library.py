@@ -154,7 +154,8 @@ def load_library(compiler: str, source: Path, bind: Callable[[ctypes.CDLL], None
     key = _identify(command, source)
     kept = _kept_file(key)
     clear_drafts(tempfile.gettempdir(), DRAFT)
-    with tempfile.TemporaryDirectory(prefix=DRAFT) as folder:
+    # Windows keeps a library that is loaded; a later process removes it
+    with tempfile.TemporaryDirectory(prefix=DRAFT, ignore_cleanup_errors=True) as folder:
         # each has a name of its own: loaders know files by their names
         if functions := load_kept(Path(folder, 'kept.so')):
             return functions

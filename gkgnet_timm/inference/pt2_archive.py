@@ -34,7 +34,7 @@ _TARGETS = re.compile(
     r'_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|eq|ne|le|lt|ge|gt|and_|or_)',
     re.ASCII,
 )
-_GUARD = set('L images size torch sym_max sym_min and or not'.split())
+_GUARD = set('L images size torch sym_max sym_min max min and or not'.split())
 _SYMPY = set(
     'FloorDiv CeilDiv CleanDiv Mod PythonMod Max Min Eq Ne Le Lt Ge Gt And Or Not Add Mul Pow Integer Rational Symbol '
     'True False positive integer nonnegative int_oo oo'.split()

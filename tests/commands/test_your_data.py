@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import random
 import re
 import shlex
@@ -37,7 +38,7 @@ def run(command):
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), contextlib.suppress(SystemExit):
         main(argv)
     text = stdout.getvalue() + stderr.getvalue()
-    return text.replace(f'{Path.cwd()}/', '').splitlines()
+    return text.replace(f'{Path.cwd()}{os.sep}', '').replace('\\', '/').splitlines()
 
 
 def read_section(section):

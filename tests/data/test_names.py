@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import unicodedata
 
 import pytest
@@ -115,7 +116,7 @@ def test_folder_is_no_image(folder, name, read, images, tmp_path):
     ],
 )
 def test_names_that_are_refused(read, images, tmp_path, name, message):
-    with pytest.raises(ValueError, match=message.format(images=images)) as raised:
+    with pytest.raises(ValueError, match=message.format(images=re.escape(str(images)))) as raised:
         read(tmp_path, images, ['a.jpg', name.format(images=images)])
     assert 'table.' in str(raised.value) and '\n' not in str(raised.value)
 
@@ -139,8 +140,9 @@ def test_similar_files_are_named(read, images, tmp_path, name, similar):
     assert reader.missing_files() == [str(images / name)]
     hint = f', but {similar!r} is there' if similar else ''
     assert reader.hint(str(images / name)) == hint
-    with pytest.raises(FileNotFoundError, match=f'No such file or directory{hint}: '):
-        reader[0]
+    if not (images / name).exists():  # some disks open it
+        with pytest.raises(FileNotFoundError, match=f'No such file or directory{hint}: '):
+            reader[0]
 
 
 def test_error_names_the_file_of_another_case(images, tmp_path):

@@ -287,7 +287,7 @@ CASES = {
     'Google Drive refuses': quota,
     'A run was killed': killed,
     'Resumption is refused': resume_refused,
-    'An operator set that cannot be had': opset,
+    'An operator set that is not available': opset,
     'The port is taken': port,
     'No label graph': no_label_graph,
 }

@@ -13,7 +13,7 @@ from gkgnet_timm.metrics import multilabel_metrics
 from gkgnet_timm.weights.thresholds import load_threshold
 
 ONE, HALF = np.float32(1), np.float32(0.5)
-BELOW_ONE, BELOW_HALF, ABOVE_HALF = np.nextafter(ONE, 0), np.nextafter(HALF, 0), np.nextafter(HALF, ONE)
+BELOW_ONE, BELOW_HALF, ABOVE_HALF = np.nextafter(ONE, -ONE), np.nextafter(HALF, -ONE), np.nextafter(HALF, ONE)
 TINY = np.nextafter(np.float32(0), ONE)
 NAMES = ['cat', 'dog', 'emu']
 

@@ -203,8 +203,11 @@ def test_pyramid(pyramid):
 
 
 def test_few_nodes(pyramid):
-    """Of all stages, with a block in each; 38 more in each other block make 724 of a published model."""
-    assert pyramid[2][0].nodes <= 430
+    """Of all stages, with a block in each; 38 more in each other block make 724 of a published model.
+
+    The oldest PyTorch that writes ONNX leaves 30 more.
+    """
+    assert pyramid[2][0].nodes <= 460
     operators = [node.op_type for node in onnx.load(pyramid[0] / 'model.onnx').graph.node]
     assert 'Loop' not in operators and 'Scan' not in operators and 'BatchNormalization' not in operators
     assert operators.count('TopK') == 8  # one for each block
