@@ -41,7 +41,7 @@ def type_command(command):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         main(words)
-    return [' '.join(line.split()) for line in printed.getvalue().splitlines()]
+    return [' '.join(line.split()) for line in printed.getvalue().replace(os.sep, '/').splitlines()]
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def run(command):
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), contextlib.suppress(SystemExit):
         main(argv)
     text = stdout.getvalue() + stderr.getvalue()
-    return text.replace(f'{Path.cwd()}{os.sep}', '').replace('\\', '/').splitlines()
+    return text.replace(f'{Path.cwd()}{os.sep}', '').replace(os.sep, '/').splitlines()
 
 
 def read_section(section):
