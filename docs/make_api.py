@@ -18,6 +18,7 @@ from gkgnet_timm.training.config import TrainConfig
 ROOT = Path(__file__).parents[1]
 API = ROOT / 'docs' / 'api'
 DIRECTIVE = re.compile(r'^::: (\S+)', re.MULTILINE)
+WORKERS = 'up to 4; in Python 0 on Windows, macOS and from Python 3.14, see `predict_images`'
 
 NAMES = """# All public names
 
@@ -93,8 +94,9 @@ def make_fields() -> str:
         default = item.default if item.default is not MISSING else item.default_factory
         default = default() if callable(default) else default
         kind = str(get_type_hints(TrainConfig)[item.name]).replace('typing.', '')
+        kind = re.sub(r'^(.+) \| None$', r'Optional[\1]', kind)  # Python 3.14 has no Optional
         kind = re.sub(r"<class '(\w+)'>", r'\1', kind)
-        shown = '' if default is MISSING else 'up to 4' if item.name == 'workers' else f'`{default!r}`'
+        shown = '' if default is MISSING else WORKERS if item.name == 'workers' else f'`{default!r}`'
         said = re.sub(r' ?\(default: %\(default\)s\)', '', helps[item.name])
         rows.append(
             dict(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import multiprocessing
 import os
 import re
 import reprlib
@@ -23,6 +24,7 @@ __all__ = [
     'check_ranges',
     'clear_drafts',
     'command_line',
+    'default_workers',
     'fits',
     'in_words',
     'is_url',
@@ -35,6 +37,7 @@ __all__ = [
     'read_json',
     'replacing',
     'same_file',
+    'start_slowly',
 ]
 
 DRAFT = '.gkgnet_timm-draft-'
@@ -277,3 +280,17 @@ def locked(folder: Union[str, Path], work: str, file: str = '') -> Iterator[None
         with suppress(OSError):  # the first that is not empty ends it
             for path in made:
                 path.rmdir()
+
+
+def start_slowly() -> bool:
+    """Whether processes start with a new interpreter."""
+    return multiprocessing.get_start_method() != 'fork'
+
+
+def default_workers() -> int:
+    """Processes that load images for a program that does not say how many.
+
+    A new interpreter runs the program again, unless that is in `if __name__ == '__main__':`, and finds no class of a
+    notebook: programs that may start some say so.
+    """
+    return 0 if start_slowly() else min(4, os.cpu_count() or 1)

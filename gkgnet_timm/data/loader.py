@@ -14,11 +14,11 @@ from timm.data import FastCollateMixup, create_loader
 from timm.data.distributed_sampler import RepeatAugSampler
 from timm.data.loader import PrefetchLoader, fast_collate
 
-from ..runtime import FileWarning, one_line
+from ..runtime import FileWarning, one_line, start_slowly
 from .decode import MODES, Decoder
 from .images import BadImageError
 from .sampling import class_balanced_indices
-from .workers import SeededDataset, SeededSampler, start_slowly
+from .workers import SeededDataset, SeededSampler
 
 __all__ = ['TrainCollate', 'create_eval_loader', 'create_train_loader', 'start_epoch']
 

@@ -1,9 +1,9 @@
 """Worker processes that live through all epochs, and draw in each what new ones would draw.
 
-A forked worker starts at once. One that is spawned, as on Windows and macOS, imports all modules first: seconds.
+A forked worker starts at once. One with a new interpreter, as on Windows, macOS and from Python 3.14, imports all
+modules first: seconds.
 """
 
-import multiprocessing
 import random
 from typing import Any, Iterator, NamedTuple, Optional
 
@@ -11,12 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
-__all__ = ['SeededDataset', 'SeededSampler', 'start_slowly']
-
-
-def start_slowly() -> bool:
-    """Whether processes start with a new interpreter."""
-    return multiprocessing.get_start_method() != 'fork'
+__all__ = ['SeededDataset', 'SeededSampler']
 
 
 class Place(NamedTuple):

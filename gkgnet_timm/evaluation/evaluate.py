@@ -1,6 +1,5 @@
 """Evaluation on a labelled split, the same in training and in validation."""
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Union
@@ -19,6 +18,7 @@ from ..inference.device import autocast_context, check_device
 from ..inference.predictor import compute_logits
 from ..metrics import MultiLabelEvaluator, Threshold, multilabel_metrics
 from ..metrics.ranks import on_first_rank, together
+from ..runtime import default_workers
 from ..weights.preprocessing import resolve_preprocessing
 from ..weights.thresholds import load_threshold
 from .scores_file import exact_scores, load_scores
@@ -117,7 +117,7 @@ def evaluate_dataset(
         check_labels(dataset)
         device = check_device(device)
         config = data_config or resolve_preprocessing(model)
-        workers = min(4, os.cpu_count() or 1) if workers is None else workers
+        workers = default_workers() if workers is None else workers
         if hasattr(dataset, 'decoder'):
             dataset.decoder = dataset.decoder.for_model(model.pretrained_cfg)
         loader = create_eval_loader(dataset, config, batch_size, device, workers, distributed)

@@ -18,6 +18,7 @@ from ..data.address import named
 from ..data.decode import MODES, Decoder
 from ..data.images import ImageFiles, find_images
 from ..data.shards import Sample, SampleImages
+from ..runtime import default_workers
 from ..weights.preprocessing import resolve_preprocessing
 from .device import autocast_context, check_device
 
@@ -103,7 +104,8 @@ def predict_images(
         images: One or several of: images, glob patterns, folders, or .txt files with a path on each line.
         find: Look for what `images` stand for. Otherwise they are image files, which need not exist.
         batch_size: Images in a batch.
-        workers: Processes that load images (default: up to 4).
+        workers: Processes that load images (default: up to 4, none on Windows, macOS and from Python 3.14, where a
+            script that starts some has to be in `if __name__ == '__main__':`).
         device: Where the model runs (default: cuda if available).
         amp: Use automatic mixed precision.
         amp_dtype: 'bfloat16' or 'float16'.
@@ -154,7 +156,7 @@ def image_outputs(
     one = isinstance(images, (str, os.PathLike))
     files = [os.fspath(image) for image in ([images] if one else images)]
     files = find_images(files) if find else [*map(named, files)]
-    workers = _default_workers() if workers is None else workers
+    workers = default_workers() if workers is None else workers
     options = dict(device=device, amp=amp, amp_dtype=amp_dtype, channels_last=channels_last)
     options.update(bit_depth=bit_depth, background=background, max_pixels=max_pixels)
     return _outputs(
@@ -176,12 +178,8 @@ def sample_outputs(
     """
     batches, again = tee(batches)
     names = (sample.name for batch in again for sample in batch)
-    loading = dict(batch_sampler=batches, num_workers=_default_workers() if workers is None else workers)
+    loading = dict(batch_sampler=batches, num_workers=default_workers() if workers is None else workers)
     return _outputs(model, names, SampleImages, loading, **options)
-
-
-def _default_workers() -> int:
-    return min(4, os.cpu_count() or 1)
 
 
 def _outputs(

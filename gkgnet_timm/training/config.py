@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from math import inf
 from typing import Any, Dict, List, Optional, Tuple, Union, get_type_hints
 
-from ..runtime import check_ranges, fits, in_words, locate
+from ..runtime import check_ranges, default_workers, fits, in_words, locate
 
 __all__ = ['LOSSES', 'TrainConfig', 'check_types', 'locate_split']
 
@@ -87,7 +87,7 @@ class TrainConfig:
     label_names: Optional[str] = None
     encoding: Optional[str] = None
     group_column: Optional[str] = None
-    workers: int = field(default=min(4, os.cpu_count() or 1), metadata=dict(limits=(0, inf)))
+    workers: int = field(default_factory=default_workers, metadata=dict(limits=(0, inf)))
 
     train_split: Optional[str] = option(None, 'name, or path of an annotation file', 'NAME', group='splits')
     val_split: Optional[str] = option(None, 'the same for evaluation', 'NAME')

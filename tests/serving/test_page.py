@@ -2,7 +2,6 @@
 
 import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from gkgnet_timm.explanation.explain import explain
 from gkgnet_timm.serving.app import create_app
 from gkgnet_timm.serving.explainer import Explainer
 
-pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason='needs Chromium')
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='needs Chromium')
 
 GOOD = dict(name='good.jpg', mimeType='image/jpeg', buffer=jpeg())
 OTHER = dict(name='<i>other</i>.png', mimeType='image/png', buffer=saved('PNG', 'RGB', (90, 60)))

@@ -1,5 +1,6 @@
 """Processes that start in no time, as all modules have been imported."""
 
+import multiprocessing.util
 import os
 import sys
 import traceback
@@ -27,9 +28,11 @@ def fork(function, stdout=None, stderr=None):
     except BaseException:
         traceback.print_exc()
     finally:
+        # as the interpreter does at its end: locks that are not released are told of from Python 3.14
+        multiprocessing.util._exit_function()
         try:
             sys.stderr.flush()
-            sys.stdout.flush()  # as the interpreter does at its end
+            sys.stdout.flush()
         except OSError:
             code = 120
         os._exit(code)
