@@ -13,6 +13,7 @@ from ..graph.layout import chunk_ranges
 
 __all__ = ['in_bands', 'in_groups', 'node_wise']
 
+BAND = 1 << 20  # numbers of a band
 GROUP = 1 << 22  # numbers of the largest map; twice as much is fresh memory each time
 LayerT = TypeVar('LayerT', bound=nn.Module)
 _NODE_WISE: Dict[Type[nn.Module], Callable[[nn.Module], bool]] = {}
@@ -72,7 +73,7 @@ def in_bands(
     if not _must_be_whole(x):
         B, _, H, W = x.shape
         # A band brings weights into another order, which is little work for as many nodes as channels.
-        bands = chunk_ranges(B, H, W * width, max(1 << 20, width * width))
+        bands = chunk_ranges(B, H, W * width, max(BAND, width * width))
     if len(bands) < 2 or not all(_is_node_wise(part) for layer in layers for part in layer.modules()):
         whole = function(*maps, *others)
         return whole if residual is None else residual + whole

@@ -17,8 +17,14 @@ from gkgnet_timm.layers.conv import ConvBnAct, NodeGELU
 from gkgnet_timm.layers.stem import Stem
 
 CHANNELS = 8
-# of images in one, in whole images and in rows: a band has 2^20 numbers, 4 * CHANNELS of them a node
-SHAPES = [((2, 24, 16), 1), ((5, 96, 160), 3), ((1, 300, 160), 2), ((2, 300, 160), 4)]
+BAND = 1 << 17
+# of images in one, in whole images and in rows: a band has BAND numbers, 4 * CHANNELS of them a node
+SHAPES = [((2, 24, 16), 1), ((5, 48, 40), 3), ((1, 100, 60), 2), ((2, 100, 60), 4)]
+
+
+@pytest.fixture(autouse=True)
+def small_bands(monkeypatch):
+    monkeypatch.setattr(bands, 'BAND', BAND)
 
 
 def nodes_map(batch_size, height, width, channels=CHANNELS):
@@ -196,11 +202,11 @@ def test_bands_have_about_as_many_nodes_as_channels():
         return x
 
     with torch.no_grad():
-        in_bands((), note, (x,), width=2048)  # 2^20 numbers would be 8 rows
+        in_bands((), note, (x,), width=2048)  # BAND numbers would be a row
         assert rows == [32] * 2
         rows.clear()
-        in_bands((), note, (x,), width=512)
-    assert rows == [32] * 2
+        in_bands((), note, (x,), width=256)
+    assert rows == [8] * 8
 
 
 def test_no_images(conv):
@@ -220,14 +226,14 @@ def test_gradients_keep_the_layout(block):
 
 def test_bands_bound_memory(block):
     x = nodes_map(*SHAPES[3][0])
-    maps, y = (x, torch.zeros(2, 2, 300, 160, 4, dtype=torch.int64)), torch.zeros(2, 64, CHANNELS).double()
+    maps, y = (x, torch.zeros(2, 2, 100, 60, 4, dtype=torch.int64)), torch.zeros(2, 64, CHANNELS).double()
     with torch.no_grad(), Recorder() as whole:
         block.ffn(x + block.grapher(*maps, y))
     with torch.no_grad(), Recorder() as banded:
         out = in_bands((block.grapher,), block.grapher, maps, (y,), residual=x, width=4 * CHANNELS)
         assert in_bands((block.ffn,), block.ffn, (out,), residual=out, width=4 * CHANNELS, out=out) is out
     assert whole.largest == 4 * x.numel() * 8
-    assert banded.largest <= (1 << 20) * 8
+    assert banded.largest <= BAND * 8
 
 
 @pytest.mark.parametrize('batch_size, size, groups', [(2, 64, 1), (3, 128, 3), (5, 96, 3), (1, 256, 1)])

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from forked import fork
 
 IMPORTED = ['gkgnet_timm.commands.train', 'gkgnet_timm.commands.validate', 'gkgnet_timm.models', 'torch._dynamo']
 IMPORTED += ['matplotlib.backends.backend_agg', 'matplotlib.figure']
+GLOO = re.compile(r'^\[Gloo\] Rank .*\n', re.MULTILINE)  # torch 2.10 says on stdout that ranks have met
 
 
 class Result(NamedTuple):
@@ -50,7 +52,7 @@ class Server:
         self._process.stdin.write(json.dumps(request) + '\n')
         self._process.stdin.flush()
         codes = json.loads(self._process.stdout.readline())
-        texts = [[open(path).read() for path in paths] for paths in streams]
+        texts = [[GLOO.sub('', open(path).read()) for path in paths] for paths in streams]
         return [Result(code, *text) for code, text in zip(codes, texts)]
 
     def close(self):
