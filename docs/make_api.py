@@ -7,7 +7,7 @@ import re
 from dataclasses import MISSING, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, List, NamedTuple, get_type_hints
+from typing import Any, List, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import griffe
 
@@ -86,6 +86,15 @@ def make_names() -> str:
     return '\n'.join(parts)
 
 
+def in_typing(kind: Any) -> str:
+    """Return a type as the code has it: since Python 3.14 unions say `A | B`, which would end a cell of a table."""
+    if get_origin(kind) is Union:
+        known = [in_typing(item) for item in get_args(kind) if item is not type(None)]
+        text = known[0] if len(known) == 1 else f'Union[{", ".join(known)}]'
+        return f'Optional[{text}]' if type(None) in get_args(kind) else text
+    return kind.__name__ if isinstance(kind, type) else str(kind).replace('typing.', '')
+
+
 def make_fields() -> str:
     """Return the page of the fields of `TrainConfig`, with what the command line says of each."""
     helps = {action.dest: action.help or '' for action in create_parser()._actions}
@@ -93,14 +102,14 @@ def make_fields() -> str:
     for item in fields(TrainConfig):
         default = item.default if item.default is not MISSING else item.default_factory
         default = default() if callable(default) else default
-        kind = str(get_type_hints(TrainConfig)[item.name]).replace('typing.', '')
-        kind = re.sub(r'^(.+) \| None$', r'Optional[\1]', kind)  # Python 3.14 has no Optional
-        kind = re.sub(r"<class '(\w+)'>", r'\1', kind)
         shown = '' if default is MISSING else WORKERS if item.name == 'workers' else f'`{default!r}`'
         said = re.sub(r' ?\(default: %\(default\)s\)', '', helps[item.name])
         rows.append(
             dict(
-                name=f'`{item.name}`', type=f'`{kind}`', default=shown, said=said.replace('%%', '%').replace('|', r'\|')
+                name=f'`{item.name}`',
+                type=f'`{in_typing(get_type_hints(TrainConfig)[item.name])}`',
+                default=shown,
+                said=said.replace('%%', '%').replace('|', r'\|'),
             )
         )
     return FIELDS + markdown(rows, dict(name='field', type='type', default='default', said='what it does')) + '\n'

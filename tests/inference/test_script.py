@@ -1,9 +1,10 @@
 """A script as people write it, where processes start with a new interpreter: that runs the script again."""
 
+import os
 import subprocess
 import sys
 
-from conftest import save_image
+from conftest import ROOT, save_image
 
 SCRIPT = """
 import multiprocessing
@@ -28,5 +29,6 @@ def test_a_script_needs_no_guard(tmp_path):
         save_image(tmp_path / 'images' / f'{i}.png', i)
     (tmp_path / 'table.csv').write_text('file,cat,dog\n' + ''.join(f'{i}.png,{i % 2},{i // 3}\n' for i in range(5)))
     (tmp_path / 'script.py').write_text(SCRIPT)
-    ran = subprocess.run([sys.executable, 'script.py'], cwd=tmp_path, capture_output=True, text=True)
+    env = os.environ | {'PYTHONPATH': str(ROOT)}
+    ran = subprocess.run([sys.executable, 'script.py'], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert ran.returncode == 0 and ran.stdout.splitlines()[-1] == '5 True 0', ran
