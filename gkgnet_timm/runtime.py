@@ -284,7 +284,9 @@ def locked(folder: Union[str, Path], work: str, file: str = '') -> Iterator[None
 
 def start_slowly() -> bool:
     """Whether processes start with a new interpreter."""
-    return multiprocessing.get_start_method() != 'fork'
+    # asked for plainly, the default would be chosen for good, and no program could choose another one
+    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    return method != 'fork'
 
 
 def default_workers() -> int:

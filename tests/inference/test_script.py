@@ -16,6 +16,7 @@ from gkgnet_timm.data import open_split
 from gkgnet_timm.evaluation.evaluate import evaluate_dataset
 from gkgnet_timm.training.config import TrainConfig
 
+TrainConfig('demo')  # leaves the choice open
 multiprocessing.set_start_method('spawn')
 model = timm.create_model('test_resnet', num_classes=2)
 read = sum(not error for _, _, error in gkgnet_timm.predict_images(model, 'images', batch_size=2))
